@@ -1,0 +1,37 @@
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+MODELS := deepvit16-cifar10 vit16-cifar10
+EXPORTED := $(MODELS:%=model_repository/%)
+
+.PHONY: serve test check export evaluate bench docker
+
+serve: $(EXPORTED)  ## set up everything, export the bundled models and serve them on port 8000
+	$(PYTHON) -m service
+
+test: $(EXPORTED)  ## set up and run the tests
+	$(PYTHON) -m pytest
+
+check: $(VENV)/installed  ## lint, types and the direction of imports
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+export: $(EXPORTED)  ## export the bundled models
+
+evaluate: $(EXPORTED)  ## CIFAR-10 over HTTP: accuracy, agreement with PyTorch, throughput
+	$(PYTHON) -m tests.evaluate
+
+bench: $(EXPORTED)  ## speed, as ratios
+	$(PYTHON) -m tests.bench
+
+docker:  ## build the image
+	docker build --tag deepvit-inference .
+
+model_repository/%: models/zoo/%.safetensors | $(VENV)/installed
+	$(PYTHON) -m export $< --name $*
+	@touch $@
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,export,dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""From a network to a verified, folded ONNX model in a model repository."""

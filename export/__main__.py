@@ -1,0 +1,180 @@
+"""`python -m export CHECKPOINT --name NAME`: a trained checkpoint to a served model."""
+
+import argparse
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import onnxruntime
+from torch import Tensor
+
+from export import repository, to_onnx
+from export.fold import FoldedDeepViT, fold_mixing
+from export.graphs import Classifier, Explainer
+from export.verify import VerificationError, verify
+from models import checkpoint, manifest
+from models.config import ARCHITECTURES, DeepViTConfig
+from models.deepvit import DeepViT
+
+_MAX_EXPLAIN_BYTES = 256 * 2**20  # of attention maps in one explain batch
+_MAX_EXPLAIN_BATCH = 8
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0, or 1 with one line that says what to do."""
+    options = _parser().parse_args(arguments)
+    try:
+        written = export(options)
+    except (checkpoint.CheckpointError, VerificationError, OSError, ValueError) as exc:
+        print(f"export: {exc}", file=sys.stderr)
+        return 1
+    print(written)
+    return 0
+
+
+def export(options: argparse.Namespace) -> Path:
+    """Read, fold, trace, verify and publish; the folder that was written."""
+    say = _Progress()
+    say(f"read {options.checkpoint}")
+    overrides = {key: getattr(options, key) for key in _OVERRIDES}
+    source = checkpoint.load(options.checkpoint, options.arch, **overrides)
+    for note in source.notes:
+        say.detail(note)
+    labels = _labels(options.labels, source)
+    network = source.network()
+    say("fold norms and scales")
+    folded = FoldedDeepViT(network, source.preprocessing).eval()
+    explainer = Explainer(folded)
+    size = source.config.img_size
+    say("trace the classifier")
+    classifier_graph = to_onnx.trace(Classifier(folded), size, ["logits"])
+    say(f"trace the explainer, {len(explainer.outputs)} outputs")
+    names = [output.name for output in explainer.outputs]
+    explainer_graph = to_onnx.trace(explainer, size, names)
+    record = manifest.Manifest(
+        name=options.name,
+        version=repository.next_version(options.output, options.name),
+        exported_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=source.config,
+        preprocessing=source.preprocessing,
+        labels=labels,
+        max_batch_size=options.max_batch_size,
+        max_explain_batch_size=_explain_batch(source.config, options.max_batch_size),
+        reattention=_mixings(network),
+        outputs=explainer.outputs,
+        checkpoint=manifest.Checkpoint(
+            file=options.checkpoint.name,
+            sha256=source.sha256,
+            arch=source.arch,
+            notes=source.notes,
+        ),
+        versions=manifest.Versions(
+            torch=version("torch"),
+            onnx=version("onnx"),
+            onnxruntime=onnxruntime.__version__,
+            opset=to_onnx.OPSET,
+        ),
+        parity=(),
+    )
+    with repository.staging(options.output) as folder:
+        graphs = {folder / "model.onnx": classifier_graph, folder / "explain.onnx": explainer_graph}
+        to_onnx.save_weights(graphs.values(), folder)
+        for path, graph in graphs.items():
+            to_onnx.save_graph(graph, path)
+        say("verify against PyTorch")
+        parity = verify(folder, network, record, progress=say.detail)
+        record = record.model_copy(update={"parity": parity})
+        for path, graph in graphs.items():
+            to_onnx.save_graph(graph, path, {manifest.METADATA_KEY: record.model_dump_json()})
+        written = repository.publish(folder, options.output, record)
+    worst = max(row.max_abs_difference for row in record.parity if row.output == "logits")
+    say(f"done: logits within {worst:.1e} of PyTorch")
+    return written
+
+
+_OVERRIDES = {
+    "num_heads": (int, "where no block mixes heads, the tensors do not tell"),
+    "reatten_scale": (float, "factor on the mixed and normed map"),
+    "scale_adjustment": (float, "the a of x += f(norm(a x)) / a"),
+    "layer_norm_eps": (float, "1e-6 in every published architecture"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help=".pth, .pth.tar or .safetensors")
+    parser.add_argument("--name", type=_model_name, required=True, help="what clients ask for")
+    parser.add_argument("--arch", help=f"one of {', '.join(ARCHITECTURES)}")
+    parser.add_argument("--output", type=Path, default=Path("model_repository"))
+    parser.add_argument("--labels", type=Path, help="a text file, one class name a line")
+    parser.add_argument("--max-batch-size", type=_positive, default=32)
+    for key, (kind, text) in _OVERRIDES.items():
+        parser.add_argument(f"--{key.replace('_', '-')}", type=kind, help=text)
+    return parser
+
+
+def _model_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise argparse.ArgumentTypeError("letters, digits, '.', '_' and '-', at most 64")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number of at least 1")
+    return int(text)
+
+
+def _labels(file: Path | None, source: checkpoint.Checkpoint) -> tuple[str, ...]:
+    """From a file, from the checkpoint, or numbered."""
+    classes = source.config.num_classes
+    if file is None:
+        return source.labels or tuple(f"class {index}" for index in range(classes))
+    labels = tuple(file.read_text(encoding="utf-8").splitlines())
+    if len(labels) != classes:
+        raise ValueError(f"{file} names {len(labels)} classes, the checkpoint has {classes}")
+    return labels
+
+
+def _explain_batch(config: DeepViTConfig, max_batch_size: int) -> int:
+    maps = int(4 * config.depth * config.num_heads * config.num_tokens**2)
+    return max(1, min(max_batch_size, _MAX_EXPLAIN_BATCH, _MAX_EXPLAIN_BYTES // maps))
+
+
+def _mixings(network: DeepViT) -> tuple[manifest.ReAttention, ...]:
+    tokens = network.config.num_tokens
+    folded = {block: fold_mixing(network, block) for block in network.config.reatten_blocks}
+    return tuple(
+        manifest.ReAttention(
+            block=block,
+            theta=_rows(mixing.theta),
+            matrix=_rows(mixing.matrix),
+            offset=tuple(mixing.offset.tolist()),
+            row_sum=tuple(mixing.row_sum(tokens).tolist()),
+        )
+        for block, mixing in folded.items()
+    )
+
+
+def _rows(matrix: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix.tolist()))
+
+
+class _Progress:
+    """Steps with the seconds since the start, on standard error."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __call__(self, step: str) -> None:
+        print(f"[{time.perf_counter() - self._start:5.1f} s] {step}", file=sys.stderr, flush=True)
+
+    def detail(self, text: str) -> None:
+        print(f"          {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What the paper measures about attention, one definition each.
+
+Traced into the explain graph and used as they stand in tests. Shapes: B images, L blocks,
+H heads, N tokens (class token first), C width; a map is [.., query, key]. Maps of
+different stages live on different scales: compare like with like.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Variant = Literal["column", "row", "centred"]
+VARIANTS: tuple[Variant, ...] = ("column", "row", "centred")
+
+# A vector shorter than this has no direction: its similarity to anything is 0.
+_TINY = 1e-20
+# Below this share of its own length, what centring leaves of a column is rounding noise.
+_NOISE = 1e-6
+
+
+def directions(maps: Tensor, variant: Variant = "column") -> Tensor:
+    """Unit vectors whose inner products are cosines, one for each token t. [..., N, N]
+
+    - column: A[:, t] over queries, as Eq. 2 has it: what token t gives to every token.
+      Blind to which keys are attended when all queries attend alike, and inflated by
+      near-uniform maps.
+    - row: A[t, :] over keys: what token t takes from every token.
+    - centred: the column less its mean, so a cosine of two is Pearson's correlation.
+    """
+    axis = -1 if variant == "row" else -2
+    length = _norm(maps, axis)
+    if variant == "centred":
+        floor = length * _NOISE
+        maps = maps - maps.mean(dim=axis, keepdim=True)
+        length = _norm(maps, axis)
+        maps = torch.where(length > floor, maps, torch.zeros_like(maps))
+    return maps / length.clamp_min(_TINY)
+
+
+def cross_layer_similarity(p: Tensor, q: Tensor, variant: Variant = "column") -> Tensor:
+    """Eq. 2: cosine of two blocks' maps, head by head and token by token.
+
+    [..., H, N, N] twice to [..., H, N].
+    """
+    axis = -1 if variant == "row" else -2
+    return (directions(p, variant) * directions(q, variant)).sum(dim=axis)
+
+
+def layer_similarity(maps: Tensor, variant: Variant = "column") -> Tensor:
+    """Eq. 2 for every pair of blocks, mean over heads and tokens. [B, L, H, N, N] to [B, L, L]
+
+    The mean of cosines is one Gram product of the flattened unit vectors.
+    """
+    heads, tokens = maps.shape[-3:-1]
+    flat = directions(maps, variant).flatten(2)  # [B, L, H * N * N]
+    return flat @ flat.transpose(1, 2) / (heads * tokens)
+
+
+def neighbour_similarity(maps: Tensor) -> Tensor:
+    """Eq. 2 between each block and the one before it. [B, L, H, N, N] to [B, L - 1, H, N]"""
+    return cross_layer_similarity(maps[:, 1:], maps[:, :-1])
+
+
+def head_similarity(maps: Tensor) -> Tensor:
+    """Eq. 2's cosine between heads of one block (Fig. 3c), mean over tokens. To [B, L, H, H]"""
+    flat = directions(maps).flatten(3)  # [B, L, H, N * N]
+    return flat @ flat.transpose(2, 3) / maps.shape[-1]
+
+
+def feature_similarity(tokens: Tensor) -> Tensor:
+    """Cosine of each block's output to the last one's (Fig. 4), mean over tokens.
+
+    [B, L, N, C] to [B, L].
+    """
+    unit = tokens / _norm(tokens, -1).clamp_min(_TINY)
+    return (unit * unit[:, -1:]).sum(dim=-1).mean(dim=-1)
+
+
+def entropy(softmax: Tensor) -> Tensor:
+    """Shannon entropy of each query's attention in nats, mean over queries. To [B, L, H]
+
+    From 0 (one key) to log N (all alike). Softmax stage only.
+    """
+    return -(softmax * softmax.clamp_min(_TINY).log()).sum(dim=-1).mean(dim=-1)
+
+
+def attention_distance(softmax: Tensor, patch_size: int) -> Tensor:
+    """How far patches look, in input pixels: attention-weighted distance between patch centres.
+
+    The class token is left out as query and as key, and the rest of each row rescaled to 1;
+    mean over queries. [B, L, H, N, N] to [B, L, H]. Softmax stage only.
+    """
+    grid = round((softmax.shape[-1] - 1) ** 0.5)
+    centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
+    distance = torch.cdist(centres, centres)  # [N - 1, N - 1]
+    patches = softmax[..., 1:, 1:]
+    share = patches / patches.sum(dim=-1, keepdim=True).clamp_min(_TINY)
+    return (share * distance).sum(dim=-1).mean(dim=-1)
+
+
+def rollout(softmax: Tensor) -> Tensor:
+    """Attention rollout: the product over blocks of (mean over heads + identity) / 2.
+
+    [B, L, H, N, N] to [B, N, N]; rows sum to 1. Softmax stage only.
+    """
+    steps = (softmax.mean(dim=2) + torch.eye(softmax.shape[-1])) / 2  # [B, L, N, N]
+    total = steps[:, 0]
+    for block in range(1, steps.shape[1]):
+        total = steps[:, block] @ total
+    return total
+
+
+def _norm(vectors: Tensor, axis: int) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=axis, keepdim=True)
+    return length

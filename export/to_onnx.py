@@ -1,0 +1,76 @@
+"""Modules to ONNX files that share one file of weights.
+
+Knows tensors and graphs, not networks: what is traced comes from graphs.py.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+OPSET = 20  # the first with Gelu as one operator
+WEIGHTS_FILE = "weights.bin"
+_ALIGNMENT = 4096  # a page, so that the file can be mapped into memory
+_INLINE_BYTES = 1024  # smaller constants stay in the graph
+
+
+def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.Model:
+    """Trace a module that takes uint8 `images` [B, S, S, 3] with any batch size."""
+    example = torch.zeros((2, img_size, img_size, 3), dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision's absence is no news
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(output_names),
+            dynamic_shapes={"images": {0: batch}},
+        )
+    assert program is not None
+    model = program.model
+    for node in model.graph:  # source locations of the exporting machine
+        node.metadata_props.clear()
+    for value in [*model.graph.inputs, *model.graph.outputs]:
+        value.metadata_props.clear()
+    return model
+
+
+def save_weights(models: Iterable[ir.Model], folder: Path) -> None:
+    """Move the weights of several graphs to one file, equal ones stored once."""
+    placed: dict[tuple[str, bytes], ir.ExternalTensor] = {}
+    with (folder / WEIGHTS_FILE).open("wb") as weights:
+        for model in models:
+            for name, value in model.graph.initializers.items():
+                tensor = value.const_value
+                if tensor is None or tensor.nbytes < _INLINE_BYTES:
+                    continue
+                content = tensor.tobytes()
+                key = (f"{tensor.dtype} {tensor.shape}", content)
+                if key not in placed:
+                    weights.seek(-weights.tell() % _ALIGNMENT, 1)
+                    placed[key] = ir.ExternalTensor(
+                        WEIGHTS_FILE,
+                        weights.tell(),
+                        len(content),
+                        tensor.dtype,
+                        shape=ir.Shape(tensor.shape.numpy()),
+                        name=name,
+                        base_dir=folder,
+                    )
+                    weights.write(content)
+                value.const_value = placed[key]
+
+
+def save_graph(model: ir.Model, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a graph beside its weights."""
+    model.metadata_props.update(metadata or {})
+    ir.save(model, path)

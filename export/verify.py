@@ -1,0 +1,122 @@
+"""Does ONNX Runtime say what PyTorch says? Measured, and refused where it does not."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+from torch import Tensor
+
+from export.graphs import explain
+from models.deepvit import DeepViT
+from models.manifest import Manifest, Parity
+from models.preprocess import Preprocessing
+
+Array = npt.NDArray[np.float32]
+Graph = Literal["model", "explain"]
+
+# Largest difference allowed, as a share of the largest value of the reference.
+# A mixed map magnifies rounding by the norm's gain, and a cosine of single, nearly empty
+# columns magnifies it again; means over heads and tokens do not.
+_TOLERANCE = {"logits": 1e-4, "map": 2e-4, "class_rows": 2e-4, "neighbour_similarity": 2e-2}
+_MEASURES = 5e-4
+
+
+class VerificationError(Exception):
+    """The exported model does not compute what the network computes."""
+
+
+def verify(
+    folder: Path,
+    network: DeepViT,
+    manifest: Manifest,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Parity, ...]:
+    """Compare both graphs with the unfolded network at batch 1, 2 and the largest.
+
+    Raises `VerificationError` naming every output beyond its tolerance.
+    """
+    found: list[Parity] = []
+    largest: dict[Graph, int] = {
+        "model": manifest.max_batch_size,
+        "explain": manifest.max_explain_batch_size,
+    }
+    for graph in largest:
+        session = ort.InferenceSession(folder / f"{graph}.onnx", providers=["CPUExecutionProvider"])
+        for batch in sorted({1, 2, largest[graph]}):
+            progress(f"{graph}.onnx at batch {batch}")
+            images = sample_images(batch, manifest.preprocessing.size)
+            reference = _reference(network, images, manifest.preprocessing, graph)
+            names = [output.name for output in session.get_outputs()]
+            answers = dict(zip(names, session.run(names, {"images": images}), strict=True))
+            found += _compare(graph, batch, reference, answers, manifest)
+    beyond = [row for row in found if not row.max_abs_difference <= row.tolerance]
+    if beyond:
+        worst = "; ".join(
+            f"{row.graph} {row.output} at batch {row.batch}: "
+            f"{row.max_abs_difference:.2g} > {row.tolerance:.2g}"
+            for row in beyond
+        )
+        raise VerificationError(f"ONNX Runtime differs from PyTorch: {worst}")
+    return tuple(found)
+
+
+def sample_images(batch: int, size: int) -> npt.NDArray[np.uint8]:
+    """Half noise, half smooth colour: [B, S, S, 3], the same on every call."""
+    generator = torch.Generator().manual_seed(batch)
+    noise = torch.rand((batch, 3, size, size), generator=generator)
+    coarse = torch.rand((batch, 3, 4, 4), generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    noise[::2] = smooth[::2]
+    pixels: npt.NDArray[np.uint8] = (noise * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return pixels
+
+
+def normalize(images: npt.NDArray[np.uint8], rule: Preprocessing) -> Tensor:
+    """uint8 [B, S, S, 3] to the float32 [B, 3, S, S] that the network was trained on."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (rule.mean, rule.std))
+    return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+@torch.inference_mode()
+def _reference(
+    network: DeepViT,
+    images: npt.NDArray[np.uint8],
+    rule: Preprocessing,
+    graph: Graph,
+) -> dict[str, Tensor]:
+    normalized = normalize(images, rule)
+    if graph == "model":
+        return {"logits": network(normalized)}
+    logits, traces = network.trace(normalized)
+    return explain(
+        network.config,
+        logits,
+        softmax=[trace.softmax for trace in traces],
+        reattention=[trace.reattention for trace in traces],
+        tokens=[trace.tokens for trace in traces],
+    )
+
+
+def _compare(
+    graph: Graph,
+    batch: int,
+    reference: dict[str, Tensor],
+    answers: dict[str, Array],
+    manifest: Manifest,
+) -> Iterator[Parity]:
+    measures = {output.name: output.measure for output in manifest.outputs}
+    for name, expected in reference.items():
+        answer = torch.from_numpy(answers[name])
+        scale = expected.abs().max().item() if expected.numel() else 1.0
+        difference = (answer - expected).abs().max().item() if expected.numel() else 0.0
+        yield Parity(
+            graph=graph,
+            output=name,
+            batch=batch,
+            max_abs_difference=difference,
+            tolerance=scale * _TOLERANCE.get(measures[name], _MEASURES),
+        )

@@ -1,0 +1,1 @@
+"""What a DeepViT is, and how a trained one is read."""

@@ -1,0 +1,153 @@
+"""The architecture of a DeepViT or a plain ViT as one frozen class, and the named ones.
+
+Free of torch: the service reads the same class out of a model's manifest.
+"""
+
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.preprocess import Preprocessing
+
+Stem = Literal["patch", "conv"]
+
+
+class DeepViTConfig(BaseModel):
+    """Everything that fixes the network besides its weights (paper.md section 5)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    img_size: int = Field(gt=0)
+    patch_size: int = Field(gt=0)
+    in_chans: int = Field(default=3, gt=0)
+    num_classes: int = Field(default=1000, gt=0)
+    embed_dim: int = Field(gt=0)
+    depth: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    mlp_ratio: float = Field(default=3.0, gt=0)
+    qkv_bias: bool = True
+    stem: Stem = Field(default="patch", description="one patch convolution, or three convolutions")
+    reatten_blocks: tuple[int, ...] = Field(default=(), description="blocks that mix heads")
+    reatten_norm: bool = Field(default=True, description="BatchNorm over heads after the mixing")
+    reatten_scale: float = Field(default=1.0, description="factor on the mixed and normed map")
+    scale_adjustment: float = Field(default=1.0, gt=0, description="the a of x += f(norm(a x)) / a")
+    layer_norm_eps: float = Field(default=1e-6, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DeepViTConfig":
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"{self.num_heads} heads do not divide a width of {self.embed_dim}")
+        if self.img_size % self.patch_size:
+            raise ValueError(f"patch {self.patch_size} does not divide {self.img_size} pixels")
+        if self.stem == "conv" and self.patch_size % 2:
+            raise ValueError(f"a conv stem needs an even patch size, not {self.patch_size}")
+        if any(not 0 <= block < self.depth for block in self.reatten_blocks):
+            raise ValueError(f"reatten_blocks name a block outside 0 to {self.depth - 1}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+    @property
+    def mlp_dim(self) -> int:
+        return round(self.embed_dim * self.mlp_ratio)
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.img_size // self.patch_size
+
+    @property
+    def num_tokens(self) -> int:
+        """Patches and the class token."""
+        return self.grid**2 + 1
+
+
+class Architecture(NamedTuple):
+    config: DeepViTConfig
+    preprocessing: Preprocessing
+
+
+def plain_vit(
+    depth: int, embed_dim: int = 384, num_heads: int = 12, img_size: int = 224
+) -> Architecture:
+    """The paper's baseline: patch 16, no mixing, any depth and width."""
+    config = DeepViTConfig(
+        img_size=img_size, patch_size=16, embed_dim=embed_dim, depth=depth, num_heads=num_heads
+    )
+    return Architecture(config, Preprocessing(size=img_size))
+
+
+def _deepvit(depth: int) -> Architecture:
+    plain = plain_vit(depth)
+    return plain._replace(
+        config=plain.config.model_copy(update={"reatten_blocks": tuple(range(depth))})
+    )
+
+
+def _tuned(
+    embed_dim: int,
+    depth: int,
+    mixing: int,
+    reatten_scale: float = 1.0,
+    img_size: int = 224,
+    crop_pct: float = 0.9,
+) -> Architecture:
+    """S and L: a conv stem, Re-attention in the last blocks, scale adjustment 0.5."""
+    config = DeepViTConfig(
+        img_size=img_size,
+        patch_size=16,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=12,
+        stem="conv",
+        reatten_blocks=tuple(range(depth - mixing, depth)),
+        reatten_scale=reatten_scale,
+        scale_adjustment=0.5,
+    )
+    return Architecture(config, Preprocessing(size=img_size, crop_pct=crop_pct))
+
+
+def _cifar(mixing: bool) -> Architecture:
+    """The bundled networks: 32 px, conv stem with patch 4, width 96."""
+    config = DeepViTConfig(
+        img_size=32,
+        patch_size=4,
+        num_classes=10,
+        embed_dim=96,
+        depth=16,
+        num_heads=6,
+        stem="conv",
+        reatten_blocks=tuple(range(16)) if mixing else (),
+    )
+    return Architecture(config, Preprocessing(size=32, crop_pct=1.0))
+
+
+_TEST = DeepViTConfig(
+    img_size=32,
+    patch_size=8,
+    num_classes=7,
+    embed_dim=24,
+    depth=3,
+    num_heads=3,
+    reatten_blocks=(1, 2),
+    reatten_scale=0.7,
+    scale_adjustment=0.5,
+)
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "deepvit_patch16_224_re_attn_16b": _deepvit(16),
+    "deepvit_patch16_224_re_attn_24b": _deepvit(24),
+    "deepvit_patch16_224_re_attn_32b": _deepvit(32),
+    "deepvit_S": _tuned(396, 16, mixing=5, reatten_scale=(396 / 12) ** -0.5),
+    "deepvit_L": _tuned(420, 32, mixing=12),
+    "deepvit_L_384": _tuned(420, 32, mixing=12, img_size=384, crop_pct=1.0),
+    "vit_patch16_224_12b": plain_vit(12),
+    "vit_patch16_224_16b": plain_vit(16),
+    "vit_patch16_224_24b": plain_vit(24),
+    "vit_patch16_224_32b": plain_vit(32),
+    "deepvit_patch4_32_re_attn_16b": _cifar(mixing=True),
+    "vit_patch4_32_16b": _cifar(mixing=False),
+    "deepvit_test": Architecture(_TEST, Preprocessing(size=32)),
+}

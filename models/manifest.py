@@ -1,0 +1,108 @@
+"""What travels with an exported model: everything that serving needs and no setting may contradict.
+
+Written by export/, read by service/, free of torch. The same JSON stands in
+manifest.json and in the metadata of each graph, under `METADATA_KEY`.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.config import DeepViTConfig
+from models.preprocess import Preprocessing
+
+METADATA_KEY = "deepvit.manifest"
+
+Stage = Literal["softmax", "reattention"]
+STAGES: tuple[Stage, ...] = ("softmax", "reattention")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Output(_Record):
+    """One output of the explain graph."""
+
+    name: str
+    measure: str = Field(description="what it holds, one of export/measures.py's names or a map")
+    axes: tuple[str, ...] = Field(description="meaning of each dimension, batch first")
+    shape: tuple[int, ...] = Field(description="without the batch")
+    stage: Stage | None = Field(default=None, description="maps before or after the mixing")
+    block: int | None = None
+
+
+class ReAttention(_Record):
+    """How one block mixes its heads: A' = matrix A + offset, head by head (section 7)."""
+
+    block: int
+    theta: tuple[tuple[float, ...], ...] = Field(description="as trained, [H out, H in]")
+    matrix: tuple[tuple[float, ...], ...] = Field(description="with the norm folded in")
+    offset: tuple[float, ...] = Field(description="added to every entry of a head's map")
+    row_sum: tuple[float, ...] = Field(description="the constant that every row of a map sums to")
+
+
+class Parity(_Record):
+    """ONNX Runtime against PyTorch, as measured when the model was exported."""
+
+    graph: Literal["model", "explain"]
+    output: str
+    batch: int
+    max_abs_difference: float
+    tolerance: float
+
+
+class Checkpoint(_Record):
+    """Where the weights came from."""
+
+    file: str
+    sha256: str
+    arch: str | None
+    notes: tuple[str, ...]
+
+
+class Versions(_Record):
+    torch: str
+    onnx: str
+    onnxruntime: str
+    opset: int
+
+
+class Manifest(_Record):
+    """The contract between export and service."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: int = Field(ge=1)
+    exported_at: str
+    config: DeepViTConfig
+    preprocessing: Preprocessing
+    normalization: Literal["in_graph"] = Field(
+        default="in_graph", description="graphs take raw uint8 pixels"
+    )
+    labels: tuple[str, ...]
+    max_batch_size: int = Field(ge=1)
+    max_explain_batch_size: int = Field(ge=1)
+    reattention: tuple[ReAttention, ...] = Field(description="one entry a block that mixes heads")
+    outputs: tuple[Output, ...] = Field(description="of the explain graph")
+    checkpoint: Checkpoint
+    versions: Versions
+    parity: tuple[Parity, ...]
+
+    def output(self, measure: str, stage: Stage | None = None, block: int | None = None) -> Output:
+        """The output that holds a measure.
+
+        A network or block that mixes nothing has one map for both stages, written once.
+        Raises `KeyError` for a measure that this model does not have.
+        """
+        for candidate in self._candidates(stage):
+            for output in self.outputs:
+                if (output.measure, output.stage, output.block) == (measure, candidate, block):
+                    return output
+        raise KeyError(f"{measure} of stage {stage} and block {block}")
+
+    def _candidates(self, stage: Stage | None) -> Iterator[Stage | None]:
+        yield stage
+        if stage == "reattention":
+            yield "softmax"

@@ -1,0 +1,1 @@
+"""From image bytes to answers: ONNX Runtime behind FastAPI, never torch."""

@@ -1,0 +1,169 @@
+"""One exported model in ONNX Runtime: sessions, providers, warm-up.
+
+Not thread-safe on purpose: `classify` and `explain` each belong to one thread, their batcher's.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from models.manifest import METADATA_KEY, Manifest, Output
+from models.preprocess import Pixels
+from service.errors import InferenceFailed, StartupError
+
+Array = npt.NDArray[np.float32]
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_MAX_EXPLAIN_SESSIONS = 4
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    provider: str = "auto"  # or a key of _PROVIDERS, which is then demanded
+    intra_op_threads: int = 1
+    max_batch_size: int = 32
+
+
+class Engine:
+    """Runs the two graphs of one version of a model.
+
+    The explain graph is cut down to what is asked for, one session for each kind of
+    question, so that a measure nobody asked for is never computed.
+    """
+
+    def __init__(self, folder: Path, options: EngineOptions) -> None:
+        self._folder = folder
+        self._options = options
+        self._providers = _choose_providers(options.provider)
+        self._classifier = self._open(folder / "model.onnx")
+        self.manifest = self._embedded_manifest()
+        self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
+
+    @property
+    def provider(self) -> str:
+        """Where the model really runs: cpu, cuda or tensorrt."""
+        active = self._classifier.get_providers()[0]
+        return next(name for name, provider in _PROVIDERS.items() if provider == active)
+
+    @property
+    def max_batch_size(self) -> int:
+        return min(self._options.max_batch_size, self.manifest.max_batch_size)
+
+    def warm_up(self) -> None:
+        """Run the largest batch, then one image, so that no request meets a new shape first."""
+        size = self.manifest.preprocessing.size
+        for batch in (self.max_batch_size, 1):
+            self.classify([np.zeros((size, size, 3), np.uint8)] * batch)
+
+    def classify(self, images: Sequence[Pixels]) -> Sequence[Array]:
+        """Inputs [S, S, 3] to logits [classes], one for each image."""
+        logits: Array = self._classifier.run(["logits"], {"images": np.stack(images)})[0]
+        return list(logits)
+
+    def explain(self, images: Sequence[Pixels], names: Sequence[str]) -> list[dict[str, Array]]:
+        """Inputs [S, S, 3] to the named outputs of the explain graph, one dict for each image."""
+        session = self._explainer(names)
+        values = session.run(list(names), {"images": np.stack(images)})
+        return [
+            {name: value[index] for name, value in zip(names, values, strict=True)}
+            for index in range(len(images))
+        ]
+
+    def _explainer(self, names: Sequence[str]) -> ort.InferenceSession:
+        outputs = {output.name: output for output in self.manifest.outputs}
+        if unknown := set(names) - outputs.keys():
+            raise InferenceFailed(f"the model has no output {', '.join(sorted(unknown))}")
+        kinds = frozenset(_kind(outputs[name]) for name in names)
+        if kinds not in self._explainers:
+            wanted = [name for name, output in outputs.items() if _kind(output) in kinds]
+            self._explainers[kinds] = self._open(self._folder / "explain.onnx", wanted)
+        self._explainers.move_to_end(kinds)
+        while len(self._explainers) > _MAX_EXPLAIN_SESSIONS:
+            self._explainers.popitem(last=False)
+        return self._explainers[kinds]
+
+    def _open(self, path: Path, outputs: Sequence[str] | None = None) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._options.intra_op_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin between batches would take the processors from image decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(path.parent)
+        )
+        try:
+            model = path.read_bytes() if outputs is None else _subgraph(path, outputs)
+            session = ort.InferenceSession(model, options, providers=self._providers)
+        except Exception as exc:  # ONNX Runtime's errors have no common class
+            raise StartupError(f"{path} cannot be loaded: {exc}") from exc
+        active = session.get_providers()[0]
+        if active != self._providers[0]:
+            raise StartupError(
+                f"{self._providers[0]} was asked for, but ONNX Runtime fell back to {active}"
+            )
+        return session
+
+    def _embedded_manifest(self) -> Manifest:
+        """The manifest in the graph, which must be the one beside it."""
+        embedded = self._classifier.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
+        try:
+            beside = json.loads((self._folder / "manifest.json").read_text())
+            if json.loads(embedded) != beside:
+                raise StartupError(f"{self._folder}: manifest.json is not that of model.onnx")
+            return Manifest.model_validate(beside)
+        except (OSError, ValueError) as exc:
+            raise StartupError(f"{self._folder} has no readable manifest: {exc}") from exc
+
+
+def _kind(output: Output) -> str:
+    """Outputs of a kind are computed together: maps, class token rows, measures of a stage."""
+    if output.measure in ("map", "class_rows", "logits"):
+        return output.measure
+    return f"measures of {output.stage}"
+
+
+def _choose_providers(name: str) -> list[str]:
+    available = ort.get_available_providers()
+    if name == "auto":
+        chosen = "cuda" if _PROVIDERS["cuda"] in available else "cpu"
+    elif _PROVIDERS[name] in available:
+        chosen = name
+    else:
+        raise StartupError(f"provider {name} was asked for, but ONNX Runtime has {available}")
+    fallback = [] if chosen == "cpu" else [_PROVIDERS["cpu"]]
+    return [_PROVIDERS[chosen], *fallback]
+
+
+def _subgraph(path: Path, outputs: Sequence[str]) -> bytes:
+    """The part of a graph that leads to some of its outputs; weights stay in their file."""
+    import onnx  # only explanations need it
+
+    model: onnx.ModelProto = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    needed = set(outputs)
+    kept = []
+    for node in reversed(graph.node):  # nodes stand in topological order
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    trimmed = onnx.helper.make_graph(
+        list(reversed(kept)),
+        graph.name,
+        list(graph.input),
+        [value for value in graph.output if value.name in outputs],
+        [value for value in graph.initializer if value.name in needed],
+    )
+    model.graph.CopyFrom(trimmed)
+    content: bytes = model.SerializeToString()
+    return content

@@ -1,0 +1,93 @@
+"""Everything that can go wrong, as one small tree: each error has a status, a code and a title.
+
+Knows nothing of HTTP frameworks; app.py turns these into application/problem+json.
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """An error whose `detail` may be shown to the client."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class StartupError(ServiceError):
+    """The service cannot start; never seen by a client."""
+
+    code = "startup"
+
+
+class NoImage(ServiceError):
+    status, code, title = 400, "no-image", "No image in the request"
+
+
+class CorruptImage(ServiceError):
+    status, code, title = 400, "corrupt-image", "The image cannot be decoded"
+
+
+class MalformedUpload(ServiceError):
+    status, code, title = 400, "malformed-upload", "The request body is malformed"
+
+
+class TooManyImages(ServiceError):
+    status, code, title = 413, "too-many-images", "Too many images in one request"
+
+
+class UploadTooLarge(ServiceError):
+    status, code, title = 413, "upload-too-large", "The upload has too many bytes"
+
+
+class ImageTooLarge(ServiceError):
+    status, code, title = 413, "image-too-large", "The image has too many pixels"
+
+
+class UnsupportedMedia(ServiceError):
+    status, code, title = 415, "unsupported-media", "Not an image, or not one that can be read"
+
+
+class UnknownModel(ServiceError):
+    status, code, title = 404, "unknown-model", "No such model"
+
+
+class UnknownImage(ServiceError):
+    status, code, title = 404, "unknown-image", "No image has this id"
+
+
+class ExpiredImage(ServiceError):
+    status, code, title = 404, "expired-image", "The image with this id is no longer kept"
+
+
+class InputMismatch(ServiceError):
+    status, code, title = 409, "input-mismatch", "The image was prepared for another input size"
+
+
+class InvalidSelection(ServiceError):
+    status, code, title = 422, "invalid-selection", "The selection does not fit the model"
+
+
+class InvalidRequest(ServiceError):
+    status, code, title = 422, "invalid-request", "The parameters are invalid"
+
+
+class AnswerTooLarge(ServiceError):
+    status, code, title = 422, "answer-too-large", "The answer would have too many bytes"
+
+
+class QueueFull(ServiceError):
+    status, code, title = 429, "queue-full", "The server is busy"
+
+
+class Stopped(ServiceError):
+    status, code, title = 503, "stopped", "The server is shutting down"
+
+
+class InferenceFailed(ServiceError):
+    status, code, title = 500, "inference-failed", "The model failed on this input"

@@ -1,0 +1,1 @@
+"""HTTP: one file a resource; requests to pipeline calls, results to answers."""

@@ -1,0 +1,146 @@
+"""GET /attention-maps: any part of the maps of an image classified before."""
+
+import asyncio
+import io
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Query, Response
+
+from models.manifest import Manifest
+from models.preprocess import Pixels
+from service.attention import AttentionMaps, Direction, Selection
+from service.errors import (
+    AnswerTooLarge,
+    ExpiredImage,
+    InferenceFailed,
+    InputMismatch,
+    InvalidSelection,
+    QueueFull,
+    Stopped,
+    UnknownImage,
+    UnknownModel,
+)
+from service.render import render_maps
+from service.routes import answers
+from service.routes.classify import ModelName, StageName
+from service.routes.dependencies import RuntimeDep, problems
+from service.schemas import AttentionMapsAnswer
+
+router = APIRouter(tags=["look inside"])
+
+Format = Literal["json", "npy", "npz", "png"]
+ImageId = Annotated[str, Query(pattern="^[0-9a-f]{32}$", description="from /classify")]
+
+_FACTS_HEADER = "X-Attention-Maps"
+_BYTES_PER_VALUE = {"json": 14, "npy": 4, "npz": 4, "png": 4}
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "application/x-npy": _BINARY,
+            "application/x-npz": _BINARY,
+            "image/png": _BINARY,
+        },
+        "headers": {
+            _FACTS_HEADER: {
+                "description": "the JSON answer without its values, beside the other formats",
+                "schema": {"type": "string"},
+            }
+        },
+    }
+}
+
+
+@router.get(
+    "/attention-maps",
+    response_model=AttentionMapsAnswer,
+    responses=_OTHER_FORMATS
+    | problems(
+        UnknownModel,
+        UnknownImage,
+        ExpiredImage,
+        InputMismatch,
+        InvalidSelection,
+        AnswerTooLarge,
+        QueueFull,
+        InferenceFailed,
+        Stopped,
+    ),
+)
+async def attention_maps(
+    runtime: RuntimeDep,
+    id: ImageId,
+    model: ModelName = None,
+    layer: Annotated[
+        str, Query(description="a block, several with commas, all, or rollout (softmax stage)")
+    ] = "all",
+    head: Annotated[
+        str, Query(description="a head, several with commas, all, or mean, max, max_abs, rms")
+    ] = "mean",
+    query: Annotated[str, Query(description="cls, a patch as row,column, or all")] = "cls",
+    direction: Annotated[
+        Direction, Query(description="what the query looks at, or what looks at it")
+    ] = "from",
+    stage: StageName = "reattention",
+    format: Annotated[Format, Query(description="json, NumPy's npy or npz, or a picture")] = "json",
+    overlay: Annotated[
+        bool, Query(description="draw over what the model saw (png, one query)")
+    ] = False,
+) -> Response:
+    """Attention maps by layer, head, query and stage."""
+    pipeline = runtime.pipeline
+    served = pipeline.models.get(model)
+    manifest = served.manifest
+    selection = Selection.parse(
+        manifest, stage=stage, layer=layer, head=head, query=query, direction=direction
+    )
+    _check_size(selection, format, runtime.max_answer_bytes)
+    pixels = pipeline.input(served, id)
+    maps = selection.cut(await pipeline.explain(served, id, selection.outputs))
+    if format == "json":
+        return answers.json_response(answers.attention(maps, manifest, id))
+    facts = answers.attention_facts(maps, manifest, id)
+    headers = {_FACTS_HEADER: orjson.dumps(facts).decode()}
+    if format == "png":
+        png = await asyncio.get_running_loop().run_in_executor(
+            runtime.render_pool, _png, maps, manifest, pixels if overlay else None
+        )
+        return Response(png, media_type="image/png", headers=headers)
+    body = io.BytesIO()
+    if format == "npy":
+        np.save(body, maps.values)
+    else:
+        np.savez(body, maps=maps.values, input=pixels, facts=np.array(headers[_FACTS_HEADER]))
+    return Response(body.getvalue(), media_type=f"application/x-{format}", headers=headers)
+
+
+def _check_size(selection: Selection, format: Format, max_answer_bytes: int) -> None:
+    size = int(np.prod(selection.shape)) * _BYTES_PER_VALUE[format]
+    if size > max_answer_bytes:
+        smaller = ", or format=npy" if format == "json" else ""
+        raise AnswerTooLarge(
+            f"about {size:,} bytes, and at most {max_answer_bytes:,} are sent; ask for fewer "
+            f"layers, heads or queries{smaller}"
+        )
+
+
+def _png(maps: AttentionMaps, manifest: Manifest, background: Pixels | None) -> bytes:
+    values = maps.values
+    if values.ndim == 3:  # one query: patches as they lie in the picture, class token left out
+        grid = manifest.config.grid
+        values = values[..., 1:].reshape(*values.shape[:2], grid, grid)
+        query = "the class token" if maps.query == "cls" else f"patch {maps.query}"
+        what = f"what {query} looks at" if maps.direction == "from" else f"what looks at {query}"
+    else:
+        background, what = None, "what each token (row) looks at (column)"
+    return render_maps(
+        values,
+        title=f"{manifest.name}, {maps.stage} stage: {what}",
+        rows=[layer if isinstance(layer, str) else f"block {layer}" for layer in maps.layers],
+        columns=[head if isinstance(head, str) else f"head {head}" for head in maps.heads],
+        background=background,
+    )

@@ -1,0 +1,127 @@
+"""POST /classify: images to classes, with attention and similarity on request."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from models.manifest import Manifest, Stage
+from service import similarity
+from service.attention import Selection
+from service.errors import (
+    CorruptImage,
+    ImageTooLarge,
+    InferenceFailed,
+    MalformedUpload,
+    NoImage,
+    QueueFull,
+    Stopped,
+    TooManyImages,
+    UnknownModel,
+    UnsupportedMedia,
+    UploadTooLarge,
+)
+from service.pipeline import Answer
+from service.routes import answers
+from service.routes.dependencies import RuntimeDep, problems
+from service.routes.uploads import BODY, read_images
+from service.schemas import ClassifyAnswer
+
+router = APIRouter(tags=["classify"])
+
+ModelName = Annotated[str | None, Query(description="a served model; the default one if left out")]
+StageName = Annotated[
+    Stage,
+    Query(description="maps before the mixing of heads, or what multiplies V (after it)"),
+]
+Threshold = Annotated[
+    float, Query(gt=-1, lt=1, description="a block is similar above this mean cosine")
+]
+
+
+@router.post(
+    "/classify",
+    response_model=ClassifyAnswer,
+    openapi_extra={"requestBody": BODY},
+    responses=problems(
+        NoImage,
+        CorruptImage,
+        MalformedUpload,
+        UnknownModel,
+        UploadTooLarge,
+        TooManyImages,
+        ImageTooLarge,
+        UnsupportedMedia,
+        QueueFull,
+        InferenceFailed,
+        Stopped,
+    ),
+)
+async def classify(
+    request: Request,
+    runtime: RuntimeDep,
+    model: ModelName = None,
+    top_k: Annotated[int, Query(ge=1, le=1000, description="classes in the answer")] = 5,
+    attention: Annotated[
+        bool, Query(description="add the class token's maps of every block and head")
+    ] = False,
+    similarity: Annotated[bool, Query(description="add what /similarity answers")] = False,
+    stage: StageName = "reattention",
+    threshold: Threshold = 0.9,
+) -> Response:
+    """Classify one image (a raw body) or several (multipart, one part each)."""
+    pipeline = runtime.pipeline
+    served = pipeline.models.get(model)
+    images = await read_images(request, runtime.upload_limits)
+    extras = _Extras(served.manifest, stage, threshold, attention, similarity)
+    found = await pipeline.classify(served, images, extras.outputs)
+    results = []
+    for answer in found:
+        started = time.perf_counter()
+        result = answers.image(answer, served.manifest, top_k) | extras.of(answer)
+        result["timings_ms"]["postprocess"] = answers.ms(time.perf_counter() - started)
+        results.append(result)
+    return answers.json_response(
+        {"model": served.manifest.name, "version": served.manifest.version, "results": results}
+    )
+
+
+class _Extras:
+    """What a request wants besides classes."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        stage: Stage,
+        threshold: float,
+        attention: bool,
+        similar: bool,
+    ) -> None:
+        self._manifest = manifest
+        self._stage = stage
+        self._threshold = threshold
+        self._similar = similar
+        self._selection = (
+            Selection.parse(
+                manifest, stage=stage, layer="all", head="all", query="cls", direction="from"
+            )
+            if attention
+            else None
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        names = self._selection.outputs if self._selection else ()
+        if self._similar:
+            names += tuple(similarity.outputs(self._manifest, self._stage).values())
+        return names
+
+    def of(self, answer: Answer) -> dict[str, object]:
+        extras: dict[str, object] = {}
+        if self._selection:
+            maps = self._selection.cut(answer.outputs)
+            extras["attention"] = answers.attention(maps, self._manifest, answer.image.id)
+        if self._similar:
+            found = similarity.measure(self._manifest, self._stage, self._threshold, answer.outputs)
+            extras["similarity"] = answers.similarity(found, self._manifest, answer.image.id)
+        return extras

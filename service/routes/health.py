@@ -1,0 +1,26 @@
+"""GET /livez and /readyz: whether to restart this process, and whether to send it work."""
+
+from fastapi import APIRouter, Response
+
+from service.routes.dependencies import Runtime, RuntimeDep
+from service.schemas import Health
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", responses={503: {"model": Health, "description": "restart this process"}})
+async def livez(runtime: RuntimeDep, response: Response) -> Health:
+    """Every batch thread is alive."""
+    return _health(runtime, response, runtime.alive, "alive", "a batch thread is dead")
+
+
+@router.get("/readyz", responses={503: {"model": Health, "description": "send work elsewhere"}})
+async def readyz(runtime: RuntimeDep, response: Response) -> Health:
+    """Every served model is loaded and warm, and the process is not shutting down."""
+    return _health(runtime, response, runtime.ready, "ready", "not ready")
+
+
+def _health(runtime: Runtime, response: Response, well: bool, yes: str, no: str) -> Health:
+    response.status_code = 200 if well else 503
+    providers = {model.manifest.name: model.engine.provider for model in runtime.pipeline.models}
+    return Health(status=yes if well else no, models=providers)

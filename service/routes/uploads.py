@@ -1,0 +1,111 @@
+"""Request bodies to the bytes of one or more images, never more of them than allowed."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.errors import (
+    MalformedUpload,
+    NoImage,
+    ServiceError,
+    TooManyImages,
+    UnsupportedMedia,
+    UploadTooLarge,
+)
+
+# What a request body may be, for OpenAPI.
+BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {
+                    "image": {
+                        "type": "array",
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "one or more image files; the part's name does not matter",
+                    }
+                },
+            }
+        },
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    max_bytes: int
+    max_images: int
+
+
+async def read_images(request: Request, limits: UploadLimits) -> list[bytes]:
+    """The images of a request, counted while they arrive.
+
+    Raises `UploadTooLarge`, `TooManyImages`, `NoImage`, `MalformedUpload` or `UnsupportedMedia`.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limits.max_bytes:
+        raise _too_large(limits)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _read_parts(request, limits)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        data = b"".join([chunk async for chunk in _bounded(request, limits)])
+        if not data:
+            raise NoImage("the request body is empty")
+        return [data]
+    raise UnsupportedMedia(
+        f"content type {kind[:60] or 'missing'}: send multipart/form-data (curl -F image=@FILE) "
+        "or the bytes of one image as image/* (curl -H 'Content-Type: image/jpeg' "
+        "--data-binary @FILE)"
+    )
+
+
+async def _read_parts(request: Request, limits: UploadLimits) -> list[bytes]:
+    parser = MultiPartParser(
+        request.headers,
+        _bounded(request, limits),
+        max_files=limits.max_images,
+        max_fields=0,
+    )
+    parser.spool_max_size = limits.max_bytes  # bounded already: keep it in memory
+    try:
+        form = await parser.parse()
+    except MultiPartException as exc:
+        raise _translate(exc, limits) from exc
+    try:
+        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        images = [await file.read() for file in files]
+    finally:
+        await form.close()
+    if not images:
+        raise NoImage("the form holds no file: with curl, -F image=@FILE")
+    return images
+
+
+def _translate(error: MultiPartException, limits: UploadLimits) -> ServiceError:
+    if "Too many files" in error.message:
+        return TooManyImages(f"at most {limits.max_images} images in one request")
+    if "Too many fields" in error.message:
+        return MalformedUpload("a part of the form is text, not a file: with curl, -F image=@FILE")
+    return MalformedUpload(f"the multipart body cannot be parsed: {error.message}")
+
+
+async def _bounded(request: Request, limits: UploadLimits) -> AsyncGenerator[bytes, None]:
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limits.max_bytes:
+            raise _too_large(limits)
+        yield chunk
+
+
+def _too_large(limits: UploadLimits) -> UploadTooLarge:
+    return UploadTooLarge(f"the request body has more than {limits.max_bytes:,} bytes")

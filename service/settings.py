@@ -1,0 +1,83 @@
+"""Every knob, typed, with its unit in its name: an environment variable `DEEPVIT_...` or a flag."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.cpus import available_cpus
+from service.errors import StartupError
+
+_PREFIX = "DEEPVIT_"
+
+
+class Settings(BaseSettings):
+    """Serve DeepViT models over HTTP."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        cli_kebab_case=True,
+        cli_prog_name="python -m service",
+        cli_avoid_json=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    model_repository: Path = Field(
+        Path("model_repository"), description="folder of exported models"
+    )
+    default_model: str | None = Field(
+        None, description="model for requests that name none; the first by name if unset"
+    )
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
+        "auto", description="where models run; a named provider is demanded, auto takes what works"
+    )
+    intra_op_threads: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        description="threads of one inference; more than the processors granted slows it down",
+    )
+    decode_threads: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        description="images decoded at once; more use more memory",
+    )
+    max_batch_size: int = Field(
+        32, ge=1, description="largest batch; more is more throughput and more latency"
+    )
+    max_queue_images: int = Field(
+        256, ge=1, description="images that may wait for a model; more wait longer, fewer get a 429"
+    )
+    max_upload_bytes: int = Field(
+        32 * 2**20, ge=1, description="largest request body; more lets bigger photos in"
+    )
+    max_image_pixels: int = Field(
+        64 * 10**6, ge=1, description="largest image; decoding takes three bytes a pixel"
+    )
+    max_request_images: int = Field(32, ge=1, description="images in one request")
+    max_answer_bytes: int = Field(64 * 2**20, ge=1, description="largest answer of /attention-maps")
+    store_max_bytes: int = Field(
+        256 * 2**20, ge=1, description="memory for inputs of classified images"
+    )
+    store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
+
+
+def load(arguments: list[str] | None = None, **overrides: Any) -> Settings:
+    """Settings from overrides, then flags, then the environment. Raises `StartupError`."""
+    known = {_PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(
+        name for name in os.environ if name.startswith(_PREFIX) and name.upper() not in known
+    )
+    if unknown:
+        raise StartupError(f"no such setting: {', '.join(unknown)}")
+    try:
+        return Settings(**overrides, _cli_parse_args=arguments)  # type: ignore[call-arg]
+    except ValidationError as exc:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()
+        )
+        raise StartupError(f"wrong setting: {wrong}") from exc

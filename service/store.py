@@ -1,0 +1,77 @@
+"""Inputs of classified images by id, bounded in bytes and in time.
+
+What is kept is the input itself, not what was computed from it: maps are 400 times larger
+and computed again when somebody asks.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from models.preprocess import Pixels
+from service.errors import ExpiredImage, UnknownImage
+
+_REMEMBERED = 10_000  # ids that are told apart from never seen ones after they expired
+
+
+def content_id(pixels: Pixels) -> str:
+    """The id of an input: equal pixels have equal ids, on every replica. 32 hex digits."""
+    shape = "x".join(map(str, pixels.shape)).encode()
+    return hashlib.sha256(shape + pixels.tobytes()).hexdigest()[:32]
+
+
+class MemoryStore:
+    """Keeps the most recently used inputs of one process; used from one thread."""
+
+    def __init__(
+        self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._kept: OrderedDict[str, tuple[Pixels, float]] = OrderedDict()  # id: input, expiry
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    def put(self, image_id: str, pixels: Pixels) -> None:
+        """Keep an input, or keep it longer; the least recently used ones make room."""
+        if image_id in self._kept:
+            self._drop(image_id)
+        self._gone.pop(image_id, None)
+        self._kept[image_id] = (pixels, self._clock() + self._ttl_s)
+        self._bytes += pixels.nbytes
+        while self._bytes > self._max_bytes:
+            self._forget(next(iter(self._kept)))
+
+    def get(self, image_id: str) -> Pixels:
+        """The input [S, S, 3]. Raises `UnknownImage` or `ExpiredImage`."""
+        self._expire()
+        if image_id in self._kept:
+            self._kept.move_to_end(image_id)
+            return self._kept[image_id][0]
+        if image_id in self._gone:
+            raise ExpiredImage(
+                f"{image_id} is kept for {self._ttl_s:g} s at most, less when memory runs short; "
+                "classify the image again"
+            )
+        raise UnknownImage(f"no image {image_id} was classified here; POST it to /classify first")
+
+    def _expire(self) -> None:
+        now = self._clock()
+        for image_id in [key for key, (_, expiry) in self._kept.items() if expiry <= now]:
+            self._forget(image_id)
+
+    def _forget(self, image_id: str) -> None:
+        self._drop(image_id)
+        self._gone[image_id] = None
+        while len(self._gone) > _REMEMBERED:
+            self._gone.popitem(last=False)
+
+    def _drop(self, image_id: str) -> None:
+        pixels, _ = self._kept.pop(image_id)
+        self._bytes -= pixels.nbytes
