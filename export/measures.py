@@ -93,7 +93,7 @@ def attention_distance(softmax: Tensor, patch_size: int) -> Tensor:
     """
     grid = round((softmax.shape[-1] - 1) ** 0.5)
     centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
-    distance = torch.cdist(centres, centres)  # [N - 1, N - 1]
+    distance = _norm(centres[:, None] - centres, -1)[..., 0]  # [N - 1, N - 1]
     patches = softmax[..., 1:, 1:]
     share = patches / patches.sum(dim=-1, keepdim=True).clamp_min(_TINY)
     return (share * distance).sum(dim=-1).mean(dim=-1)

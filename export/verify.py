@@ -78,7 +78,7 @@ def sample_images(batch: int, size: int) -> npt.NDArray[np.uint8]:
 def normalize(images: npt.NDArray[np.uint8], rule: Preprocessing) -> Tensor:
     """uint8 [B, S, S, 3] to the float32 [B, 3, S, S] that the network was trained on."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (rule.mean, rule.std))
-    return (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
+    return (torch.tensor(images).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 @torch.inference_mode()

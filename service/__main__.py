@@ -1,5 +1,6 @@
 """`python -m service`: serve the model repository over HTTP."""
 
+import signal
 import sys
 
 import uvicorn
@@ -11,6 +12,8 @@ from service.errors import StartupError
 
 def main(arguments: list[str]) -> int:
     """Exit status 0 after a shutdown, 1 with one clear line if the start fails."""
+    # uvicorn shuts down first and then raises the signal again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = settings_module.load(arguments)
         runtime = build_runtime(settings)

@@ -26,6 +26,8 @@ _PROVIDERS = {
 }
 _MAX_EXPLAIN_SESSIONS = 4
 
+ort.set_default_logger_severity(4)  # its errors are raised too, and told by us
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -96,7 +98,6 @@ class Engine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._options.intra_op_threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         # Threads that spin between batches would take the processors from image decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry(
@@ -106,7 +107,8 @@ class Engine:
             model = path.read_bytes() if outputs is None else _subgraph(path, outputs)
             session = ort.InferenceSession(model, options, providers=self._providers)
         except Exception as exc:  # ONNX Runtime's errors have no common class
-            raise StartupError(f"{path} cannot be loaded: {exc}") from exc
+            reason = " ".join(str(exc).split())
+            raise StartupError(f"{path} cannot be loaded: {reason}") from exc
         active = session.get_providers()[0]
         if active != self._providers[0]:
             raise StartupError(

@@ -1,0 +1,39 @@
+# `export` turns the bundled checkpoints into served models with PyTorch; `runtime`, the
+# image that ships, has those models and the service, but no PyTorch and no checkpoint.
+ARG PYTHON_IMAGE=python:3.11-slim
+
+FROM ${PYTHON_IMAGE} AS base
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+RUN python -m venv /venv
+# Enough to install the dependencies: code comes later, so that changing it installs nothing.
+COPY pyproject.toml constraints.txt LICENSE ./
+
+FROM base AS export
+RUN pip install --no-cache-dir --constraint constraints.txt '.[cpu,export]'
+COPY models models
+COPY export export
+RUN for checkpoint in models/zoo/*.safetensors; do \
+        python -m export "$checkpoint" --name "$(basename "$checkpoint" .safetensors)" \
+            --output /model_repository || exit 1; \
+    done
+
+FROM base AS runtime
+# cpu, or gpu for ONNX Runtime with CUDA and cuDNN as pip packages
+ARG EXTRA=cpu
+# The import fails the build if EXTRA is misspelt, which pip only warns of.
+RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA]" \
+    && python -c 'import onnxruntime'
+COPY --from=export /model_repository model_repository
+COPY models/*.py models/
+COPY service service
+# matplotlib wants to write; /tmp can be a tmpfs where the root file system is read-only.
+ENV DEEPVIT_HOST=0.0.0.0 MPLCONFIGDIR=/tmp
+EXPOSE 8000
+# A number, by which Kubernetes can tell that it is not root; it owns no file of the image.
+USER 10001:10001
+# Without the proxy that Docker may have put into the environment. Any status but 200 raises.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD python -c \
+    "from urllib.request import *; build_opener(ProxyHandler({})).open('http://127.0.0.1:${DEEPVIT_PORT:-8000}/readyz')"
+# No shell in between: SIGTERM reaches the service, which then finishes queued work.
+CMD ["python", "-m", "service"]

@@ -1,0 +1,94 @@
+"""Folding is exact: the inference network computes what the published one computes."""
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from export.fold import FoldedDeepViT, fold_mixing
+from export.graphs import Classifier, Explainer, explain
+from export.verify import normalize
+from models.config import ARCHITECTURES
+from models.deepvit import Block, DeepViT
+from models.preprocess import Preprocessing
+from tests.networks import random_network
+
+CONFIG = ARCHITECTURES["deepvit_test"].config
+RULE = Preprocessing(size=32, mean=(0.3, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+PIXELS: npt.NDArray[np.uint8] = np.random.default_rng(0).integers(
+    0, 256, (3, 32, 32, 3), dtype=np.uint8
+)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "mixing in the last blocks": {},
+    "mixing everywhere": {"reatten_blocks": (0, 1, 2)},
+    "conv stem": {"stem": "conv"},
+    "no norm over heads": {"reatten_norm": False},
+    "no bias in qkv": {"qkv_bias": False},
+    "no adjustment": {"scale_adjustment": 1.0, "reatten_scale": 1.0},
+    "plain": {"reatten_blocks": (), "scale_adjustment": 1.0},
+    "one head": {"num_heads": 1},
+    "one block": {"depth": 1, "reatten_blocks": (0,)},
+}
+
+
+@pytest.mark.parametrize("change", VARIANTS.values(), ids=VARIANTS)
+@torch.inference_mode()
+def test_both_graphs_equal_the_published_network(change: dict[str, Any]) -> None:
+    network = random_network(CONFIG.model_copy(update=change))
+    folded = FoldedDeepViT(network, RULE)
+    images = torch.from_numpy(PIXELS)
+    logits, traces = network.trace(normalize(PIXELS, RULE))
+    expected = explain(
+        network.config,
+        logits,
+        softmax=[trace.softmax for trace in traces],
+        reattention=[trace.reattention for trace in traces],
+        tokens=[trace.tokens for trace in traces],
+    )
+
+    torch.testing.assert_close(Classifier(folded)(images), logits, atol=2e-5, rtol=1e-5)
+    explainer = Explainer(folded)
+    names = [output.name for output in explainer.outputs]
+    assert sorted(names) == sorted(expected)
+    for output, value in zip(explainer.outputs, explainer(images), strict=True):
+        assert tuple(value.shape[1:]) == output.shape
+        torch.testing.assert_close(value, expected[output.name], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_padded_stem_is_right_along_the_border() -> None:
+    """A plain fold of mean and std would see black, not the mean colour, outside the picture."""
+    network = random_network(CONFIG.model_copy(update={"stem": "conv"}))
+    folded = FoldedDeepViT(network, RULE)
+    expected = network.patch_embed(normalize(PIXELS, RULE))
+    torch.testing.assert_close(
+        folded.patch_embed(torch.from_numpy(PIXELS)), expected, atol=1e-5, rtol=1e-5
+    )
+
+
+@torch.inference_mode()
+def test_rows_of_a_mixed_map_sum_to_a_constant_known_from_the_weights() -> None:
+    network = random_network(CONFIG)
+    _, traces = network.trace(normalize(PIXELS, RULE))
+    for block in CONFIG.reatten_blocks:
+        constant = fold_mixing(network, block).row_sum(CONFIG.num_tokens)  # [H]
+        sums = traces[block].reattention.sum(dim=-1)  # [B, H, N]
+        torch.testing.assert_close(sums, constant[None, :, None].expand_as(sums), atol=1e-4, rtol=0)
+        torch.testing.assert_close(constant, formula(network, block), atol=1e-5, rtol=1e-5)
+
+
+def formula(network: DeepViT, block: int) -> torch.Tensor:
+    """The constant as section 3.5 of the paper notes writes it, without folding. [H]"""
+    attention = cast(Block, network.blocks[block]).attn
+    theta, norm = attention.reatten_matrix, attention.var_norm
+    assert theta is not None
+    assert theta.bias is not None
+    assert norm is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    tokens = network.config.num_tokens
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    mixed = theta.weight[:, :, 0, 0].sum(dim=1) + tokens * (theta.bias - norm.running_mean)
+    return attention.reatten_scale * (scale * mixed + tokens * norm.bias)

@@ -1,0 +1,199 @@
+"""The paper's measures against plain float64 NumPy, and the traps of paper.md section 3."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from export import measures
+from export.measures import VARIANTS, Variant
+
+Float = npt.NDArray[np.float64]
+B, L, H, GRID = 2, 4, 3, 3
+N = GRID**2 + 1
+
+
+def softmax_maps(scale: float = 2.0, seed: int = 0) -> Float:
+    """[B, L, H, N, N] with rows that sum to 1."""
+    logits = np.random.default_rng(seed).normal(0, scale, (B, L, H, N, N))
+    maps: Float = np.exp(logits)
+    maps /= maps.sum(axis=-1, keepdims=True)
+    return maps
+
+
+def cosine(p: Float, q: Float, variant: Variant) -> float:
+    """Of two vectors, one column or row each."""
+    if variant == "centred":
+        p, q = p - p.mean(), q - q.mean()
+    return float(p @ q / math.sqrt((p @ p) * (q @ q)))
+
+
+def vector(maps: Float, token: int, variant: Variant) -> Float:
+    return maps[token] if variant == "row" else maps[:, token]
+
+
+def tensor(array: Float) -> torch.Tensor:
+    return torch.from_numpy(array).float()
+
+
+SIGNED = np.random.default_rng(1).normal(0, 3, (B, L, H, N, N))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("maps", [softmax_maps(), SIGNED], ids=["softmax", "signed"])
+def test_layer_similarity_is_the_mean_of_equation_2(maps: Float, variant: Variant) -> None:
+    expected = np.array(
+        [
+            [
+                [
+                    np.mean(
+                        [
+                            cosine(
+                                vector(maps[b, p, h], t, variant),
+                                vector(maps[b, q, h], t, variant),
+                                variant,
+                            )
+                            for h in range(H)
+                            for t in range(N)
+                        ]
+                    )
+                    for q in range(L)
+                ]
+                for p in range(L)
+            ]
+            for b in range(B)
+        ]
+    )
+    found = measures.layer_similarity(tensor(maps), variant).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_neighbour_similarity_is_equation_2_of_each_head_and_token() -> None:
+    maps = softmax_maps()
+    expected = np.array(
+        [
+            [
+                [
+                    [
+                        cosine(maps[b, p, h][:, t], maps[b, p - 1, h][:, t], "column")
+                        for t in range(N)
+                    ]
+                    for h in range(H)
+                ]
+                for p in range(1, L)
+            ]
+            for b in range(B)
+        ]
+    )
+    found = measures.neighbour_similarity(tensor(maps)).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_head_similarity_compares_heads_of_one_block() -> None:
+    maps = softmax_maps()
+    expected = np.array(
+        [
+            [
+                [
+                    [
+                        np.mean(
+                            [
+                                cosine(maps[b, p, g][:, t], maps[b, p, h][:, t], "column")
+                                for t in range(N)
+                            ]
+                        )
+                        for h in range(H)
+                    ]
+                    for g in range(H)
+                ]
+                for p in range(L)
+            ]
+            for b in range(B)
+        ]
+    )
+    found = measures.head_similarity(tensor(maps)).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_feature_similarity_compares_with_the_last_block() -> None:
+    tokens = np.random.default_rng(2).normal(size=(B, L, N, 5))
+    expected = np.array(
+        [
+            [
+                np.mean([cosine(tokens[b, p, t], tokens[b, -1, t], "column") for t in range(N)])
+                for p in range(L)
+            ]
+            for b in range(B)
+        ]
+    )
+    np.testing.assert_allclose(
+        measures.feature_similarity(tensor(tokens)).numpy(), expected, atol=2e-6
+    )
+
+
+def test_entropy_runs_from_one_key_to_all_alike() -> None:
+    maps = softmax_maps()
+    expected = -(maps * np.log(maps)).sum(axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(measures.entropy(tensor(maps)).numpy(), expected, atol=2e-6)
+    one_key = torch.eye(N).expand(1, 1, 1, N, N)
+    assert measures.entropy(one_key).item() == 0
+    uniform = torch.full((1, 1, 1, N, N), 1 / N)
+    assert measures.entropy(uniform).item() == pytest.approx(math.log(N), abs=1e-6)
+
+
+def test_attention_distance_is_in_input_pixels() -> None:
+    maps = softmax_maps()
+    patch = 16
+    places = [(row * patch, column * patch) for row in range(GRID) for column in range(GRID)]
+    expected = np.zeros((B, L, H))
+    for query, (y, x) in enumerate(places):
+        reach = np.array([math.hypot(y - v, x - u) for v, u in places])
+        share = maps[..., 1 + query, 1:]
+        expected += (share * reach).sum(axis=-1) / share.sum(axis=-1) / len(places)
+    found = measures.attention_distance(tensor(maps), patch).numpy()
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    itself = torch.eye(N).expand(1, 1, 1, N, N)
+    assert measures.attention_distance(itself, patch).item() == 0
+
+
+def test_rollout_multiplies_block_by_block_and_keeps_rows_at_one() -> None:
+    maps = softmax_maps()
+    expected = np.broadcast_to(np.eye(N), (B, N, N))
+    for block in range(L):
+        expected = (maps[:, block].mean(axis=1) / 2 + np.eye(N) / 2) @ expected
+    found = measures.rollout(tensor(maps)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-6)
+
+
+def stripes(weights: Float) -> torch.Tensor:
+    """Every query attends alike: [1, 1, 1, N, N] with equal rows."""
+    return tensor(np.broadcast_to(weights / weights.sum(), (1, 1, 1, N, N)).copy())
+
+
+def test_trap_column_similarity_is_one_for_unrelated_stripes() -> None:
+    generator = np.random.default_rng(3)
+    maps = torch.cat([stripes(generator.random(N) ** 4) for _ in range(2)], dim=1)
+    similarity = {v: measures.layer_similarity(maps, v)[0, 0, 1].item() for v in VARIANTS}
+    assert similarity["column"] == pytest.approx(1, abs=1e-6)
+    assert similarity["row"] < 0.8
+    assert similarity["centred"] == 0  # a constant column has no direction, and no noise shows
+
+
+def test_trap_near_uniform_maps_look_alike_until_centred() -> None:
+    generator = np.random.default_rng(4)
+    logits = generator.normal(0, 0.25, (1, 2, 8, 197, 197))
+    maps = torch.from_numpy(logits).softmax(dim=-1).float()
+    similarity = {v: measures.layer_similarity(maps, v)[0, 0, 1].item() for v in VARIANTS}
+    assert similarity["column"] == pytest.approx(0.94, abs=0.01)
+    assert similarity["centred"] == pytest.approx(0, abs=0.01)
+
+
+def test_an_empty_column_is_similar_to_nothing_and_spoils_nothing() -> None:
+    maps = tensor(softmax_maps())
+    maps[:, 0, :, :, 2] = 0
+    found = measures.neighbour_similarity(maps)
+    assert (found[:, 0, :, 2] == 0).all()
+    assert found.isfinite().all()

@@ -1,0 +1,153 @@
+"""The process: start, health, documentation, limits of answers and of memory, shutdown."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from service import errors
+from tests.conftest import DEEPVIT, VIT
+from tests.server import ROOT, Server, running_server
+from tests.service.test_classify import png
+
+
+def test_importing_the_service_does_not_load_torch() -> None:
+    code = "import sys, service.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_health_names_models_and_where_they_run(client: httpx.Client) -> None:
+    for path, status in (("/livez", "alive"), ("/readyz", "ready")):
+        response = client.get(path)
+        assert response.status_code == 200
+        assert response.json() == {"status": status, "models": {DEEPVIT: "cpu", VIT: "cpu"}}
+
+
+def test_models_are_listed_and_described(client: httpx.Client) -> None:
+    models = {model["name"]: model for model in client.get("/models").json()["models"]}
+    assert list(models) == [DEEPVIT, VIT]
+    assert models[DEEPVIT]["default"]
+    assert models[DEEPVIT]["reattention_blocks"] == list(range(16))
+    assert models[VIT]["reattention_blocks"] == []
+    detail = client.get(models[DEEPVIT]["url"]).json()
+    assert detail["manifest"]["config"]["embed_dim"] == 96
+    theta = detail["manifest"]["reattention"][3]["theta"]
+    assert [len(row) for row in theta] == [6] * 6
+    assert client.get("/models/none").json()["code"] == "unknown-model"
+
+
+def test_every_error_a_client_can_get_is_documented(client: httpx.Client) -> None:
+    paths: dict[str, dict[str, Any]] = client.get("/openapi.json").json()["paths"]
+    documented = {
+        (int(status), code)
+        for path in paths.values()
+        for operation in path.values()
+        for status, response in operation["responses"].items()
+        for code in response.get("content", {})
+        .get("application/problem+json", {})
+        .get("examples", {})
+    }
+    tree: list[type[errors.ServiceError]] = [
+        errors.ServiceError,
+        *errors.ServiceError.__subclasses__(),
+    ]
+    assert documented == {(e.status, e.code) for e in tree if e is not errors.StartupError}
+
+
+def test_the_documentation_page_needs_no_other_server(client: httpx.Client) -> None:
+    assert client.get("/", follow_redirects=True).url.path == "/docs"
+    assert "http" not in client.get("/docs").text.replace("http-equiv", "")
+
+
+def test_request_ids_are_kept_or_made(client: httpx.Client) -> None:
+    kept = client.get("/models/none", headers={"X-Request-Id": "abc-1"})
+    assert kept.headers["x-request-id"] == kept.json()["request_id"] == "abc-1"
+    made = client.get("/models/none", headers={"X-Request-Id": "bad id\\n"})
+    assert made.headers["x-request-id"] == made.json()["request_id"] != "bad id\\n"
+
+
+def test_unknown_paths_and_methods_are_problems_too(client: httpx.Client) -> None:
+    for response, status in ((client.get("/nothing"), 404), (client.get("/classify"), 405)):
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["status"] == status
+
+
+def test_answers_and_kept_images_are_bounded(repository: Path) -> None:
+    images = [png(Image.new("RGB", (32, 32), (10 * i, 0, 0))) for i in range(4)]
+    with (
+        running_server(repository, store_max_bytes=3 * 3072, max_answer_bytes=100_000) as server,
+        server.client() as client,
+    ):
+        ids = [
+            client.post("/classify", files={"image": image}).json()["results"][0]["id"]
+            for image in images
+        ]
+        gone = client.get("/similarity", params={"id": ids[0]})
+        assert (gone.status_code, gone.json()["code"]) == (404, "expired-image")
+        assert client.get("/similarity", params={"id": ids[3]}).status_code == 200
+        whole = {"id": ids[3], "query": "all", "head": "all"}
+        refused = client.get("/attention-maps", params=whole)
+        assert (refused.status_code, refused.json()["code"]) == (422, "answer-too-large")
+        assert client.get("/attention-maps", params={"id": ids[3]}).status_code == 200
+
+
+def test_sigterm_ends_with_status_0(repository: Path) -> None:
+    with running_server(repository) as server:
+        assert server.terminate() == 0
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", "--port", "0", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def broken(repository: Path, folder: Path, file: str, content: bytes) -> Path:
+    """A copy of one model with one damaged file."""
+    version = folder / VIT / "1"
+    version.mkdir(parents=True)
+    for path in (repository / VIT / "1").iterdir():
+        (version / path.name).write_bytes(content if path.name == file else path.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "manifest.json", "weights.bin"])
+def test_a_damaged_model_ends_the_start_with_one_line(
+    repository: Path, tmp_path: Path, file: str
+) -> None:
+    found = start("--model-repository", str(broken(repository, tmp_path, file, b"{}")))
+    assert found.returncode == 1
+    assert len(found.stderr.splitlines()) == 1
+    assert str(tmp_path) in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model-repository", "/nowhere"], "no model in /nowhere"),
+        (["--max-batch-size", "0"], "max_batch_size: Input should be greater than"),
+        (["--default-model", "none"], "no model none in"),
+        (["--provider", "cuda"], "provider cuda was asked for, but ONNX Runtime has"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_one_line(
+    repository: Path, arguments: list[str], message: str
+) -> None:
+    if "--model-repository" not in arguments:
+        arguments = ["--model-repository", str(repository), *arguments]
+    found = start(*arguments)
+    assert found.returncode == 1
+    assert found.stderr.startswith(f"service: {'wrong setting: ' if '_' in message else ''}")
+    assert message in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_the_log_has_no_traceback(server: Server) -> None:
+    """Last in this file, after requests of every kind."""
+    assert "Traceback" not in "".join(server.log)
