@@ -21,9 +21,10 @@ RUN for checkpoint in models/zoo/*.safetensors; do \
 FROM base AS runtime
 # cpu, or gpu for ONNX Runtime with CUDA and cuDNN as pip packages
 ARG EXTRA=cpu
-# The import fails the build if EXTRA is misspelt, which pip only warns of.
+# The import fails the build where EXTRA is misspelt, of which pip only warns.
 RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA]" \
-    && python -c 'import onnxruntime'
+    && python -c 'import onnxruntime' \
+    && rm -rf build *.egg-info
 COPY --from=export /model_repository model_repository
 COPY models/*.py models/
 COPY service service
