@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Pixels = npt.NDArray[np.uint8]
 
+_MAX_ASPECT = 16
+
 
 class Preprocessing(BaseModel):
     """How a picture becomes network input (paper.md section 5 for the published values)."""
@@ -36,18 +38,24 @@ class Preprocessing(BaseModel):
 def preprocess(image: Image.Image, rule: Preprocessing) -> Pixels:
     """Resize the shorter side, then crop the centre: RGB picture to uint8 [S, S, 3].
 
-    Both steps are one resampling of the cropped region, so a picture of one pixel by
-    a million costs no more than any other. The values equal resizing first.
+    Bit for bit what training code does, but for pictures thinner than any photograph, whose
+    ends are cut off first: resized whole, one pixel by a million would take gigabytes.
     """
-    width, height = image.size
-    resized = [rule.resize * side // min(width, height) for side in (width, height)]
-    left, top = (round((side - rule.size) / 2) for side in resized)
-    across, down = width / resized[0], height / resized[1]
-    box = (
-        left * across,
-        top * down,
-        min((left + rule.size) * across, width),
-        min((top + rule.size) * down, height),
+    image = _without_ends(image)
+    shorter = min(image.size)
+    width, height = (rule.resize * side // shorter for side in image.size)
+    resized = image.resize((width, height), Image.Resampling[rule.interpolation.upper()])
+    left, top = (round((side - rule.size) / 2) for side in (width, height))
+    box = (left, top, left + rule.size, top + rule.size)
+    return np.asarray(resized.crop(box), dtype=np.uint8)
+
+
+def _without_ends(image: Image.Image) -> Image.Image:
+    """The middle of a picture, at most `_MAX_ASPECT` times as long as wide."""
+    longest = _MAX_ASPECT * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    left, top = (max(0, (side - longest) // 2) for side in image.size)
+    return image.crop(
+        (left, top, min(image.width, left + longest), min(image.height, top + longest))
     )
-    filter_ = Image.Resampling[rule.interpolation.upper()]
-    return np.asarray(image.resize((rule.size, rule.size), filter_, box=box), dtype=np.uint8)

@@ -51,7 +51,10 @@ def build_runtime(settings: Settings) -> Runtime:
     )
     return Runtime(
         pipeline=pipeline,
-        upload_limits=UploadLimits(settings.max_upload_bytes, settings.max_request_images),
+        upload_limits=UploadLimits(
+            max_bytes=settings.max_upload_bytes,
+            max_images=min(settings.max_request_images, settings.max_queue_images),
+        ),
         max_answer_bytes=settings.max_answer_bytes,
         render_pool=ThreadPoolExecutor(1, "render"),
     )

@@ -143,7 +143,7 @@ def _indices(what: str, text: str, count: int, words: tuple[str, ...]) -> tuple[
     if text == "all":
         return tuple(range(count))
     parts = text.split(",")
-    if all(part.isascii() and part.isdecimal() and int(part) < count for part in parts):
+    if all(_below(part, count) for part in parts):
         return tuple(dict.fromkeys(map(int, parts)))
     raise InvalidSelection(
         f"{what} is all, {', '.join(words)}, or numbers from 0 to {count - 1} with commas "
@@ -158,11 +158,14 @@ def _token(query: str, grid: int) -> int | None:
     if query == "cls":
         return 0
     parts = query.split(",")
-    if len(parts) == 2 and all(
-        part.isascii() and part.isdecimal() and int(part) < grid for part in parts
-    ):
+    if len(parts) == 2 and all(_below(part, grid) for part in parts):
         row, column = map(int, parts)
         return 1 + row * grid + column
     raise InvalidSelection(
         f"query is cls, all, or row,column with both from 0 to {grid - 1}; not {query[:40]!r}"
     )
+
+
+def _below(text: str, count: int) -> bool:
+    """Whether a text is a plain number under `count`."""
+    return text.isascii() and text.isdecimal() and len(text) < 9 and int(text) < count

@@ -130,6 +130,8 @@ class Batcher(Generic[Item, Result]):
         started = time.perf_counter()
         try:
             results = self._run([entry.item for entry in batch], batch[0].key)
+            if len(results) != len(batch):
+                raise InferenceFailed(f"{len(results)} results for {len(batch)} items")
         except Exception as exc:
             if len(batch) == 1:
                 _logger.exception("inference failed")

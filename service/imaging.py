@@ -6,29 +6,39 @@ Everything that one client's image can break happens here, before anything is qu
 import io
 import struct
 import warnings
-from contextlib import suppress
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from service.errors import CorruptImage, ImageTooLarge, NoImage, UnsupportedMedia
 
 # Formats whose readers are pure image decoders: none that runs programs or follows links.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 _BACKGROUND = "white"  # behind transparent pixels
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 # What Pillow's readers raise on damaged files.
 _DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    OverflowError,
+    ArithmeticError,
     EOFError,
-    struct.error,
+    LookupError,
     MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
 )
+# EXIF orientation to what turns the picture upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Decoder:
@@ -44,17 +54,17 @@ class Decoder:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
 
     def decode(self, data: bytes) -> Image.Image:
-        """The first frame, upright by its EXIF orientation, transparency over white, RGB."""
+        """The first frame, upright by its EXIF orientation, transparency over white, RGB.
+
+        Raises `NoImage`, `UnsupportedMedia`, `CorruptImage` or `ImageTooLarge`.
+        """
         if not data:
             raise NoImage("the image is empty")
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                self._check_size(image.size)
+                self._check_size(image)
                 image.load()
-                upright: Image.Image = image
-                with suppress(*_DAMAGED):  # broken metadata does not spoil the picture
-                    upright = ImageOps.exif_transpose(image)
-                return _rgb(upright)
+                return _rgb(_upright(image))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as exc:
             raise ImageTooLarge(f"the image has more than {self._max_pixels:,} pixels") from exc
         except UnidentifiedImageError as exc:
@@ -64,25 +74,47 @@ class Decoder:
         except _DAMAGED as exc:
             raise CorruptImage("the image is truncated or damaged") from exc
 
-    def _check_size(self, size: tuple[int, int]) -> None:
-        width, height = size
-        if width < 1 or height < 1:
-            raise CorruptImage("the image has no pixels")
-        if width * height > self._max_pixels:
-            raise ImageTooLarge(
-                f"the image has {width} x {height} pixels; at most {self._max_pixels:,} are read"
-            )
+    def _check_size(self, image: ImageFile.ImageFile) -> None:
+        """Before any pixel is decoded."""
+        sizes = [image.size]
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # whole tiles are decoded
+            sizes.append((image.tag_v2.get(_TILE_WIDTH, 1), image.tag_v2.get(_TILE_LENGTH, 1)))
+        for width, height in sizes:
+            if width < 1 or height < 1:
+                raise CorruptImage("the image has no pixels")
+            if width * height > self._max_pixels:
+                raise ImageTooLarge(
+                    f"the image has {width} x {height} pixels; "
+                    f"at most {self._max_pixels:,} are read"
+                )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    except _DAMAGED:  # broken metadata does not spoil the picture
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnsupportedMedia("floating-point pixels have no agreed range; send integers")
-    if image.mode.startswith("I"):  # 16 bits a pixel: keep the upper eight
-        high = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        image = Image.fromarray(high.astype(np.uint8))
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, _BACKGROUND)
         canvas.alpha_composite(image)
         image = canvas
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Of 16 bits a pixel the upper eight, with one transparent value as alpha."""
+    values = np.asarray(image).astype(np.int64)
+    grey = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+        grey.putalpha(Image.fromarray(alpha))
+    return grey

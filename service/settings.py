@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -56,9 +56,11 @@ class Settings(BaseSettings):
         32 * 2**20, ge=1, description="largest request body; more lets bigger photos in"
     )
     max_image_pixels: int = Field(
-        64 * 10**6, ge=1, description="largest image; decoding takes three bytes a pixel"
+        64 * 10**6, ge=1, description="largest image; decoding takes up to 20 bytes a pixel"
     )
-    max_request_images: int = Field(32, ge=1, description="images in one request")
+    max_request_images: int = Field(
+        32, ge=1, description="images in one request, never more than may wait"
+    )
     max_answer_bytes: int = Field(64 * 2**20, ge=1, description="largest answer of /attention-maps")
     store_max_bytes: int = Field(
         256 * 2**20, ge=1, description="memory for inputs of classified images"
@@ -66,8 +68,8 @@ class Settings(BaseSettings):
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
 
 
-def load(arguments: list[str] | None = None, **overrides: Any) -> Settings:
-    """Settings from overrides, then flags, then the environment. Raises `StartupError`."""
+def load(arguments: list[str] | None = None) -> Settings:
+    """Settings from flags, then the environment. Raises `StartupError`."""
     known = {_PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(
         name for name in os.environ if name.startswith(_PREFIX) and name.upper() not in known
@@ -75,7 +77,7 @@ def load(arguments: list[str] | None = None, **overrides: Any) -> Settings:
     if unknown:
         raise StartupError(f"no such setting: {', '.join(unknown)}")
     try:
-        return Settings(**overrides, _cli_parse_args=arguments)  # type: ignore[call-arg]
+        return Settings(_cli_parse_args=arguments)  # type: ignore[call-arg]
     except ValidationError as exc:
         wrong = "; ".join(
             f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()

@@ -30,7 +30,8 @@ class MemoryStore:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
-        self._kept: OrderedDict[str, tuple[Pixels, float]] = OrderedDict()  # id: input, expiry
+        self._kept: OrderedDict[str, Pixels] = OrderedDict()  # least recently used first
+        self._expiry: OrderedDict[str, float] = OrderedDict()  # soonest first
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._bytes = 0
 
@@ -40,10 +41,12 @@ class MemoryStore:
 
     def put(self, image_id: str, pixels: Pixels) -> None:
         """Keep an input, or keep it longer; the least recently used ones make room."""
+        self._expire()
         if image_id in self._kept:
             self._drop(image_id)
         self._gone.pop(image_id, None)
-        self._kept[image_id] = (pixels, self._clock() + self._ttl_s)
+        self._kept[image_id] = pixels
+        self._expiry[image_id] = self._clock() + self._ttl_s
         self._bytes += pixels.nbytes
         while self._bytes > self._max_bytes:
             self._forget(next(iter(self._kept)))
@@ -53,7 +56,7 @@ class MemoryStore:
         self._expire()
         if image_id in self._kept:
             self._kept.move_to_end(image_id)
-            return self._kept[image_id][0]
+            return self._kept[image_id]
         if image_id in self._gone:
             raise ExpiredImage(
                 f"{image_id} is kept for {self._ttl_s:g} s at most, less when memory runs short; "
@@ -63,8 +66,8 @@ class MemoryStore:
 
     def _expire(self) -> None:
         now = self._clock()
-        for image_id in [key for key, (_, expiry) in self._kept.items() if expiry <= now]:
-            self._forget(image_id)
+        while self._expiry and next(iter(self._expiry.values())) <= now:
+            self._forget(next(iter(self._expiry)))
 
     def _forget(self, image_id: str) -> None:
         self._drop(image_id)
@@ -73,5 +76,5 @@ class MemoryStore:
             self._gone.popitem(last=False)
 
     def _drop(self, image_id: str) -> None:
-        pixels, _ = self._kept.pop(image_id)
-        self._bytes -= pixels.nbytes
+        self._bytes -= self._kept.pop(image_id).nbytes
+        del self._expiry[image_id]

@@ -226,6 +226,11 @@ def test_only_the_services_own_errors_reach_the_caller(error: Exception, detail:
     assert failure.value.detail == detail
 
 
+def submit_until_refused(batcher: Batcher[int, int]) -> None:
+    for _ in range(10**6):
+        batcher.submit([])
+
+
 def test_stopping_finishes_what_is_queued_and_takes_no_more() -> None:
     model = Model()
     with batching(model) as batcher, ThreadPoolExecutor() as pool:
@@ -233,8 +238,7 @@ def test_stopping_finishes_what_is_queued_and_takes_no_more() -> None:
             futures = batcher.submit(range(6))
             stopped = pool.submit(batcher.stop)
             with pytest.raises(Stopped):
-                for _ in range(10**6):  # until the other thread has said so
-                    batcher.submit([])
+                submit_until_refused(batcher)
         assert [value(future) for future in futures] == [2 * item for item in range(6)]
         stopped.result(PATIENCE_S)
         assert not batcher.alive

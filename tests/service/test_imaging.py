@@ -1,13 +1,9 @@
 """Whatever bytes arrive, the decoder gives an upright RGB picture or says whose fault it is."""
 
 import io
-import resource
 import struct
-import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +15,7 @@ from PIL import EpsImagePlugin, ExifTags, Image
 
 from service.errors import CorruptImage, ImageTooLarge, NoImage, ServiceError, UnsupportedMedia
 from service.imaging import FORMATS, Decoder
+from tests.memory import little_memory
 
 Colour = tuple[int, ...]
 
@@ -407,22 +404,6 @@ def test_damage_is_answered_with_a_picture_or_the_clients_fault(data: bytes) -> 
 # --- what is too large
 
 
-@contextmanager
-def little_memory(megabytes: int = 256) -> Iterator[None]:
-    """Taking more than this beyond what is taken now fails."""
-    if sys.platform != "linux":
-        pytest.skip("reads the size of the process from /proc")
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(
-        resource.RLIMIT_AS, (pages * resource.getpagesize() + megabytes * 2**20, hard)
-    )
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 def patched(data: bytes, find: bytes, offset: int, replacement: bytes) -> bytes:
     start = data.index(find) + offset
     return data[:start] + replacement + data[start + len(replacement) :]
@@ -505,7 +486,7 @@ BOMBS = {
 @pytest.mark.filterwarnings("ignore")  # the limit is the decoder's, not these tests' filter's
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_too_large_and_takes_little_memory(name: str) -> None:
-    with little_memory(), pytest.raises(ImageTooLarge, match="pixels"):
+    with little_memory(256), pytest.raises(ImageTooLarge, match="pixels"):
         decode(BOMBS[name])
 
 

@@ -1,0 +1,138 @@
+"""A setting is the same whichever way it comes, and a wrong one is named before anything starts."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.cpus import available_cpus
+from service.errors import StartupError
+from service.settings import Settings, load
+
+# Every setting: what a person writes, and what it means.
+WRITTEN: dict[str, tuple[str, Any]] = {
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("0", 0),
+    "model_repository": ("/srv/models", Path("/srv/models")),
+    "default_model": ("deepvit", "deepvit"),
+    "provider": ("cuda", "cuda"),
+    "intra_op_threads": ("3", 3),
+    "decode_threads": ("5", 5),
+    "max_batch_size": ("7", 7),
+    "max_queue_images": ("9", 9),
+    "max_upload_bytes": ("1024", 1024),
+    "max_image_pixels": ("1000", 1000),
+    "max_request_images": ("2", 2),
+    "max_answer_bytes": ("2048", 2048),
+    "store_max_bytes": ("4096", 4096),
+    "store_ttl_s": ("0.5", 0.5),
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("DEEPVIT_")]:
+        monkeypatch.delenv(name)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    return "DEEPVIT_" + name.upper()
+
+
+def test_every_setting_has_a_row() -> None:
+    assert WRITTEN.keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_flag_and_variable_mean_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, meant = WRITTEN[name]
+    changed = load([]).model_copy(update={name: meant})
+    assert changed != load([])
+    assert load([flag(name), written]) == changed
+    monkeypatch.setenv(variable(name), written)
+    assert load([]) == changed
+
+
+def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPVIT_PORT", "1")
+    assert load([]).port == 1
+    assert load(["--port", "2"]).port == 2
+
+
+def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPVIT_PORT", "")
+    assert load([]).port == Settings.model_fields["port"].default
+
+
+def test_variables_of_no_setting_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPVIT_PROT", "80")
+    monkeypatch.setenv("DEEPVIT_BATCH", "")
+    with pytest.raises(StartupError, match=r"no such setting: DEEPVIT_BATCH, DEEPVIT_PROT$"):
+        load([])
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("port", "eighty"),
+        ("port", "65536"),
+        ("provider", "tpu"),
+        ("intra_op_threads", "0"),
+        ("max_batch_size", "1.5"),
+        ("store_ttl_s", "0"),
+        ("store_ttl_s", "nan"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StartupError, match=f"wrong setting: {name}: "):
+        load([flag(name), written])
+    monkeypatch.setenv(variable(name), written)
+    with pytest.raises(StartupError, match=f"wrong setting: {name}: "):
+        load([])
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    with pytest.raises(StartupError, match=r"port: .*; provider: "):
+        load(["--port", "x", "--provider", "y"])
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "250000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "1600000 100000\n"}, 8),
+        ({"cpu.max": "\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n"}, 8),
+    ],
+    ids=[
+        "no control group",
+        "version 2 without limit",
+        "version 2",
+        "version 2, part of a processor over",
+        "version 2, part of a processor",
+        "version 2, more than there are",
+        "version 2, empty",
+        "version 1",
+        "version 1 without limit",
+        "version 1 without period",
+    ],
+)
+def test_the_control_group_limits_the_processors(
+    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert available_cpus(tmp_path) == expected
