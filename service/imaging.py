@@ -30,7 +30,7 @@ _DAMAGED = (
     struct.error,
 )
 # EXIF orientation to what turns the picture upright.
-_UPRIGHT = {
+_UPRIGHT: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
