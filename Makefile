@@ -8,7 +8,7 @@ EXPORTED := $(MODELS:%=model_repository/%)
 serve: $(EXPORTED)  ## set up everything, export the bundled models and serve them on port 8000
 	$(PYTHON) -m service
 
-test: $(EXPORTED)  ## set up and run the tests
+test: $(VENV)/installed  ## set up and run the tests
 	$(PYTHON) -m pytest
 
 check: $(VENV)/installed  ## lint, types and the direction of imports

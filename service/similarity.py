@@ -23,6 +23,7 @@ DEFINITIONS = {
     "row": "The same cosine over keys: how alike the places are that a token attends to.",
     "centred": "The column cosine after subtracting each column's mean (Pearson's correlation): "
     "free of what uniform attention adds.",
+    "axis": "column and centred: queries; row: keys",
     "aggregation": "mean over heads and tokens of this one image",
     "neighbours": "column variant between each block and the one before it; `above_threshold` is "
     "the share of (head, token) pairs above the threshold",
