@@ -4,8 +4,6 @@ ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS base
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# ONNX Runtime's wheels report to Microsoft by default (their Privacy.md).
-ENV ORT_DISABLE_TELEMETRY=1
 WORKDIR /app
 RUN python -m venv /venv
 # Enough to install the dependencies: code comes later, so that changing it installs nothing.
