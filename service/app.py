@@ -1,5 +1,6 @@
 """The HTTP application: runtime from settings, routes, errors to problem documents."""
 
+import asyncio
 import logging
 import re
 import uuid
@@ -20,7 +21,7 @@ from service.engine import EngineOptions
 from service.errors import InvalidRequest, ServiceError
 from service.imaging import Decoder
 from service.pipeline import Pipeline
-from service.repository import ModelRepository
+from service.repository import ModelRepository, QueueOptions
 from service.routes import attention, classify, health, models, similarity
 from service.routes.dependencies import Runtime
 from service.routes.uploads import UploadLimits
@@ -40,8 +41,9 @@ def build_runtime(settings: Settings) -> Runtime:
             intra_op_threads=settings.intra_op_threads,
             max_batch_size=settings.max_batch_size,
         ),
-        max_queue_images=settings.max_queue_images,
+        QueueOptions(settings.max_queue_images, settings.max_wait_ms / 1000),
         default_model=settings.default_model,
+        versions=settings.served_versions,
     )
     pipeline = Pipeline(
         models=repository,
@@ -56,18 +58,23 @@ def build_runtime(settings: Settings) -> Runtime:
             max_images=min(settings.max_request_images, settings.max_queue_images),
         ),
         max_answer_bytes=settings.max_answer_bytes,
+        request_timeout_s=settings.request_timeout_s,
         render_pool=ThreadPoolExecutor(1, "render"),
     )
 
 
-def create_app(runtime: Runtime) -> FastAPI:
+def create_app(
+    runtime: Runtime, *, repository_poll_s: float = 0, drain_timeout_s: float = 25
+) -> FastAPI:
     """The application around a running service; closing it finishes queued work."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        polling = asyncio.create_task(_poll(runtime.pipeline.models, repository_poll_s))
         yield
         runtime.draining = True
-        runtime.pipeline.models.stop()
+        polling.cancel()
+        runtime.pipeline.models.stop(drain_timeout_s)
         runtime.pipeline.pool.shutdown()
         runtime.render_pool.shutdown()
 
@@ -86,6 +93,15 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.add_exception_handler(Exception, _unknown_error)
     app.add_middleware(_RequestId)
     return app
+
+
+async def _poll(models: ModelRepository, every_s: float) -> None:
+    while every_s:
+        await asyncio.sleep(every_s)
+        try:
+            await models.poll()
+        except Exception:  # the next look may go well
+            _logger.exception("looking for new versions failed")
 
 
 async def _root() -> Response:

@@ -85,8 +85,22 @@ class QueueFull(ServiceError):
     status, code, title = 429, "queue-full", "The server is busy"
 
 
+class LoadFailed(ServiceError):
+    status, code, title = 400, "load-failed", "The model cannot be loaded"
+
+
 class Stopped(ServiceError):
     status, code, title = 503, "stopped", "The server is shutting down"
+
+
+class DeadlineExceeded(ServiceError):
+    status, code, title = 504, "deadline-exceeded", "The answer would have come too late"
+
+
+class ClientGone(ServiceError):
+    """The client has left; nobody reads this."""
+
+    status, code, title = 499, "client-gone", "The client closed the connection"
 
 
 class InferenceFailed(ServiceError):

@@ -5,13 +5,14 @@ Composes the decoder, the store and the models; knows nothing of HTTP.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models.preprocess import Pixels, Preprocessing, preprocess
-from service.batching import Done
+from service.batching import Admission, Batcher
 from service.engine import Array
 from service.errors import InputMismatch, ServiceError
 from service.imaging import Decoder
@@ -42,20 +43,42 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """A request's right to one version of a model, and what it has in hand."""
+
+    model: ServedModel
+    places: "Admission[Any, Any]"
+    explain: tuple[str, ...]  # outputs of the explain graph that are wanted beside the logits
+    deadline: float  # of time.perf_counter
+
+
+@dataclass(frozen=True)
 class Pipeline:
     models: ModelRepository
     store: MemoryStore
     decoder: Decoder
     pool: Executor  # decodes and preprocesses
 
-    async def classify(
-        self, model: ServedModel, uploads: Sequence[bytes], explain: Sequence[str] = ()
-    ) -> list[Answer]:
-        """Logits for each upload, in order; with `explain`, other outputs of the same run too.
+    @contextmanager
+    def admit(
+        self, model: ServedModel, deadline: float, explain: Sequence[str] = ()
+    ) -> Iterator[Ticket]:
+        """A place in a model's queue before there is an image for it.
 
-        One bad image fails the request before anything is queued.
+        Raises `QueueFull` or `Stopped`.
         """
-        rule = model.manifest.preprocessing
+        batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
+        with batcher.admit() as places:
+            yield Ticket(model, places, tuple(explain), deadline)
+
+    async def classify(self, ticket: Ticket, uploads: Sequence[bytes]) -> list[Answer]:
+        """Logits for each upload, in order, and what else the ticket names.
+
+        One bad image fails the request before anything is queued. Raises `QueueFull` before
+        anything is decoded.
+        """
+        ticket.places.reserve(len(uploads))
+        rule = ticket.model.manifest.preprocessing
         loop = asyncio.get_running_loop()
         images = await asyncio.gather(
             *(
@@ -64,26 +87,26 @@ class Pipeline:
             )
         )
         pixels = [image.pixels for image in images]
-        if explain:
-            names = tuple(dict.fromkeys(("logits", *explain)))
-            done = await _gather(model.explainer.submit(pixels, names))
-        else:
-            classified = await _gather(model.classifier.submit(pixels))
-            done = [Done({"logits": one.value}, one.queue_s, one.run_s) for one in classified]
+        names = tuple(dict.fromkeys(("logits", *ticket.explain))) if ticket.explain else None
+        done = await _gather(ticket.places.submit(pixels, names, ticket.deadline))
         for image in images:
             self.store.put(image.id, image.pixels)
         return [
-            Answer(image, one.value, one.queue_s, one.run_s)
+            Answer(
+                image,
+                outputs=one.value if names else {"logits": one.value},
+                queue_s=one.queue_s,
+                inference_s=one.run_s,
+            )
             for image, one in zip(images, done, strict=True)
         ]
 
-    async def explain(
-        self, model: ServedModel, image_id: str, names: Sequence[str]
-    ) -> Mapping[str, Array]:
-        """Named outputs of the explain graph for an image classified before."""
-        pixels = self.input(model, image_id)
-        (done,) = await _gather(model.explainer.submit([pixels], tuple(names)))
-        return done.value
+    async def explain(self, ticket: Ticket, image_id: str) -> Mapping[str, Array]:
+        """The outputs that the ticket names, for an image classified before."""
+        pixels = self.input(ticket.model, image_id)
+        (done,) = await _gather(ticket.places.submit([pixels], ticket.explain, ticket.deadline))
+        outputs: Mapping[str, Array] = done.value
+        return outputs
 
     def input(self, model: ServedModel, image_id: str) -> Pixels:
         """What the model saw of an image classified before. [S, S, 3]"""

@@ -52,6 +52,26 @@ class Settings(BaseSettings):
     max_queue_images: int = Field(
         256, ge=1, description="images that may wait for a model; more wait longer, fewer get a 429"
     )
+    max_wait_ms: float = Field(
+        0, ge=0, description="wait for a fuller batch; more is fuller batches and more latency"
+    )
+    request_timeout_s: float = Field(
+        30, gt=0, description="answers later than this are not computed; requests may ask for less"
+    )
+    served_versions: int = Field(
+        1, ge=1, description="highest versions of each model kept loaded and addressable"
+    )
+    repository_poll_s: float = Field(
+        0, ge=0, description="how often to look for new versions; 0 only when asked to"
+    )
+    drain_delay_s: float = Field(
+        2,
+        ge=0,
+        description="after SIGTERM, not ready but still reachable; covers a balancer's lag",
+    )
+    drain_timeout_s: float = Field(
+        25, gt=0, description="after that, work under way may take this long; then it is cut off"
+    )
     max_upload_bytes: int = Field(
         32 * 2**20, ge=1, description="largest request body; more lets bigger photos in"
     )

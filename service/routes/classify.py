@@ -10,6 +10,7 @@ from service import similarity
 from service.attention import Selection
 from service.errors import (
     CorruptImage,
+    DeadlineExceeded,
     ImageTooLarge,
     InferenceFailed,
     MalformedUpload,
@@ -23,13 +24,19 @@ from service.errors import (
 )
 from service.pipeline import Answer
 from service.routes import answers
-from service.routes.dependencies import RuntimeDep, problems
+from service.routes.dependencies import (
+    DeadlineDep,
+    ModelName,
+    ModelVersion,
+    WorkingDep,
+    problems,
+    while_connected,
+)
 from service.routes.uploads import BODY, read_images
 from service.schemas import ClassifyAnswer
 
 router = APIRouter(tags=["classify"])
 
-ModelName = Annotated[str | None, Query(description="a served model; the default one if left out")]
 StageName = Annotated[
     Stage,
     Query(description="maps before the mixing of heads, or what multiplies V (after it)"),
@@ -55,12 +62,15 @@ Threshold = Annotated[
         QueueFull,
         InferenceFailed,
         Stopped,
+        DeadlineExceeded,
     ),
 )
 async def classify(
     request: Request,
-    runtime: RuntimeDep,
+    runtime: WorkingDep,
+    deadline: DeadlineDep,
     model: ModelName = None,
+    version: ModelVersion = None,
     top_k: Annotated[int, Query(ge=1, le=1000, description="classes in the answer")] = 5,
     attention: Annotated[
         bool, Query(description="add the class token's maps of every block and head")
@@ -71,10 +81,11 @@ async def classify(
 ) -> Response:
     """Classify one image (a raw body) or several (multipart, one part each)."""
     pipeline = runtime.pipeline
-    served = pipeline.models.get(model)
-    images = await read_images(request, runtime.upload_limits)
-    extras = _Extras(served.manifest, stage, threshold, attention, similarity)
-    found = await pipeline.classify(served, images, extras.outputs)
+    with pipeline.models.use(model, version) as served:
+        extras = _Extras(served.manifest, stage, threshold, attention, similarity)
+        with pipeline.admit(served, deadline, extras.outputs) as ticket:
+            images = await read_images(request, runtime.upload_limits)
+            found = await while_connected(request, pipeline.classify(ticket, images))
     results = []
     for answer in found:
         started = time.perf_counter()

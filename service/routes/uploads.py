@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from service.errors import (
+    ClientGone,
     MalformedUpload,
     NoImage,
     ServiceError,
@@ -100,11 +102,14 @@ def _translate(error: MultiPartException, limits: UploadLimits) -> ServiceError:
 
 async def _bounded(request: Request, limits: UploadLimits) -> AsyncGenerator[bytes, None]:
     received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limits.max_bytes:
-            raise _too_large(limits)
-        yield chunk
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limits.max_bytes:
+                raise _too_large(limits)
+            yield chunk
+    except ClientDisconnect as exc:
+        raise ClientGone("the client left while sending") from exc
 
 
 def _too_large(limits: UploadLimits) -> UploadTooLarge:
