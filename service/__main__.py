@@ -7,6 +7,7 @@ from types import FrameType
 
 import uvicorn
 
+from service import log
 from service import settings as settings_module
 from service.app import build_runtime, create_app
 from service.errors import StartupError
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = settings_module.load(arguments)
+        log.configure(settings.log_format)
         runtime = build_runtime(settings)
     except StartupError as exc:
         print(f"service: {exc.detail}", file=sys.stderr)
@@ -33,6 +35,8 @@ def main(arguments: list[str]) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        log_config=None,
+        access_log=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     _Server(config, runtime, settings).run()

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import re
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -13,23 +11,22 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine import EngineOptions
 from service.errors import InvalidRequest, ServiceError
 from service.imaging import Decoder
+from service.metrics import Metrics
+from service.observe import Observe
 from service.pipeline import Pipeline
 from service.repository import ModelRepository, QueueOptions
-from service.routes import attention, classify, health, models, similarity
+from service.routes import attention, classify, health, metrics, models, similarity
 from service.routes.dependencies import Runtime
 from service.routes.uploads import UploadLimits
 from service.settings import Settings
 from service.store import MemoryStore
 
 _logger = logging.getLogger(__name__)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def build_runtime(settings: Settings) -> Runtime:
@@ -60,6 +57,7 @@ def build_runtime(settings: Settings) -> Runtime:
         max_answer_bytes=settings.max_answer_bytes,
         request_timeout_s=settings.request_timeout_s,
         render_pool=ThreadPoolExecutor(1, "render"),
+        metrics=Metrics(repository),
     )
 
 
@@ -84,14 +82,14 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.runtime = runtime
-    for room in (classify, attention, similarity, models, health):
+    for room in (classify, attention, similarity, models, health, metrics):
         app.include_router(room.router)
     app.add_api_route("/", _root, include_in_schema=False)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Exception, _unknown_error)
-    app.add_middleware(_RequestId)
+    app.add_middleware(Observe, metrics=runtime.metrics)
     return app
 
 
@@ -141,6 +139,7 @@ def _problem(
     detail: str,
     headers: Mapping[str, str] | None,
 ) -> Response:
+    request.state.problem = code
     body = {
         "type": f"urn:deepvit:problem:{code}",
         "title": title,
@@ -153,25 +152,3 @@ def _problem(
     return Response(
         orjson.dumps(body), status, headers=headers, media_type="application/problem+json"
     )
-
-
-class _RequestId:
-    """Takes the caller's X-Request-Id or makes one, and sends it back."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from models.manifest import Manifest
 from models.preprocess import Pixels
@@ -41,6 +42,19 @@ class ServedModel:
     @property
     def alive(self) -> bool:
         return self.classifier.alive and self.explainer.alive
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Name and version, as metrics label them."""
+        return self.manifest.name, str(self.manifest.version)
+
+    @property
+    def provider(self) -> str:
+        return self.engine.provider
+
+    @property
+    def queues(self) -> dict[str, "Batcher[Any, Any]"]:
+        return {"classify": self.classifier, "explain": self.explainer}
 
     def stop(self, timeout_s: float | None = None) -> None:
         self.classifier.stop(timeout_s)

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.cpus import available_cpus
 from service.errors import StartupError
+from service.log import LogFormat
 
 _PREFIX = "DEEPVIT_"
 
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         25, gt=0, description="after that, work under way may take this long; then it is cut off"
     )
+    log_format: LogFormat = Field("json", description="json for machines, text for people")
     max_upload_bytes: int = Field(
         32 * 2**20, ge=1, description="largest request body; more lets bigger photos in"
     )

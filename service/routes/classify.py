@@ -87,14 +87,29 @@ async def classify(
             images = await read_images(request, runtime.upload_limits)
             found = await while_connected(request, pipeline.classify(ticket, images))
     results = []
+    postprocess_s = 0.0
     for answer in found:
         started = time.perf_counter()
         result = answers.image(answer, served.manifest, top_k) | extras.of(answer)
-        result["timings_ms"]["postprocess"] = answers.ms(time.perf_counter() - started)
+        spent = time.perf_counter() - started
+        postprocess_s += spent
+        result["timings_ms"]["postprocess"] = answers.ms(spent)
         results.append(result)
+    request.state.timings_s = _stages(found, postprocess_s)
     return answers.json_response(
         {"model": served.manifest.name, "version": served.manifest.version, "results": results}
     )
+
+
+def _stages(found: list[Answer], postprocess_s: float) -> dict[str, float]:
+    """Seconds of a request in each stage: images are decoded side by side, and share batches."""
+    return {
+        "decode": max(answer.image.decode_s for answer in found),
+        "preprocess": max(answer.image.preprocess_s for answer in found),
+        "queue": max(answer.queue_s for answer in found),
+        "inference": max(answer.inference_s for answer in found),
+        "postprocess": postprocess_s,
+    }
 
 
 class _Extras:

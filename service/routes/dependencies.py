@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Header, Query, Request
 
 from service.errors import ClientGone, InvalidRequest, ServiceError, Stopped
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.routes.uploads import UploadLimits
 from service.schemas import Problem
@@ -26,6 +27,7 @@ class Runtime:
     max_answer_bytes: int
     request_timeout_s: float
     render_pool: Executor  # of one thread: matplotlib shares state
+    metrics: Metrics
     draining: bool = False
 
     @property
