@@ -12,7 +12,7 @@ from service import settings as settings_module
 from service.app import build_runtime, create_app
 from service.errors import StartupError
 from service.routes.dependencies import Runtime
-from service.settings import Settings
+from service.settings import Settings, words
 
 
 def main(arguments: list[str]) -> int:
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
         return 1
     app = create_app(
         runtime,
+        api_keys=words(settings.api_keys.get_secret_value() if settings.api_keys else None),
+        cors_origins=words(settings.cors_origins),
         repository_poll_s=settings.repository_poll_s,
         drain_timeout_s=settings.drain_timeout_s,
     )

@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service.engine import EngineOptions
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest, ServiceError, Unauthorized
 from service.imaging import Decoder
 from service.metrics import Metrics
 from service.observe import Observe
@@ -22,6 +23,7 @@ from service.pipeline import Pipeline
 from service.repository import ModelRepository, QueueOptions
 from service.routes import attention, classify, health, metrics, models, similarity
 from service.routes.dependencies import Runtime
+from service.routes.security import ApiKeys
 from service.routes.uploads import UploadLimits
 from service.settings import Settings
 from service.store import MemoryStore
@@ -62,7 +64,12 @@ def build_runtime(settings: Settings) -> Runtime:
 
 
 def create_app(
-    runtime: Runtime, *, repository_poll_s: float = 0, drain_timeout_s: float = 25
+    runtime: Runtime,
+    *,
+    api_keys: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    repository_poll_s: float = 0,
+    drain_timeout_s: float = 25,
 ) -> FastAPI:
     """The application around a running service; closing it finishes queued work."""
 
@@ -80,6 +87,7 @@ def create_app(
         title="DeepViT inference",
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
+        dependencies=[Depends(ApiKeys(api_keys))],
     )
     app.state.runtime = runtime
     for room in (classify, attention, similarity, models, health, metrics):
@@ -89,6 +97,14 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Exception, _unknown_error)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Attention-Maps", "X-Request-Id", "Server-Timing", "Retry-After"],
+        )
     app.add_middleware(Observe, metrics=runtime.metrics)
     return app
 
@@ -109,6 +125,8 @@ async def _root() -> Response:
 async def _service_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, ServiceError)
     headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return _problem(request, exc.status, exc.code, exc.title, exc.detail, headers)
 
 

@@ -53,6 +53,10 @@ class UnsupportedMedia(ServiceError):
     status, code, title = 415, "unsupported-media", "Not an image, or not one that can be read"
 
 
+class Unauthorized(ServiceError):
+    status, code, title = 401, "unauthorized", "A valid API key is needed"
+
+
 class UnknownModel(ServiceError):
     status, code, title = 404, "unknown-model", "No such model"
 

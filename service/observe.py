@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the log, its counts, its Server-Timing.
+"""Around every request: its id, its line in the log, its counts, headers for safety and timing.
 
 Plain ASGI, so that streaming bodies and disconnects pass through untouched.
 """
@@ -17,6 +17,12 @@ from service.metrics import Metrics
 
 _logger = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
 _PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
@@ -45,6 +51,8 @@ class Observe:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                for name, value in _SECURITY.items():
+                    headers[name] = value
                 if timings := state.get("timings_s"):
                     headers["Server-Timing"] = _server_timing(timings)
             await send(message)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.cpus import available_cpus
@@ -73,6 +73,13 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         25, gt=0, description="after that, work under way may take this long; then it is cut off"
     )
+    api_keys: SecretStr | None = Field(
+        None,
+        description="keys with commas between them; any opens the API, none set opens it to all",
+    )
+    cors_origins: str | None = Field(
+        None, description="origins with commas between them whose pages may call; `*` for all"
+    )
     log_format: LogFormat = Field("json", description="json for machines, text for people")
     max_upload_bytes: int = Field(
         32 * 2**20, ge=1, description="largest request body; more lets bigger photos in"
@@ -88,6 +95,11 @@ class Settings(BaseSettings):
         256 * 2**20, ge=1, description="memory for inputs of classified images"
     )
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
+
+
+def words(text: str | None) -> list[str]:
+    """What stands between commas."""
+    return [word for word in (part.strip() for part in (text or "").split(",")) if word]
 
 
 def load(arguments: list[str] | None = None) -> Settings:

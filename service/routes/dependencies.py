@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Query, Request
 
-from service.errors import ClientGone, InvalidRequest, ServiceError, Stopped
+from service.errors import ClientGone, InvalidRequest, ServiceError, Stopped, Unauthorized
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.routes.uploads import UploadLimits
@@ -96,7 +96,12 @@ ModelVersion = Annotated[
 def problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for the errors that a route can answer with."""
     responses: dict[int | str, dict[str, Any]] = {}
-    listed: tuple[type[ServiceError], ...] = (*errors, InvalidRequest, ServiceError)
+    listed: tuple[type[ServiceError], ...] = (
+        *errors,
+        Unauthorized,
+        InvalidRequest,
+        ServiceError,
+    )
     for error in listed:
         response = responses.setdefault(
             error.status,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from service.cpus import available_cpus
 from service.errors import StartupError
@@ -27,6 +28,8 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "repository_poll_s": ("10", 10.0),
     "drain_delay_s": ("0", 0.0),
     "drain_timeout_s": ("6", 6.0),
+    "api_keys": ("a,b", SecretStr("a,b")),
+    "cors_origins": ("https://a.example", "https://a.example"),
     "log_format": ("text", "text"),
     "max_upload_bytes": ("1024", 1024),
     "max_image_pixels": ("1000", 1000),
