@@ -15,7 +15,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service.engine import EngineOptions
-from service.errors import InvalidRequest, ServiceError, Unauthorized
+from service.errors import InvalidRequest, ServiceError, StartupError, Unauthorized
 from service.imaging import Decoder
 from service.metrics import Metrics
 from service.observe import Observe
@@ -26,13 +26,15 @@ from service.routes.dependencies import Runtime
 from service.routes.security import ApiKeys
 from service.routes.uploads import UploadLimits
 from service.settings import Settings
-from service.store import MemoryStore
+from service.store import Store
+from service.store.memory import MemoryStore
 
 _logger = logging.getLogger(__name__)
 
 
 def build_runtime(settings: Settings) -> Runtime:
     """Load and warm everything. Raises `StartupError`."""
+    store = _store(settings)
     repository = ModelRepository(
         settings.model_repository,
         EngineOptions(
@@ -46,7 +48,7 @@ def build_runtime(settings: Settings) -> Runtime:
     )
     pipeline = Pipeline(
         models=repository,
-        store=MemoryStore(settings.store_max_bytes, settings.store_ttl_s),
+        store=store,
         decoder=Decoder(settings.max_image_pixels),
         pool=ThreadPoolExecutor(settings.decode_threads, "decode"),
     )
@@ -63,6 +65,22 @@ def build_runtime(settings: Settings) -> Runtime:
     )
 
 
+def _store(settings: Settings) -> Store:
+    if settings.store_url is None:
+        return MemoryStore(settings.store_max_bytes, settings.store_ttl_s)
+    try:
+        from service.store.redis import RedisStore
+    except ModuleNotFoundError as exc:
+        raise StartupError(
+            "store_url needs the package redis: pip install --constraint constraints.txt '.[redis]'"
+        ) from exc
+    return RedisStore(
+        settings.store_url.get_secret_value(),
+        timeout_s=settings.store_timeout_s,
+        ttl_s=settings.store_ttl_s,
+    )
+
+
 def create_app(
     runtime: Runtime,
     *,
@@ -75,6 +93,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await runtime.pipeline.store.open()
         polling = asyncio.create_task(_poll(runtime.pipeline.models, repository_poll_s))
         yield
         runtime.draining = True
@@ -82,6 +101,7 @@ def create_app(
         runtime.pipeline.models.stop(drain_timeout_s)
         runtime.pipeline.pool.shutdown()
         runtime.render_pool.shutdown()
+        await runtime.pipeline.store.close()
 
     app = FastAPIOffline(
         title="DeepViT inference",

@@ -107,5 +107,9 @@ class ClientGone(ServiceError):
     status, code, title = 499, "client-gone", "The client closed the connection"
 
 
+class StoreUnavailable(ServiceError):
+    status, code, title = 503, "store-unavailable", "Classified images cannot be looked up now"
+
+
 class InferenceFailed(ServiceError):
     status, code, title = 500, "inference-failed", "The model failed on this input"

@@ -17,7 +17,7 @@ from service.engine import Array
 from service.errors import InputMismatch, ServiceError
 from service.imaging import Decoder
 from service.repository import ModelRepository, ServedModel
-from service.store import MemoryStore, content_id
+from service.store import Store, content_id
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Ticket:
 @dataclass(frozen=True)
 class Pipeline:
     models: ModelRepository
-    store: MemoryStore
+    store: Store
     decoder: Decoder
     pool: Executor  # decodes and preprocesses
 
@@ -89,8 +89,7 @@ class Pipeline:
         pixels = [image.pixels for image in images]
         names = tuple(dict.fromkeys(("logits", *ticket.explain))) if ticket.explain else None
         done = await _gather(ticket.places.submit(pixels, names, ticket.deadline))
-        for image in images:
-            self.store.put(image.id, image.pixels)
+        await asyncio.gather(*(self.store.put(image.id, image.pixels) for image in images))
         return [
             Answer(
                 image,
@@ -101,16 +100,15 @@ class Pipeline:
             for image, one in zip(images, done, strict=True)
         ]
 
-    async def explain(self, ticket: Ticket, image_id: str) -> Mapping[str, Array]:
-        """The outputs that the ticket names, for an image classified before."""
-        pixels = self.input(ticket.model, image_id)
+    async def explain(self, ticket: Ticket, pixels: Pixels) -> Mapping[str, Array]:
+        """The outputs that the ticket names, for an input of its model."""
         (done,) = await _gather(ticket.places.submit([pixels], ticket.explain, ticket.deadline))
         outputs: Mapping[str, Array] = done.value
         return outputs
 
-    def input(self, model: ServedModel, image_id: str) -> Pixels:
+    async def input(self, model: ServedModel, image_id: str) -> Pixels:
         """What the model saw of an image classified before. [S, S, 3]"""
-        pixels = self.store.get(image_id)
+        pixels = await self.store.get(image_id)
         size = model.manifest.preprocessing.size
         if pixels.shape != (size, size, 3):
             raise InputMismatch(

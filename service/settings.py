@@ -91,8 +91,18 @@ class Settings(BaseSettings):
         32, ge=1, description="images in one request, never more than may wait"
     )
     max_answer_bytes: int = Field(64 * 2**20, ge=1, description="largest answer of /attention-maps")
+    store_url: SecretStr | None = Field(
+        None,
+        description="Redis that replicas share, `redis://HOST:PORT/DATABASE` or `rediss://` for "
+        "TLS; images are kept in memory if unset",
+    )
+    store_timeout_s: float = Field(
+        0.5, gt=0, description="longest wait for Redis; more delays answers when it hangs"
+    )
     store_max_bytes: int = Field(
-        256 * 2**20, ge=1, description="memory for inputs of classified images"
+        256 * 2**20,
+        ge=1,
+        description="memory for inputs of classified images; Redis has its own maxmemory",
     )
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
 

@@ -20,6 +20,7 @@ from service.errors import (
     InvalidSelection,
     QueueFull,
     Stopped,
+    StoreUnavailable,
     UnknownImage,
     UnknownModel,
 )
@@ -78,6 +79,7 @@ _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
         InferenceFailed,
         Stopped,
         DeadlineExceeded,
+        StoreUnavailable,
     ),
 )
 async def attention_maps(
@@ -111,9 +113,9 @@ async def attention_maps(
             manifest, stage=stage, layer=layer, head=head, query=query, direction=direction
         )
         _check_size(selection, format, runtime.max_answer_bytes)
-        pixels = pipeline.input(served, id)
+        pixels = await pipeline.input(served, id)
         with pipeline.admit(served, deadline, selection.outputs) as ticket:
-            outputs = await while_connected(request, pipeline.explain(ticket, id))
+            outputs = await while_connected(request, pipeline.explain(ticket, pixels))
     maps = selection.cut(outputs)
     if format == "json":
         return answers.json_response(answers.attention(maps, manifest, id))

@@ -10,6 +10,7 @@ from service.errors import (
     InputMismatch,
     QueueFull,
     Stopped,
+    StoreUnavailable,
     UnknownImage,
     UnknownModel,
 )
@@ -41,6 +42,7 @@ router = APIRouter(tags=["look inside"])
         InferenceFailed,
         Stopped,
         DeadlineExceeded,
+        StoreUnavailable,
     ),
 )
 async def similarity(
@@ -57,7 +59,8 @@ async def similarity(
     pipeline = runtime.pipeline
     with pipeline.models.use(model, version) as served:
         names = measures.outputs(served.manifest, stage)
+        pixels = await pipeline.input(served, id)
         with pipeline.admit(served, deadline, tuple(names.values())) as ticket:
-            values = await while_connected(request, pipeline.explain(ticket, id))
+            values = await while_connected(request, pipeline.explain(ticket, pixels))
     found = measures.measure(served.manifest, stage, threshold, values)
     return answers.json_response(answers.similarity(found, served.manifest, id))

@@ -24,7 +24,11 @@ def test_health_names_models_and_where_they_run(client: httpx.Client) -> None:
     for path, status in (("/livez", "alive"), ("/readyz", "ready")):
         response = client.get(path)
         assert response.status_code == 200
-        assert response.json() == {"status": status, "models": {DEEPVIT: "cpu", VIT: "cpu"}}
+        assert response.json() == {
+            "status": status,
+            "models": {DEEPVIT: "cpu", VIT: "cpu"},
+            "store": "memory",
+        }
 
 
 def test_models_are_listed_and_described(client: httpx.Client) -> None:
@@ -134,6 +138,7 @@ def test_a_damaged_model_ends_the_start_with_one_line(
         (["--model-repository", "/nowhere"], "no model in /nowhere"),
         (["--max-batch-size", "0"], "max_batch_size: Input should be greater than"),
         (["--default-model", "none"], "no model none in"),
+        (["--store-url", "http://:secret@cache"], "store_url: not redis://"),
         (["--provider", "cuda"], "provider cuda was asked for, but ONNX Runtime has"),
     ],
 )

@@ -35,6 +35,8 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "max_image_pixels": ("1000", 1000),
     "max_request_images": ("2", 2),
     "max_answer_bytes": ("2048", 2048),
+    "store_url": ("rediss://cache:6380/1", SecretStr("rediss://cache:6380/1")),
+    "store_timeout_s": ("0.2", 0.2),
     "store_max_bytes": ("4096", 4096),
     "store_ttl_s": ("0.5", 0.5),
 }
@@ -94,6 +96,7 @@ def test_variables_of_no_setting_are_named(monkeypatch: pytest.MonkeyPatch) -> N
         ("provider", "tpu"),
         ("intra_op_threads", "0"),
         ("max_batch_size", "1.5"),
+        ("store_timeout_s", "0"),
         ("store_ttl_s", "0"),
         ("store_ttl_s", "nan"),
     ],
