@@ -1,4 +1,4 @@
-"""The HTTP application: runtime from settings, routes, errors to problem documents."""
+"""The HTTP application: runtime from settings, routes, errors to the form of their path."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ from service.errors import InvalidRequest, ServiceError
 from service.imaging import Decoder
 from service.pipeline import Pipeline
 from service.repository import ModelRepository
-from service.routes import attention, classify, health, models, similarity
+from service.routes import attention, classify, health, models, similarity, v2, v2_repository
 from service.routes.dependencies import Runtime
 from service.routes.uploads import UploadLimits
 from service.settings import Settings
@@ -77,7 +77,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.runtime = runtime
-    for room in (classify, attention, similarity, models, health):
+    for room in (classify, attention, similarity, models, health, v2, v2_repository):
         app.include_router(room.router)
     app.add_api_route("/", _root, include_in_schema=False)
     app.add_exception_handler(ServiceError, _service_error)
@@ -125,18 +125,23 @@ def _problem(
     detail: str,
     headers: Mapping[str, str] | None,
 ) -> Response:
-    body = {
-        "type": f"urn:deepvit:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": request.url.path,
-        "code": code,
-        "request_id": request.state.request_id,
-    }
-    return Response(
-        orjson.dumps(body), status, headers=headers, media_type="application/problem+json"
+    """A problem document (RFC 9457), or what the Open Inference Protocol has in its place."""
+    path = request.url.path
+    if path == v2.PREFIX or path.startswith(f"{v2.PREFIX}/"):
+        body = orjson.dumps({"error": f"{title}: {detail}"})
+        return Response(body, status, headers=headers, media_type="application/json")
+    body = orjson.dumps(
+        {
+            "type": f"urn:deepvit:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "instance": path,
+            "code": code,
+            "request_id": request.state.request_id,
+        }
     )
+    return Response(body, status, headers=headers, media_type="application/problem+json")
 
 
 class _RequestId:

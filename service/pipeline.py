@@ -64,12 +64,7 @@ class Pipeline:
             )
         )
         pixels = [image.pixels for image in images]
-        if explain:
-            names = tuple(dict.fromkeys(("logits", *explain)))
-            done = await _gather(model.explainer.submit(pixels, names))
-        else:
-            classified = await _gather(model.classifier.submit(pixels))
-            done = [Done({"logits": one.value}, one.queue_s, one.run_s) for one in classified]
+        done = await self._run(model, pixels, tuple(dict.fromkeys(("logits", *explain))))
         for image in images:
             self.store.put(image.id, image.pixels)
         return [
@@ -82,8 +77,15 @@ class Pipeline:
     ) -> Mapping[str, Array]:
         """Named outputs of the explain graph for an image classified before."""
         pixels = self.input(model, image_id)
-        (done,) = await _gather(model.explainer.submit([pixels], tuple(names)))
+        (done,) = await self._run(model, [pixels], tuple(names))
         return done.value
+
+    async def infer(
+        self, model: ServedModel, images: Pixels, names: Sequence[str]
+    ) -> list[dict[str, Array]]:
+        """Named outputs for each of `images` [B, S, S, 3], which were prepared elsewhere."""
+        done = await self._run(model, list(images), tuple(names))
+        return [one.value for one in done]
 
     def input(self, model: ServedModel, image_id: str) -> Pixels:
         """What the model saw of an image classified before. [S, S, 3]"""
@@ -95,6 +97,29 @@ class Pipeline:
                 f"takes {size} px; classify the image with that model too"
             )
         return pixels
+
+    async def _run(
+        self, model: ServedModel, images: Sequence[Pixels], names: tuple[str, ...]
+    ) -> list[Done[dict[str, Array]]]:
+        """Through a queue of the model: the classifier's where logits are all that is wanted."""
+        started = time.perf_counter()
+        try:
+            if names == ("logits",):
+                classified = await _gather(model.classifier.submit(images))
+                done = [Done({"logits": one.value}, one.queue_s, one.run_s) for one in classified]
+            else:
+                done = await _gather(model.explainer.submit(images, names))
+        except ServiceError:
+            model.statistics.failed(time.perf_counter() - started)
+            raise
+        last = max(done, key=lambda one: one.queue_s + one.run_s)
+        model.statistics.answered(
+            len(done),
+            queue_s=last.queue_s,
+            inference_s=last.run_s,
+            total_s=time.perf_counter() - started,
+        )
+        return done
 
     def _prepare(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> Prepared:
         started = time.perf_counter()

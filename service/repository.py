@@ -9,6 +9,7 @@ from models.preprocess import Pixels
 from service.batching import Batcher
 from service.engine import Array, Engine, EngineOptions
 from service.errors import StartupError, UnknownModel
+from service.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class ServedModel:
     engine: Engine
     classifier: "Batcher[Pixels, Array]"  # key: none
     explainer: "Batcher[Pixels, dict[str, Array]]"  # key: names of the outputs asked for
+    statistics: Statistics
 
     @property
     def alive(self) -> bool:
@@ -83,13 +85,16 @@ def _serve(version: Path, options: EngineOptions, max_queue_images: int) -> Serv
     if manifest.name != version.parent.name or str(manifest.version) != version.name:
         raise StartupError(f"{version} holds version {manifest.version} of {manifest.name}")
     engine.warm_up()
+    statistics = Statistics()
 
     def classify(images: Sequence[Pixels], _: Hashable) -> Sequence[Array]:
-        return engine.classify(images)
+        with statistics.execution(len(images)):
+            return engine.classify(images)
 
     def explain(images: Sequence[Pixels], names: Hashable) -> Sequence[dict[str, Array]]:
         assert isinstance(names, tuple)
-        return engine.explain(images, names)
+        with statistics.execution(len(images)):
+            return engine.explain(images, names)
 
     return ServedModel(
         manifest=manifest,
@@ -106,4 +111,5 @@ def _serve(version: Path, options: EngineOptions, max_queue_images: int) -> Serv
             max_queue_items=max_queue_images,
             name=f"explain {manifest.name}",
         ),
+        statistics=statistics,
     )
