@@ -22,7 +22,8 @@ Array = npt.NDArray[np.float32]
 
 INPUT = "images"
 LOGITS = "logits"
-DATATYPES = {INPUT: "UINT8", LOGITS: "FP32"}
+INPUT_DATATYPE = "UINT8"
+OUTPUT_DATATYPE = "FP32"  # of every output of both graphs
 
 _KINDS = {str: "a string", bool: "a boolean", int: "a whole number", dict: "an object"}
 _SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
@@ -120,7 +121,7 @@ def encode(
             output |= {"datatype": "BYTES", "shape": [len(texts), len(texts[0])]}
             flat: Any = list(chain.from_iterable(texts))
         else:
-            output |= {"datatype": "FP32", "shape": list(values.shape)}
+            output |= {"datatype": OUTPUT_DATATYPE, "shape": list(values.shape)}
             flat = values.ravel()
         if wanted.binary:
             data = _serialize(flat) if wanted.classes else flat.tobytes()
@@ -162,8 +163,8 @@ def _images(message: dict[str, Any], binary: memoryview, contract: Contract) -> 
     if [name for name, _ in tensors] != [INPUT]:
         raise InvalidInference(f"the model takes one input, {INPUT}, once")
     tensor = tensors[0][1]
-    if (datatype := tensor.get("datatype")) != DATATYPES[INPUT]:
-        raise InvalidInference(f"{INPUT}: datatype is {DATATYPES[INPUT]}, not {_shown(datatype)}")
+    if (datatype := tensor.get("datatype")) != INPUT_DATATYPE:
+        raise InvalidInference(f"{INPUT}: datatype is {INPUT_DATATYPE}, not {_shown(datatype)}")
     shape = _shape(tensor.get("shape"), contract)
     parameters = _parameters(tensor, INPUT)
     if "binary_data_size" in parameters:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from models.manifest import Manifest
-from service.oip import DATATYPES, INPUT, LOGITS, Contract
+from service.oip import INPUT, INPUT_DATATYPE, LOGITS, OUTPUT_DATATYPE, Contract
 from service.repository import ServedModel
 from service.schemas_v2 import (
     BatchStatistics,
@@ -37,9 +37,9 @@ def metadata(served: ServedModel) -> ModelMetadata:
         name=manifest.name,
         versions=[str(manifest.version)],
         platform=_PLATFORM,
-        inputs=[TensorMetadata(name=INPUT, datatype=DATATYPES[INPUT], shape=[-1, size, size, 3])],
+        inputs=[TensorMetadata(name=INPUT, datatype=INPUT_DATATYPE, shape=[-1, size, size, 3])],
         outputs=[
-            TensorMetadata(name=name, datatype="FP32", shape=[-1, *shape])
+            TensorMetadata(name=name, datatype=OUTPUT_DATATYPE, shape=[-1, *shape])
             for name, shape in _outputs(manifest).items()
         ],
     )
@@ -58,7 +58,7 @@ def config(served: ServedModel, max_images: int) -> dict[str, Any]:
         "input": [
             {
                 "name": INPUT,
-                "data_type": f"TYPE_{DATATYPES[INPUT]}",
+                "data_type": f"TYPE_{INPUT_DATATYPE}",
                 "format": "FORMAT_NONE",
                 "dims": [size, size, 3],
                 "is_shape_tensor": False,
@@ -69,7 +69,7 @@ def config(served: ServedModel, max_images: int) -> dict[str, Any]:
         "output": [
             {
                 "name": name,
-                "data_type": "TYPE_FP32",
+                "data_type": f"TYPE_{OUTPUT_DATATYPE}",
                 "dims": list(shape),
                 "label_filename": "labels.txt" if name == LOGITS else "",
                 "is_shape_tensor": False,
