@@ -4,8 +4,6 @@ ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS base
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# ONNX Runtime's wheels report to Microsoft by default (their Privacy.md).
-ENV ORT_DISABLE_TELEMETRY=1
 WORKDIR /app
 RUN python -m venv /venv
 # Enough to install the dependencies: code comes later, so that changing it installs nothing.
@@ -24,7 +22,7 @@ FROM base AS runtime
 # cpu, or gpu for ONNX Runtime with CUDA and cuDNN as pip packages
 ARG EXTRA=cpu
 # The import fails the build where EXTRA is misspelt, of which pip only warns.
-RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA]" \
+RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA,redis]" \
     && python -c 'import onnxruntime' \
     && rm -rf build *.egg-info
 COPY --from=export /model_repository model_repository

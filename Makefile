@@ -6,7 +6,7 @@ EXPORTED := $(MODELS:%=model_repository/%)
 .PHONY: serve test check export evaluate bench docker
 
 serve: $(EXPORTED)  ## set up everything, export the bundled models and serve them on port 8000
-	$(PYTHON) -m service
+	$(PYTHON) -m service --log-format text
 
 test: $(VENV)/installed  ## set up and run the tests
 	$(PYTHON) -m pytest
@@ -33,5 +33,5 @@ model_repository/%: models/zoo/%.safetensors | $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,export,dev]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,redis,export,dev]'
 	@touch $@

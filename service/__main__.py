@@ -1,27 +1,69 @@
 """`python -m service`: serve the model repository over HTTP."""
 
+import asyncio
 import signal
 import sys
+from types import FrameType
 
 import uvicorn
 
+from service import log
 from service import settings as settings_module
 from service.app import build_runtime, create_app
 from service.errors import StartupError
+from service.routes.dependencies import Runtime
+from service.settings import Settings, words
 
 
 def main(arguments: list[str]) -> int:
     """Exit status 0 after a shutdown, 1 with one clear line if the start fails."""
-    # uvicorn shuts down first and then raises the signal again.
+    # While models load, and when uvicorn raises the signal again after its shutdown.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = settings_module.load(arguments)
+        log.configure(settings.log_format)
         runtime = build_runtime(settings)
     except StartupError as exc:
         print(f"service: {exc.detail}", file=sys.stderr)
         return 1
-    uvicorn.run(create_app(runtime), host=settings.host, port=settings.port)
+    app = create_app(
+        runtime,
+        api_keys=words(settings.api_keys.get_secret_value() if settings.api_keys else None),
+        cors_origins=words(settings.cors_origins),
+        repository_poll_s=settings.repository_poll_s,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+    _Server(config, runtime, settings).run()
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Stays reachable but not ready for a while after SIGTERM, then stops as uvicorn does.
+
+    uvicorn alone closes its socket at once, before any load balancer has noticed.
+    """
+
+    def __init__(self, config: uvicorn.Config, runtime: Runtime, settings: Settings) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+        self._delay_s = settings.drain_delay_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Runs between two steps of the event loop's thread."""
+        if sig != signal.SIGTERM or self._runtime.draining:
+            super().handle_exit(sig, frame)
+            return
+        self._runtime.draining = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, self._delay_s, super().handle_exit, sig, frame)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,49 @@
 """The HTTP application: runtime from settings, routes, errors to the form of their path."""
 
+import asyncio
 import logging
-import re
-import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.engine import EngineOptions
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest, ServiceError, StartupError, Unauthorized
 from service.imaging import Decoder
+from service.metrics import Metrics
+from service.observe import Observe
 from service.pipeline import Pipeline
-from service.repository import ModelRepository
-from service.routes import attention, classify, health, models, similarity, v2, v2_repository
+from service.repository import ModelRepository, QueueOptions
+from service.routes import (
+    attention,
+    classify,
+    health,
+    metrics,
+    models,
+    similarity,
+    v2,
+    v2_repository,
+)
 from service.routes.dependencies import Runtime
+from service.routes.security import ApiKeys
 from service.routes.uploads import UploadLimits
 from service.settings import Settings
-from service.store import MemoryStore
+from service.store import Store
+from service.store.memory import MemoryStore
 
 _logger = logging.getLogger(__name__)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def build_runtime(settings: Settings) -> Runtime:
     """Load and warm everything. Raises `StartupError`."""
+    store = _store(settings)
     repository = ModelRepository(
         settings.model_repository,
         EngineOptions(
@@ -40,12 +51,13 @@ def build_runtime(settings: Settings) -> Runtime:
             intra_op_threads=settings.intra_op_threads,
             max_batch_size=settings.max_batch_size,
         ),
-        max_queue_images=settings.max_queue_images,
+        QueueOptions(settings.max_queue_images, settings.max_wait_ms / 1000),
         default_model=settings.default_model,
+        versions=settings.served_versions,
     )
     pipeline = Pipeline(
         models=repository,
-        store=MemoryStore(settings.store_max_bytes, settings.store_ttl_s),
+        store=store,
         decoder=Decoder(settings.max_image_pixels),
         pool=ThreadPoolExecutor(settings.decode_threads, "decode"),
     )
@@ -56,36 +68,83 @@ def build_runtime(settings: Settings) -> Runtime:
             max_images=min(settings.max_request_images, settings.max_queue_images),
         ),
         max_answer_bytes=settings.max_answer_bytes,
+        request_timeout_s=settings.request_timeout_s,
         render_pool=ThreadPoolExecutor(1, "render"),
+        metrics=Metrics(repository),
     )
 
 
-def create_app(runtime: Runtime) -> FastAPI:
+def _store(settings: Settings) -> Store:
+    if settings.store_url is None:
+        return MemoryStore(settings.store_max_bytes, settings.store_ttl_s)
+    try:
+        from service.store.redis import RedisStore
+    except ModuleNotFoundError as exc:
+        raise StartupError(
+            "store_url needs the package redis: pip install --constraint constraints.txt '.[redis]'"
+        ) from exc
+    return RedisStore(
+        settings.store_url.get_secret_value(),
+        timeout_s=settings.store_timeout_s,
+        ttl_s=settings.store_ttl_s,
+    )
+
+
+def create_app(
+    runtime: Runtime,
+    *,
+    api_keys: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    repository_poll_s: float = 0,
+    drain_timeout_s: float = 25,
+) -> FastAPI:
     """The application around a running service; closing it finishes queued work."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await runtime.pipeline.store.open()
+        polling = asyncio.create_task(_poll(runtime.pipeline.models, repository_poll_s))
         yield
         runtime.draining = True
-        runtime.pipeline.models.stop()
+        polling.cancel()
+        runtime.pipeline.models.stop(drain_timeout_s)
         runtime.pipeline.pool.shutdown()
         runtime.render_pool.shutdown()
+        await runtime.pipeline.store.close()
 
     app = FastAPIOffline(
         title="DeepViT inference",
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
+        dependencies=[Depends(ApiKeys(api_keys))],
     )
     app.state.runtime = runtime
-    for room in (classify, attention, similarity, models, health, v2, v2_repository):
+    for room in (classify, attention, similarity, models, health, metrics, v2, v2_repository):
         app.include_router(room.router)
     app.add_api_route("/", _root, include_in_schema=False)
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Exception, _unknown_error)
-    app.add_middleware(_RequestId)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Attention-Maps", "X-Request-Id", "Server-Timing", "Retry-After"],
+        )
+    app.add_middleware(Observe, metrics=runtime.metrics)
     return app
+
+
+async def _poll(models: ModelRepository, every_s: float) -> None:
+    while every_s:
+        await asyncio.sleep(every_s)
+        try:
+            await models.poll()
+        except Exception:  # the next look may go well
+            _logger.exception("looking for new versions failed")
 
 
 async def _root() -> Response:
@@ -95,6 +154,8 @@ async def _root() -> Response:
 async def _service_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, ServiceError)
     headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return _problem(request, exc.status, exc.code, exc.title, exc.detail, headers)
 
 
@@ -126,6 +187,7 @@ def _problem(
     headers: Mapping[str, str] | None,
 ) -> Response:
     """A problem document (RFC 9457), or what the Open Inference Protocol has in its place."""
+    request.state.problem = code
     path = request.url.path
     if path == v2.PREFIX or path.startswith(f"{v2.PREFIX}/"):
         body = orjson.dumps({"error": f"{title}: {detail}"})
@@ -142,25 +204,3 @@ def _problem(
         }
     )
     return Response(body, status, headers=headers, media_type="application/problem+json")
-
-
-class _RequestId:
-    """Takes the caller's X-Request-Id or makes one, and sends it back."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)

@@ -1,24 +1,33 @@
 """Requests to batches: one bounded queue and one thread in front of one model.
 
 Knows nothing of images, ONNX or HTTP. The policy, all of it:
-- no artificial delay: when the thread is free it takes what has queued, up to the maximum;
+- a caller is admitted before its items are made: it takes places, all or none, of a
+  bounded number, and is refused at once when they are gone;
+- no artificial delay by default: when the thread is free it takes what has queued, up to the
+  maximum; with `max_wait_s` it lets the first item wait that long for company, and a full
+  batch goes at once;
 - a batch holds items of one key, the key of the item that has waited longest;
-- the queue is bounded in items, and a group is admitted whole or refused at once;
-- items whose caller has gone are dropped when a batch is formed;
-- if a batch fails, its items run one by one, so that only the culprit fails.
+- items whose caller has gone leave the queue, items past their deadline fail when a batch is
+  formed; neither reaches the model;
+- if a batch fails, its items run one by one, so that only the culprit fails;
+- the thread outlives every error of the model; should it die all the same, `alive` says so
+  and everything queued fails;
+- the books balance: accepted = answered + failed + cancelled + expired, once nothing is queued.
 """
 
 import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import TracebackType
 from typing import Generic, NamedTuple, TypeVar
 
-from service.errors import InferenceFailed, QueueFull, Stopped
+from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Stopped
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,12 +44,64 @@ class Done(NamedTuple, Generic[Result]):
     run_s: float  # of the whole batch
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[Item, Result]):
+@dataclass
+class Books:
+    """What became of every item since the start."""
+
+    accepted: int = 0
+    answered: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    refused: int = 0  # never accepted
+    batch_sizes: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def in_flight(self) -> int:
+        return self.accepted - self.answered - self.failed - self.cancelled - self.expired
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[Item, Result]):
     item: Item
     key: Hashable
+    deadline: float  # of time.perf_counter
     future: "Future[Done[Result]]" = field(default_factory=Future)
     since: float = field(default_factory=time.perf_counter)
+
+
+class Admission(Generic[Item, Result]):
+    """Places in a queue, given back on leaving the `with` block unless items took them."""
+
+    def __init__(self, batcher: "Batcher[Item, Result]") -> None:
+        self._batcher = batcher
+        self._places = 0
+
+    def reserve(self, places: int) -> None:
+        """Hold this many places in all. Raises `QueueFull`."""
+        self._batcher._take(places - self._places)
+        self._places = places
+
+    def submit(
+        self, items: Sequence[Item], key: Hashable = None, deadline: float = math.inf
+    ) -> "list[Future[Done[Result]]]":
+        """Queue items, all or none. `deadline` is a time of `time.perf_counter`."""
+        self.reserve(len(items))
+        entries = [_Entry[Item, Result](item, key, deadline) for item in items]
+        self._places = 0
+        self._batcher._enqueue(entries)
+        return [entry.future for entry in entries]
+
+    def __enter__(self) -> "Admission[Item, Result]":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.reserve(0)
 
 
 class Batcher(Generic[Item, Result]):
@@ -55,15 +116,19 @@ class Batcher(Generic[Item, Result]):
         *,
         max_batch_size: int,
         max_queue_items: int,
+        max_wait_s: float = 0.0,
         name: str = "batcher",
     ) -> None:
         self._run = run
         self._max_batch_size = max_batch_size
         self._max_queue_items = max_queue_items
-        self._queue: deque[_Waiting[Item, Result]] = deque()
+        self._max_wait_s = max_wait_s
+        self._queue: deque[_Entry[Item, Result]] = deque()
+        self._reserved = 0
+        self._books = Books()
         self._changed = threading.Condition()
         self._stopping = False
-        self._seconds_per_item: float | None = None
+        self._seconds_per_item = 0.0
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
 
@@ -71,93 +136,170 @@ class Batcher(Generic[Item, Result]):
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def submit(self, items: Sequence[Item], key: Hashable = None) -> "list[Future[Done[Result]]]":
-        """Queue items, all or none. Raises `QueueFull` or `Stopped`."""
-        waiting = [_Waiting[Item, Result](item, key) for item in items]
-        with self._changed:
-            if self._stopping or not self.alive:
-                raise Stopped("this model takes no more work")
-            if len(self._queue) + len(items) > self._max_queue_items:
-                raise QueueFull(
-                    f"{len(self._queue)} of {self._max_queue_items} places are taken "
-                    f"and the request needs {len(items)}",
-                    retry_after_s=self._retry_after_s(),
-                )
-            self._queue.extend(waiting)
-            self._changed.notify()
-        return [entry.future for entry in waiting]
+    @property
+    def depth(self) -> int:
+        """Items that wait."""
+        return len(self._queue)
 
-    def stop(self) -> None:
-        """Finish what is queued, then end the thread; returns when it has ended."""
+    @property
+    def books(self) -> Books:
+        """A copy that balances in itself."""
+        with self._changed:
+            return replace(self._books, batch_sizes=Counter(self._books.batch_sizes))
+
+    def admit(self, places: int = 1) -> Admission[Item, Result]:
+        """Places for items that are still to be made. Raises `QueueFull` or `Stopped`."""
+        if self._stopping or not self.alive:
+            raise Stopped("this model takes no more work")
+        admission = Admission(self)
+        admission.reserve(places)
+        return admission
+
+    def submit(
+        self, items: Sequence[Item], key: Hashable = None, deadline: float = math.inf
+    ) -> "list[Future[Done[Result]]]":
+        """Queue items that are ready, all or none. Raises `QueueFull` or `Stopped`."""
+        with self.admit(len(items)) as admission:
+            return admission.submit(items, key, deadline)
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Finish what is queued, then end the thread; what is left after the timeout fails."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
+        self._fail_queued(Stopped("the server is shutting down"))
 
-    def _retry_after_s(self) -> int:
-        """When the present queue will have been worked off, by the speed measured so far."""
-        return max(1, math.ceil(len(self._queue) * (self._seconds_per_item or 0.0)))
+    def _take(self, places: int) -> None:
+        """More places, or fewer where negative."""
+        with self._changed:
+            taken = len(self._queue) + self._reserved
+            if places > 0 and taken + places > self._max_queue_items:
+                self._books.refused += places
+                raise QueueFull(
+                    f"{taken} of {self._max_queue_items} places are taken "
+                    f"and the request needs {places}",
+                    retry_after_s=max(1, math.ceil(taken * self._seconds_per_item)),
+                )
+            self._reserved += places
+
+    def _enqueue(self, entries: list[_Entry[Item, Result]]) -> None:
+        with self._changed:
+            self._reserved -= len(entries)
+            self._books.accepted += len(entries)
+            self._queue.extend(entries)
+            self._changed.notify()
+        for entry in entries:
+            entry.future.add_done_callback(partial(self._left, entry))
+        if not self.alive:  # it died since the places were taken
+            self._fail_queued(InferenceFailed("the model's thread has died"))
+
+    def _left(self, entry: _Entry[Item, Result], future: "Future[Done[Result]]") -> None:
+        """A caller that goes takes its item out of the queue."""
+        if future.cancelled():
+            with self._changed:
+                self._books.cancelled += 1
+                if entry in self._queue:
+                    self._queue.remove(entry)
 
     def _loop(self) -> None:
-        while batch := self._next_batch():
-            try:
+        try:
+            while batch := self._next_batch():
                 self._answer(batch)
-            except Exception:  # the loop outlives everything
-                _logger.exception("a batch was lost")
-                for entry in batch:
-                    _fail(entry, InferenceFailed("the batch was lost"))
+        except BaseException:
+            _logger.critical("the batch thread has died", exc_info=True)
+            raise
+        finally:
+            self._fail_queued(InferenceFailed("the model's thread has died"))
 
-    def _next_batch(self) -> list[_Waiting[Item, Result]]:
-        """The next items of one key whose callers still wait; empty only when stopping."""
+    def _next_batch(self) -> list[_Entry[Item, Result]]:
+        """The next items of one key that are still wanted; empty only when stopping."""
         while True:
             with self._changed:
                 while not self._queue:
                     if self._stopping:
                         return []
                     self._changed.wait()
-                key = self._queue[0].key
-                batch: list[_Waiting[Item, Result]] = []
-                passed: list[_Waiting[Item, Result]] = []
-                while self._queue and len(batch) < self._max_batch_size:
-                    entry = self._queue.popleft()
-                    (batch if entry.key == key else passed).append(entry)
-                self._queue.extendleft(reversed(passed))
-            wanted = [entry for entry in batch if entry.future.set_running_or_notify_cancel()]
+                self._wait_for_company()
+                batch = self._pop_batch()
+            now = time.perf_counter()
+            wanted = []
+            for entry in batch:
+                if not entry.future.set_running_or_notify_cancel():
+                    continue
+                if entry.deadline < now:
+                    self._fail(entry, DeadlineExceeded("the request waited past its deadline"))
+                else:
+                    wanted.append(entry)
             if wanted:
                 return wanted
 
-    def _answer(self, batch: list[_Waiting[Item, Result]]) -> None:
+    def _wait_for_company(self) -> None:
+        """Until the first item has waited its time or a batch is full; at once by default."""
+        while self._queue and len(self._queue) < self._max_batch_size and not self._stopping:
+            left = self._queue[0].since + self._max_wait_s - time.perf_counter()
+            if left <= 0:
+                return
+            self._changed.wait(left)
+
+    def _pop_batch(self) -> list[_Entry[Item, Result]]:
+        batch: list[_Entry[Item, Result]] = []
+        passed: list[_Entry[Item, Result]] = []
+        while self._queue and len(batch) < self._max_batch_size:
+            entry = self._queue.popleft()
+            (passed if batch and entry.key != batch[0].key else batch).append(entry)
+        self._queue.extendleft(reversed(passed))
+        return batch
+
+    def _answer(self, batch: list[_Entry[Item, Result]]) -> None:
         started = time.perf_counter()
         try:
             results = self._run([entry.item for entry in batch], batch[0].key)
             if len(results) != len(batch):
                 raise InferenceFailed(f"{len(results)} results for {len(batch)} items")
         except Exception as exc:
-            if len(batch) == 1:
-                _logger.exception("inference failed")
-                failure = (
-                    exc if isinstance(exc, InferenceFailed) else InferenceFailed("see the log")
-                )
-                _fail(batch[0], failure)
+            if len(batch) > 1:
+                _logger.warning("a batch of %d failed, running its items singly", len(batch))
+                for entry in batch:
+                    self._answer([entry])
                 return
-            _logger.warning("a batch of %d failed, running its items singly", len(batch))
-            for entry in batch:
-                self._answer([entry])
+            _logger.exception("inference failed")
+            self._fail(
+                batch[0],
+                exc if isinstance(exc, InferenceFailed) else InferenceFailed("see the log"),
+            )
             return
+        except BaseException:  # the thread dies, but nobody waits for ever
+            for entry in batch:
+                self._fail(entry, InferenceFailed("the model's thread has died"))
+            raise
         run_s = time.perf_counter() - started
-        self._measure(run_s / len(batch))
+        with self._changed:
+            self._books.answered += len(batch)
+            self._books.batch_sizes[len(batch)] += 1
+            self._measure(run_s / len(batch))
         for entry, value in zip(batch, results, strict=True):
             entry.future.set_result(Done(value, started - entry.since, run_s))
 
     def _measure(self, seconds_per_item: float) -> None:
-        previous = self._seconds_per_item
-        self._seconds_per_item = (
-            seconds_per_item
-            if previous is None
-            else previous + _SMOOTHING * (seconds_per_item - previous)
-        )
+        """Smoothed speed, for the wait that a refused caller is told."""
+        known = self._seconds_per_item or seconds_per_item
+        self._seconds_per_item = known + _SMOOTHING * (seconds_per_item - known)
 
-
-def _fail(entry: _Waiting[Item, Result], error: Exception) -> None:
-    if not entry.future.done():
+    def _fail(self, entry: _Entry[Item, Result], error: ServiceError) -> None:
+        with self._changed:
+            if entry.future.done():
+                return
+            if isinstance(error, DeadlineExceeded):
+                self._books.expired += 1
+            else:
+                self._books.failed += 1
         entry.future.set_exception(error)
+
+    def _fail_queued(self, error: ServiceError) -> None:
+        with self._changed:
+            left = list(self._queue)
+            self._queue.clear()
+        for entry in left:
+            if entry.future.set_running_or_notify_cancel():
+                self._fail(entry, error)

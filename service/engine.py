@@ -46,6 +46,7 @@ class Engine:
     def __init__(self, folder: Path, options: EngineOptions) -> None:
         self._folder = folder
         self._options = options
+        self._demanded = options.provider != "auto"
         self._providers = _choose_providers(options.provider)
         self._classifier = self._open(folder / "model.onnx")
         self.manifest = self._embedded_manifest()
@@ -110,7 +111,7 @@ class Engine:
             reason = " ".join(str(exc).split())
             raise StartupError(f"{path} cannot be loaded: {reason}") from exc
         active = session.get_providers()[0]
-        if active != self._providers[0]:
+        if self._demanded and active != self._providers[0]:
             raise StartupError(
                 f"{self._providers[0]} was asked for, but ONNX Runtime fell back to {active}"
             )
@@ -136,7 +137,10 @@ def _kind(output: Output) -> str:
 
 
 def _choose_providers(name: str) -> list[str]:
+    """What a session is asked to try, best first. Raises `StartupError`."""
     available = ort.get_available_providers()
+    if _PROVIDERS["cuda"] in available and name != "cpu":
+        ort.preload_dlls()  # CUDA and cuDNN as pip installed them, which no loader path names
     if name == "auto":
         chosen = "cuda" if _PROVIDERS["cuda"] in available else "cpu"
     elif _PROVIDERS[name] in available:

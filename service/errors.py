@@ -62,12 +62,12 @@ class UnsupportedEncoding(ServiceError):
     status, code, title = 415, "unsupported-encoding", "The content encoding is not supported"
 
 
+class Unauthorized(ServiceError):
+    status, code, title = 401, "unauthorized", "A valid API key is needed"
+
+
 class UnknownModel(ServiceError):
     status, code, title = 404, "unknown-model", "No such model"
-
-
-class UnknownVersion(ServiceError):
-    status, code, title = 404, "unknown-version", "No such version of the model"
 
 
 class UnknownImage(ServiceError):
@@ -98,12 +98,30 @@ class QueueFull(ServiceError):
     status, code, title = 429, "queue-full", "The server is busy"
 
 
+class LoadFailed(ServiceError):
+    status, code, title = 400, "load-failed", "The model cannot be loaded"
+
+
 class NotReady(ServiceError):
     status, code, title = 503, "not-ready", "Not ready"
 
 
 class Stopped(ServiceError):
     status, code, title = 503, "stopped", "The server is shutting down"
+
+
+class DeadlineExceeded(ServiceError):
+    status, code, title = 504, "deadline-exceeded", "The answer would have come too late"
+
+
+class ClientGone(ServiceError):
+    """The client has left; nobody reads this."""
+
+    status, code, title = 499, "client-gone", "The client closed the connection"
+
+
+class StoreUnavailable(ServiceError):
+    status, code, title = 503, "store-unavailable", "Classified images cannot be looked up now"
 
 
 class InferenceFailed(ServiceError):

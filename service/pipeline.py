@@ -5,18 +5,19 @@ Composes the decoder, the store and the models; knows nothing of HTTP.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models.preprocess import Pixels, Preprocessing, preprocess
-from service.batching import Done
+from service.batching import Admission, Batcher, Done
 from service.engine import Array
 from service.errors import InputMismatch, ServiceError
 from service.imaging import Decoder
 from service.repository import ModelRepository, ServedModel
-from service.store import MemoryStore, content_id
+from service.store import Store, content_id
 
 T = TypeVar("T")
 
@@ -42,20 +43,45 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """A request's right to one version of a model, and what it has in hand."""
+
+    model: ServedModel
+    places: "Admission[Any, Any]"
+    explain: tuple[str, ...]  # outputs of the explain graph that are wanted beside the logits
+    deadline: float  # of time.perf_counter
+
+
+@dataclass(frozen=True)
 class Pipeline:
     models: ModelRepository
-    store: MemoryStore
+    store: Store
     decoder: Decoder
     pool: Executor  # decodes and preprocesses
 
-    async def classify(
-        self, model: ServedModel, uploads: Sequence[bytes], explain: Sequence[str] = ()
-    ) -> list[Answer]:
-        """Logits for each upload, in order; with `explain`, other outputs of the same run too.
+    @contextmanager
+    def admit(
+        self, model: ServedModel, deadline: float, explain: Sequence[str] = ()
+    ) -> Iterator[Ticket]:
+        """A place in a model's queue before there is an image for it.
 
-        One bad image fails the request before anything is queued.
+        Raises `QueueFull` or `Stopped`.
         """
-        rule = model.manifest.preprocessing
+        batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
+        with _failures_counted(model):
+            admission = batcher.admit()
+        with admission as places:
+            yield Ticket(model, places, tuple(explain), deadline)
+
+    async def classify(self, ticket: Ticket, uploads: Sequence[bytes]) -> list[Answer]:
+        """Logits for each upload, in order, and what else the ticket names.
+
+        One bad image fails the request before anything is queued. Raises `QueueFull` before
+        anything is decoded.
+        """
+        with _failures_counted(ticket.model):
+            ticket.places.reserve(len(uploads))
+        rule = ticket.model.manifest.preprocessing
         loop = asyncio.get_running_loop()
         images = await asyncio.gather(
             *(
@@ -64,32 +90,25 @@ class Pipeline:
             )
         )
         pixels = [image.pixels for image in images]
-        done = await self._run(model, pixels, tuple(dict.fromkeys(("logits", *explain))))
-        for image in images:
-            self.store.put(image.id, image.pixels)
+        done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
+        await asyncio.gather(*(self.store.put(image.id, image.pixels) for image in images))
         return [
             Answer(image, one.value, one.queue_s, one.run_s)
             for image, one in zip(images, done, strict=True)
         ]
 
-    async def explain(
-        self, model: ServedModel, image_id: str, names: Sequence[str]
-    ) -> Mapping[str, Array]:
-        """Named outputs of the explain graph for an image classified before."""
-        pixels = self.input(model, image_id)
-        (done,) = await self._run(model, [pixels], tuple(names))
+    async def explain(self, ticket: Ticket, pixels: Pixels) -> Mapping[str, Array]:
+        """The outputs that the ticket names, for an input of its model."""
+        (done,) = await self._run(ticket, [pixels], ticket.explain)
         return done.value
 
-    async def infer(
-        self, model: ServedModel, images: Pixels, names: Sequence[str]
-    ) -> list[dict[str, Array]]:
-        """Named outputs for each of `images` [B, S, S, 3], which were prepared elsewhere."""
-        done = await self._run(model, list(images), tuple(names))
-        return [one.value for one in done]
+    async def infer(self, ticket: Ticket, images: Pixels) -> list[Done[Mapping[str, Array]]]:
+        """Logits, or what the ticket names, of `images` [B, S, S, 3] prepared elsewhere."""
+        return await self._run(ticket, list(images), ticket.explain)
 
-    def input(self, model: ServedModel, image_id: str) -> Pixels:
+    async def input(self, model: ServedModel, image_id: str) -> Pixels:
         """What the model saw of an image classified before. [S, S, 3]"""
-        pixels = self.store.get(image_id)
+        pixels = await self.store.get(image_id)
         size = model.manifest.preprocessing.size
         if pixels.shape != (size, size, 3):
             raise InputMismatch(
@@ -99,27 +118,23 @@ class Pipeline:
         return pixels
 
     async def _run(
-        self, model: ServedModel, images: Sequence[Pixels], names: tuple[str, ...]
-    ) -> list[Done[dict[str, Array]]]:
-        """Through a queue of the model: the classifier's where logits are all that is wanted."""
+        self, ticket: Ticket, images: Sequence[Pixels], names: tuple[str, ...]
+    ) -> list[Done[Mapping[str, Array]]]:
+        """Through the queue that the ticket is for; the classifier's gives nothing but logits."""
         started = time.perf_counter()
-        try:
-            if names == ("logits",):
-                classified = await _gather(model.classifier.submit(images))
-                done = [Done({"logits": one.value}, one.queue_s, one.run_s) for one in classified]
-            else:
-                done = await _gather(model.explainer.submit(images, names))
-        except ServiceError:
-            model.statistics.failed(time.perf_counter() - started)
-            raise
+        key = names if ticket.explain else None
+        with _failures_counted(ticket.model):
+            done = await _gather(ticket.places.submit(images, key, ticket.deadline))
         last = max(done, key=lambda one: one.queue_s + one.run_s)
-        model.statistics.answered(
+        ticket.model.statistics.answered(
             len(done),
             queue_s=last.queue_s,
             inference_s=last.run_s,
             total_s=time.perf_counter() - started,
         )
-        return done
+        if key:
+            return done
+        return [Done({"logits": one.value}, one.queue_s, one.run_s) for one in done]
 
     def _prepare(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> Prepared:
         started = time.perf_counter()
@@ -133,6 +148,17 @@ class Pipeline:
         pixels = preprocess(image, rule)
         image_id = content_id(pixels)
         return Prepared(image_id, pixels, decoded - started, time.perf_counter() - decoded)
+
+
+@contextmanager
+def _failures_counted(model: ServedModel) -> Iterator[None]:
+    """In the model's statistics: what its queue refuses and what its thread fails."""
+    started = time.perf_counter()
+    try:
+        yield
+    except ServiceError:
+        model.statistics.failed(time.perf_counter() - started)
+        raise
 
 
 async def _gather(futures: "Sequence[Future[T]]") -> list[T]:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import Manifest, Stage
 from service.attention import Direction
+from service.store import StoreState
 
 
 class _Answer(BaseModel):
@@ -143,3 +144,4 @@ class ModelDetail(_Answer):
 class Health(_Answer):
     status: str
     models: dict[str, str] = Field(description="provider of each model")
+    store: StoreState = Field(description="where classified images are kept, and whether it works")

@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.cpus import available_cpus
 from service.errors import StartupError
+from service.log import LogFormat
 
 _PREFIX = "DEEPVIT_"
 
@@ -52,6 +53,34 @@ class Settings(BaseSettings):
     max_queue_images: int = Field(
         256, ge=1, description="images that may wait for a model; more wait longer, fewer get a 429"
     )
+    max_wait_ms: float = Field(
+        0, ge=0, description="wait for a fuller batch; more is fuller batches and more latency"
+    )
+    request_timeout_s: float = Field(
+        30, gt=0, description="answers later than this are not computed; requests may ask for less"
+    )
+    served_versions: int = Field(
+        1, ge=1, description="highest versions of each model kept loaded and addressable"
+    )
+    repository_poll_s: float = Field(
+        0, ge=0, description="how often to look for new versions; 0 only when asked to"
+    )
+    drain_delay_s: float = Field(
+        2,
+        ge=0,
+        description="after SIGTERM, not ready but still reachable; covers a balancer's lag",
+    )
+    drain_timeout_s: float = Field(
+        25, gt=0, description="after that, work under way may take this long; then it is cut off"
+    )
+    api_keys: SecretStr | None = Field(
+        None,
+        description="keys with commas between them; any opens the API, none set opens it to all",
+    )
+    cors_origins: str | None = Field(
+        None, description="origins with commas between them whose pages may call; `*` for all"
+    )
+    log_format: LogFormat = Field("json", description="json for machines, text for people")
     max_upload_bytes: int = Field(
         32 * 2**20, ge=1, description="largest request body; more lets bigger photos in"
     )
@@ -64,10 +93,25 @@ class Settings(BaseSettings):
     max_answer_bytes: int = Field(
         64 * 2**20, ge=1, description="largest answer of /attention-maps and /v2"
     )
+    store_url: SecretStr | None = Field(
+        None,
+        description="Redis that replicas share, `redis://HOST:PORT/DATABASE` or `rediss://` for "
+        "TLS; images are kept in memory if unset",
+    )
+    store_timeout_s: float = Field(
+        0.5, gt=0, description="longest wait for Redis; more delays answers when it hangs"
+    )
     store_max_bytes: int = Field(
-        256 * 2**20, ge=1, description="memory for inputs of classified images"
+        256 * 2**20,
+        ge=1,
+        description="memory for inputs of classified images; Redis has its own maxmemory",
     )
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
+
+
+def words(text: str | None) -> list[str]:
+    """What stands between commas."""
+    return [word for word in (part.strip() for part in (text or "").split(",")) if word]
 
 
 def load(arguments: list[str] | None = None) -> Settings:

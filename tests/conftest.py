@@ -1,4 +1,4 @@
-"""The bundled models, exported once, and a server that serves them."""
+"""The bundled models, exported once, a server that serves them, and a Redis."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from export.__main__ import main
+from tests.redis_server import RedisServer, running_redis
 from tests.server import ROOT, Server, running_server
 
 DEEPVIT = "deepvit16-cifar10"
@@ -33,6 +34,13 @@ def server(repository: Path) -> Iterator[Server]:
 def client(server: Server) -> Iterator[httpx.Client]:
     with server.client() as session:
         yield session
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """An empty Redis of the test's own."""
+    with running_redis() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

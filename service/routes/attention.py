@@ -6,26 +6,35 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from models.manifest import Manifest
 from models.preprocess import Pixels
 from service.attention import AttentionMaps, Direction, Selection
 from service.errors import (
     AnswerTooLarge,
+    DeadlineExceeded,
     ExpiredImage,
     InferenceFailed,
     InputMismatch,
     InvalidSelection,
     QueueFull,
     Stopped,
+    StoreUnavailable,
     UnknownImage,
     UnknownModel,
 )
 from service.render import render_maps
 from service.routes import answers
-from service.routes.classify import ModelName, StageName
-from service.routes.dependencies import RuntimeDep, problems
+from service.routes.classify import StageName
+from service.routes.dependencies import (
+    DeadlineDep,
+    ModelName,
+    ModelVersion,
+    WorkingDep,
+    problems,
+    while_connected,
+)
 from service.schemas import AttentionMapsAnswer
 
 router = APIRouter(tags=["look inside"])
@@ -69,12 +78,17 @@ _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
         QueueFull,
         InferenceFailed,
         Stopped,
+        DeadlineExceeded,
+        StoreUnavailable,
     ),
 )
 async def attention_maps(
-    runtime: RuntimeDep,
+    request: Request,
+    runtime: WorkingDep,
+    deadline: DeadlineDep,
     id: ImageId,
     model: ModelName = None,
+    version: ModelVersion = None,
     layer: Annotated[
         str, Query(description="a block, several with commas, all, or rollout (softmax stage)")
     ] = "all",
@@ -93,14 +107,16 @@ async def attention_maps(
 ) -> Response:
     """Attention maps by layer, head, query and stage."""
     pipeline = runtime.pipeline
-    served = pipeline.models.get(model)
-    manifest = served.manifest
-    selection = Selection.parse(
-        manifest, stage=stage, layer=layer, head=head, query=query, direction=direction
-    )
-    _check_size(selection, format, runtime.max_answer_bytes)
-    pixels = pipeline.input(served, id)
-    maps = selection.cut(await pipeline.explain(served, id, selection.outputs))
+    with pipeline.models.use(model, version) as served:
+        manifest = served.manifest
+        selection = Selection.parse(
+            manifest, stage=stage, layer=layer, head=head, query=query, direction=direction
+        )
+        _check_size(selection, format, runtime.max_answer_bytes)
+        pixels = await pipeline.input(served, id)
+        with pipeline.admit(served, deadline, selection.outputs) as ticket:
+            outputs = await while_connected(request, pipeline.explain(ticket, pixels))
+    maps = selection.cut(outputs)
     if format == "json":
         return answers.json_response(answers.attention(maps, manifest, id))
     facts = answers.attention_facts(maps, manifest, id)

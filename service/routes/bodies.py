@@ -3,12 +3,13 @@
 from collections.abc import AsyncGenerator
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
-from service.errors import UploadTooLarge
+from service.errors import ClientGone, UploadTooLarge
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """All of it. Raises `UploadTooLarge`."""
+    """All of it. Raises `UploadTooLarge` or `ClientGone`."""
     check_declared(request, max_bytes)
     return b"".join([chunk async for chunk in bounded(request, max_bytes)])
 
@@ -21,13 +22,19 @@ def check_declared(request: Request, max_bytes: int) -> None:
 
 
 async def bounded(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, whatever length was declared. Raises `UploadTooLarge`."""
+    """The body as it comes, whatever length was declared.
+
+    Raises `UploadTooLarge` or `ClientGone`.
+    """
     received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > max_bytes:
-            raise _too_large(max_bytes)
-        yield chunk
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > max_bytes:
+                raise _too_large(max_bytes)
+            yield chunk
+    except ClientDisconnect as exc:
+        raise ClientGone("the client left while sending") from exc
 
 
 def _too_large(max_bytes: int) -> UploadTooLarge:

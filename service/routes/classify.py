@@ -10,6 +10,7 @@ from service import similarity
 from service.attention import Selection
 from service.errors import (
     CorruptImage,
+    DeadlineExceeded,
     ImageTooLarge,
     InferenceFailed,
     MalformedUpload,
@@ -23,13 +24,19 @@ from service.errors import (
 )
 from service.pipeline import Answer
 from service.routes import answers
-from service.routes.dependencies import RuntimeDep, problems
+from service.routes.dependencies import (
+    DeadlineDep,
+    ModelName,
+    ModelVersion,
+    WorkingDep,
+    problems,
+    while_connected,
+)
 from service.routes.uploads import BODY, read_images
 from service.schemas import ClassifyAnswer
 
 router = APIRouter(tags=["classify"])
 
-ModelName = Annotated[str | None, Query(description="a served model; the default one if left out")]
 StageName = Annotated[
     Stage,
     Query(description="maps before the mixing of heads, or what multiplies V (after it)"),
@@ -55,12 +62,15 @@ Threshold = Annotated[
         QueueFull,
         InferenceFailed,
         Stopped,
+        DeadlineExceeded,
     ),
 )
 async def classify(
     request: Request,
-    runtime: RuntimeDep,
+    runtime: WorkingDep,
+    deadline: DeadlineDep,
     model: ModelName = None,
+    version: ModelVersion = None,
     top_k: Annotated[int, Query(ge=1, le=1000, description="classes in the answer")] = 5,
     attention: Annotated[
         bool, Query(description="add the class token's maps of every block and head")
@@ -71,19 +81,35 @@ async def classify(
 ) -> Response:
     """Classify one image (a raw body) or several (multipart, one part each)."""
     pipeline = runtime.pipeline
-    served = pipeline.models.get(model)
-    images = await read_images(request, runtime.upload_limits)
-    extras = _Extras(served.manifest, stage, threshold, attention, similarity)
-    found = await pipeline.classify(served, images, extras.outputs)
+    with pipeline.models.use(model, version) as served:
+        extras = _Extras(served.manifest, stage, threshold, attention, similarity)
+        with pipeline.admit(served, deadline, extras.outputs) as ticket:
+            images = await read_images(request, runtime.upload_limits)
+            found = await while_connected(request, pipeline.classify(ticket, images))
     results = []
+    postprocess_s = 0.0
     for answer in found:
         started = time.perf_counter()
         result = answers.image(answer, served.manifest, top_k) | extras.of(answer)
-        result["timings_ms"]["postprocess"] = answers.ms(time.perf_counter() - started)
+        spent = time.perf_counter() - started
+        postprocess_s += spent
+        result["timings_ms"]["postprocess"] = answers.ms(spent)
         results.append(result)
+    request.state.timings_s = _stages(found, postprocess_s)
     return answers.json_response(
         {"model": served.manifest.name, "version": served.manifest.version, "results": results}
     )
+
+
+def _stages(found: list[Answer], postprocess_s: float) -> dict[str, float]:
+    """Seconds of a request in each stage: images are decoded side by side, and share batches."""
+    return {
+        "decode": max(answer.image.decode_s for answer in found),
+        "preprocess": max(answer.image.preprocess_s for answer in found),
+        "queue": max(answer.queue_s for answer in found),
+        "inference": max(answer.inference_s for answer in found),
+        "postprocess": postprocess_s,
+    }
 
 
 class _Extras:

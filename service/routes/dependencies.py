@@ -1,18 +1,23 @@
 """What every route needs: the running service, and errors for OpenAPI."""
 
-from collections.abc import Callable
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Query, Request
 from pydantic import BaseModel
 
-from service.errors import InvalidRequest, ServiceError
+from service.errors import ClientGone, InvalidRequest, ServiceError, Stopped, Unauthorized
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.routes.uploads import UploadLimits
 from service.schemas import Problem
 from service.schemas_v2 import ProtocolError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -22,7 +27,9 @@ class Runtime:
     pipeline: Pipeline
     upload_limits: UploadLimits
     max_answer_bytes: int
+    request_timeout_s: float
     render_pool: Executor  # of one thread: matplotlib shares state
+    metrics: Metrics
     draining: bool = False
 
     @property
@@ -39,7 +46,53 @@ def _runtime(request: Request) -> Runtime:
     return runtime
 
 
+def _working(request: Request) -> Runtime:
+    """For requests that mean work: none is begun once the process is to end."""
+    runtime = _runtime(request)
+    if runtime.draining:
+        raise Stopped("the server is shutting down; ask another one", retry_after_s=1)
+    return runtime
+
+
+def _deadline(
+    request: Request,
+    x_request_timeout_ms: Annotated[
+        int | None,
+        Header(ge=1, description="milliseconds after which no answer is wanted any more"),
+    ] = None,
+) -> float:
+    """When the request is late, as a time of `time.perf_counter`."""
+    longest = _runtime(request).request_timeout_s
+    asked = longest if x_request_timeout_ms is None else x_request_timeout_ms / 1000
+    return time.perf_counter() + min(asked, longest)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client leaves. Raises `ClientGone`."""
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone("the client closed the connection")
+    finally:
+        task.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass  # what is left of the body
+
+
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+WorkingDep = Annotated[Runtime, Depends(_working)]
+DeadlineDep = Annotated[float, Depends(_deadline)]
+ModelName = Annotated[str | None, Query(description="a served model; the default one if left out")]
+ModelVersion = Annotated[
+    int | None, Query(ge=1, description="a served version; the highest one if left out")
+]
 
 
 def problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
@@ -72,7 +125,7 @@ def _responses(
     example: Callable[[type[ServiceError]], dict[str, Any]],
 ) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
-    listed: list[type[ServiceError]] = [*errors, ServiceError]
+    listed: list[type[ServiceError]] = [*errors, Unauthorized, ServiceError]
     for error in listed:
         response = responses.setdefault(
             error.status,

@@ -16,11 +16,15 @@ async def livez(runtime: RuntimeDep, response: Response) -> Health:
 
 @router.get("/readyz", responses={503: {"model": Health, "description": "send work elsewhere"}})
 async def readyz(runtime: RuntimeDep, response: Response) -> Health:
-    """Every served model is loaded and warm, and the process is not shutting down."""
+    """Every served model is loaded and warm, and the process is not shutting down.
+
+    Without its store it still classifies: that is for `store` to say, not for the status.
+    """
     return _health(runtime, response, runtime.ready, "ready", "not ready")
 
 
 def _health(runtime: Runtime, response: Response, well: bool, yes: str, no: str) -> Health:
     response.status_code = 200 if well else 503
-    providers = {model.manifest.name: model.engine.provider for model in runtime.pipeline.models}
-    return Health(status=yes if well else no, models=providers)
+    pipeline = runtime.pipeline
+    providers = {model.manifest.name: model.engine.provider for model in pipeline.models}
+    return Health(status=yes if well else no, models=providers, store=pipeline.store.state)

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from service.errors import UnknownModel
 from service.repository import ServedModel
-from service.routes.dependencies import RuntimeDep, problems
+from service.routes.dependencies import ModelVersion, RuntimeDep, problems
 from service.schemas import ModelDetail, ModelList, ModelSummary
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -18,10 +18,10 @@ async def list_models(runtime: RuntimeDep) -> ModelList:
 
 
 @router.get("/{name}", responses=problems(UnknownModel))
-async def show_model(runtime: RuntimeDep, name: str) -> ModelDetail:
+async def show_model(runtime: RuntimeDep, name: str, version: ModelVersion = None) -> ModelDetail:
     """A model's manifest: architecture, preprocessing, labels, Theta, outputs, parity."""
     models = runtime.pipeline.models
-    model = models.get(name)
+    model = models.get(name, version)
     return ModelDetail(
         provider=model.engine.provider,
         default=name == models.default,

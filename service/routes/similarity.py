@@ -1,21 +1,30 @@
 """GET /similarity: the paper's measures of an image classified before."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from service import similarity as measures
 from service.errors import (
+    DeadlineExceeded,
     ExpiredImage,
     InferenceFailed,
     InputMismatch,
     QueueFull,
     Stopped,
+    StoreUnavailable,
     UnknownImage,
     UnknownModel,
 )
 from service.routes import answers
 from service.routes.attention import ImageId
-from service.routes.classify import ModelName, StageName, Threshold
-from service.routes.dependencies import RuntimeDep, problems
+from service.routes.classify import StageName, Threshold
+from service.routes.dependencies import (
+    DeadlineDep,
+    ModelName,
+    ModelVersion,
+    WorkingDep,
+    problems,
+    while_connected,
+)
 from service.schemas import SimilarityAnswer
 
 router = APIRouter(tags=["look inside"])
@@ -32,18 +41,26 @@ router = APIRouter(tags=["look inside"])
         QueueFull,
         InferenceFailed,
         Stopped,
+        DeadlineExceeded,
+        StoreUnavailable,
     ),
 )
 async def similarity(
-    runtime: RuntimeDep,
+    request: Request,
+    runtime: WorkingDep,
+    deadline: DeadlineDep,
     id: ImageId,
     model: ModelName = None,
+    version: ModelVersion = None,
     stage: StageName = "reattention",
     threshold: Threshold = 0.9,
 ) -> Response:
     """How alike blocks, heads and features are, with the count of similar blocks."""
-    served = runtime.pipeline.models.get(model)
-    names = measures.outputs(served.manifest, stage)
-    values = await runtime.pipeline.explain(served, id, tuple(names.values()))
+    pipeline = runtime.pipeline
+    with pipeline.models.use(model, version) as served:
+        names = measures.outputs(served.manifest, stage)
+        pixels = await pipeline.input(served, id)
+        with pipeline.admit(served, deadline, tuple(names.values())) as ticket:
+            values = await while_connected(request, pipeline.explain(ticket, pixels))
     found = measures.measure(served.manifest, stage, threshold, values)
     return answers.json_response(answers.similarity(found, served.manifest, id))

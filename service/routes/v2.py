@@ -1,7 +1,8 @@
 """/v2: the Open Inference Protocol (KServe, Triton) over the same queues as /classify."""
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -10,21 +11,29 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from service import compression, oip
 from service.errors import (
     AnswerTooLarge,
+    DeadlineExceeded,
     InferenceFailed,
     InvalidInference,
+    InvalidRequest,
     MalformedUpload,
     NotReady,
     QueueFull,
     Stopped,
     UnknownModel,
-    UnknownVersion,
     UnsupportedEncoding,
     UploadTooLarge,
 )
 from service.repository import ServedModel
 from service.routes import v2_answers
 from service.routes.bodies import read_body
-from service.routes.dependencies import Runtime, RuntimeDep, protocol_errors
+from service.routes.dependencies import (
+    DeadlineDep,
+    Runtime,
+    RuntimeDep,
+    WorkingDep,
+    protocol_errors,
+    while_connected,
+)
 from service.schemas_v2 import (
     InferAnswer,
     InferRequestBody,
@@ -40,8 +49,15 @@ T = TypeVar("T")
 
 PREFIX = "/v2"
 TAG = "open inference protocol"
-EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "statistics"]
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+]
 
+_VERSION = re.compile("[1-9][0-9]{0,17}")
 _LENGTH_HEADER = "Inference-Header-Content-Length"
 _MIN_COMPRESSED_BYTES = 1024  # smaller answers fit one packet as they are
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -65,19 +81,23 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _find(runtime: RuntimeDep, model: Annotated[str, Path()]) -> ServedModel:
-    return runtime.pipeline.models.get(model)
+async def _use(
+    request: Request, runtime: RuntimeDep, model: Annotated[str, Path()]
+) -> AsyncIterator[ServedModel]:
+    """What the path names, kept from being unloaded until it is answered."""
+    version: str | None = request.path_params.get("version")
+    if version is not None and not _VERSION.fullmatch(version):
+        raise UnknownModel(f"no version {version[:40]!r} of {model}: versions are numbers")
+    number = None if version is None else int(version)
+    with runtime.pipeline.models.use(model, number) as served:
+        yield served
 
 
-Served = Annotated[ServedModel, Depends(_find)]
+async def _named(version: Annotated[str, Path()]) -> None:
+    """Tells OpenAPI of the version in a path; `_use` reads it."""
 
 
-def _check_version(served: Served, version: Annotated[str, Path()]) -> None:
-    manifest = served.manifest
-    if version != str(manifest.version):
-        raise UnknownVersion(
-            f"{manifest.name} is served in version {manifest.version}, not {version[:40]!r}"
-        )
+Served = Annotated[ServedModel, Depends(_use)]
 
 
 router = APIRouter(prefix=PREFIX, tags=[TAG])
@@ -115,13 +135,14 @@ async def all_statistics(runtime: RuntimeDep) -> StatisticsAnswer:
     return StatisticsAnswer(model_stats=[v2_answers.statistics(served) for served in models])
 
 
-@_of_model.get("", responses=protocol_errors(UnknownModel, UnknownVersion))
-async def model_metadata(served: Served) -> ModelMetadata:
+@_of_model.get("", responses=protocol_errors(UnknownModel))
+async def model_metadata(runtime: RuntimeDep, served: Served) -> ModelMetadata:
     """Inputs and outputs; all outputs but `logits` come from the explain graph."""
-    return v2_answers.metadata(served)
+    versions = runtime.pipeline.models.served_versions(served.manifest.name)
+    return v2_answers.metadata(served, versions)
 
 
-@_of_model.get("/ready", responses=protocol_errors(UnknownModel, UnknownVersion, NotReady))
+@_of_model.get("/ready", responses=protocol_errors(UnknownModel, NotReady))
 async def model_ready(runtime: RuntimeDep, served: Served) -> ModelReady:
     """Whether a model answers requests."""
     if runtime.draining or not served.alive:
@@ -129,13 +150,13 @@ async def model_ready(runtime: RuntimeDep, served: Served) -> ModelReady:
     return ModelReady(name=served.manifest.name, ready=True)
 
 
-@_of_model.get("/config", responses=protocol_errors(UnknownModel, UnknownVersion))
+@_of_model.get("/config", responses=protocol_errors(UnknownModel))
 async def model_config(runtime: RuntimeDep, served: Served) -> dict[str, Any]:
     """Triton's model configuration."""
-    return v2_answers.config(served, runtime.upload_limits.max_images)
+    return v2_answers.config(served, runtime.pipeline.models, runtime.upload_limits.max_images)
 
 
-@_of_model.get("/stats", responses=protocol_errors(UnknownModel, UnknownVersion))
+@_of_model.get("/stats", responses=protocol_errors(UnknownModel))
 async def model_statistics(served: Served) -> StatisticsAnswer:
     """What the model has done so far."""
     return StatisticsAnswer(model_stats=[v2_answers.statistics(served)])
@@ -148,7 +169,6 @@ async def model_statistics(served: Served) -> StatisticsAnswer:
     responses=_ANSWER
     | protocol_errors(
         UnknownModel,
-        UnknownVersion,
         InvalidInference,
         MalformedUpload,
         UploadTooLarge,
@@ -157,16 +177,27 @@ async def model_statistics(served: Served) -> StatisticsAnswer:
         QueueFull,
         InferenceFailed,
         Stopped,
+        DeadlineExceeded,
+        InvalidRequest,
     ),
 )
-async def infer(request: Request, runtime: RuntimeDep, served: Served) -> Response:
+async def infer(
+    request: Request, runtime: WorkingDep, deadline: DeadlineDep, served: Served
+) -> Response:
     """Tensors in, tensors out; JSON or binary, gzip or deflate."""
     contract = v2_answers.contract(served, runtime.upload_limits.max_images)
     body = await read_body(request, runtime.upload_limits.max_bytes)
     decode = partial(_decode, request, body, contract, runtime.upload_limits.max_bytes)
     wanted = await _in_pool(runtime, decode)
     _check_size(wanted.answer_bytes(contract), runtime.max_answer_bytes)
-    answers = await runtime.pipeline.infer(served, wanted.images, wanted.names)
+    explain = () if set(wanted.names) == {oip.LOGITS} else wanted.names
+    with runtime.pipeline.admit(served, deadline, explain) as ticket:
+        done = await while_connected(request, runtime.pipeline.infer(ticket, wanted.images))
+    request.state.timings_s = {
+        "queue": max(one.queue_s for one in done),
+        "inference": max(one.run_s for one in done),
+    }
+    answers = [one.value for one in done]
     return await _in_pool(runtime, partial(_answer, request, served, wanted, answers))
 
 
@@ -195,7 +226,7 @@ def _answer(
     request: Request,
     served: ServedModel,
     wanted: oip.InferRequest,
-    answers: list[dict[str, oip.Array]],
+    answers: Sequence[Mapping[str, oip.Array]],
 ) -> Response:
     manifest = served.manifest
     encoded = oip.encode(
@@ -216,5 +247,5 @@ router.include_router(_of_model, prefix="/models/{model}")
 router.include_router(
     _of_model,
     prefix="/models/{model}/versions/{version}",
-    dependencies=[Depends(_check_version)],
+    dependencies=[Depends(_named)],
 )

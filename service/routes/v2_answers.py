@@ -1,10 +1,11 @@
 """A served model in the Open Inference Protocol's words: metadata, configuration, statistics."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from models.manifest import Manifest
 from service.oip import INPUT, INPUT_DATATYPE, LOGITS, OUTPUT_DATATYPE, Contract
-from service.repository import ServedModel
+from service.repository import ModelRepository, ServedModel
 from service.schemas_v2 import (
     BatchStatistics,
     DurationStatistic,
@@ -30,12 +31,12 @@ def contract(served: ServedModel, max_images: int) -> Contract:
     )
 
 
-def metadata(served: ServedModel) -> ModelMetadata:
+def metadata(served: ServedModel, versions: Sequence[int]) -> ModelMetadata:
     manifest = served.manifest
     size = manifest.preprocessing.size
     return ModelMetadata(
         name=manifest.name,
-        versions=[str(manifest.version)],
+        versions=[str(version) for version in versions],
         platform=_PLATFORM,
         inputs=[TensorMetadata(name=INPUT, datatype=INPUT_DATATYPE, shape=[-1, size, size, 3])],
         outputs=[
@@ -45,7 +46,7 @@ def metadata(served: ServedModel) -> ModelMetadata:
     )
 
 
-def config(served: ServedModel, max_images: int) -> dict[str, Any]:
+def config(served: ServedModel, models: ModelRepository, max_images: int) -> dict[str, Any]:
     """Triton's model configuration, with every output that may be asked for."""
     manifest = served.manifest
     size = manifest.preprocessing.size
@@ -53,7 +54,7 @@ def config(served: ServedModel, max_images: int) -> dict[str, Any]:
         "name": manifest.name,
         "platform": _PLATFORM,
         "backend": "onnxruntime",
-        "version_policy": {"latest": {"num_versions": 1}},
+        "version_policy": {"latest": {"num_versions": models.versions}},
         "max_batch_size": contract(served, max_images).max_batch_size,
         "input": [
             {
@@ -84,7 +85,10 @@ def config(served: ServedModel, max_images: int) -> dict[str, Any]:
             }
         ],
         "default_model_filename": "model.onnx",
-        "dynamic_batching": {"preferred_batch_size": [], "max_queue_delay_microseconds": 0},
+        "dynamic_batching": {
+            "preferred_batch_size": [],
+            "max_queue_delay_microseconds": round(models.queue.max_wait_s * 1e6),
+        },
         "parameters": {},
     }
 

@@ -24,7 +24,11 @@ def test_health_names_models_and_where_they_run(client: httpx.Client) -> None:
     for path, status in (("/livez", "alive"), ("/readyz", "ready")):
         response = client.get(path)
         assert response.status_code == 200
-        assert response.json() == {"status": status, "models": {DEEPVIT: "cpu", VIT: "cpu"}}
+        assert response.json() == {
+            "status": status,
+            "models": {DEEPVIT: "cpu", VIT: "cpu"},
+            "store": "memory",
+        }
 
 
 def test_models_are_listed_and_described(client: httpx.Client) -> None:
@@ -54,7 +58,8 @@ def test_every_error_a_client_can_get_is_documented(client: httpx.Client) -> Non
         errors.ServiceError,
         *errors.ServiceError.__subclasses__(),
     ]
-    assert documented == {(e.status, e.code) for e in tree if e is not errors.StartupError}
+    unseen = {errors.StartupError, errors.ClientGone}
+    assert documented == {(e.status, e.code) for e in tree if e not in unseen}
 
 
 def test_the_documentation_page_needs_no_other_server(client: httpx.Client) -> None:
@@ -132,6 +137,7 @@ def test_a_damaged_model_ends_the_start_with_one_line(
         (["--model-repository", "/nowhere"], "no model in /nowhere"),
         (["--max-batch-size", "0"], "max_batch_size: Input should be greater than"),
         (["--default-model", "none"], "no model none in"),
+        (["--store-url", "http://:secret@cache"], "store_url: not redis://"),
         (["--provider", "cuda"], "provider cuda was asked for, but ONNX Runtime has"),
     ],
 )

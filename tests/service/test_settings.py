@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from service.cpus import available_cpus
 from service.errors import StartupError
@@ -21,10 +22,21 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "decode_threads": ("5", 5),
     "max_batch_size": ("7", 7),
     "max_queue_images": ("9", 9),
+    "max_wait_ms": ("2.5", 2.5),
+    "request_timeout_s": ("4", 4.0),
+    "served_versions": ("2", 2),
+    "repository_poll_s": ("10", 10.0),
+    "drain_delay_s": ("0", 0.0),
+    "drain_timeout_s": ("6", 6.0),
+    "api_keys": ("a,b", SecretStr("a,b")),
+    "cors_origins": ("https://a.example", "https://a.example"),
+    "log_format": ("text", "text"),
     "max_upload_bytes": ("1024", 1024),
     "max_image_pixels": ("1000", 1000),
     "max_request_images": ("2", 2),
     "max_answer_bytes": ("2048", 2048),
+    "store_url": ("rediss://cache:6380/1", SecretStr("rediss://cache:6380/1")),
+    "store_timeout_s": ("0.2", 0.2),
     "store_max_bytes": ("4096", 4096),
     "store_ttl_s": ("0.5", 0.5),
 }
@@ -84,6 +96,7 @@ def test_variables_of_no_setting_are_named(monkeypatch: pytest.MonkeyPatch) -> N
         ("provider", "tpu"),
         ("intra_op_threads", "0"),
         ("max_batch_size", "1.5"),
+        ("store_timeout_s", "0"),
         ("store_ttl_s", "0"),
         ("store_ttl_s", "nan"),
     ],

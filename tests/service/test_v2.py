@@ -24,6 +24,7 @@ from tritonclient.utils import InferenceServerException
 from models.preprocess import Pixels, Preprocessing, preprocess
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server
+from tests.service.test_bad_days import add_version, copied
 
 MODEL = f"/v2/models/{DEEPVIT}"
 INFER = f"{MODEL}/infer"
@@ -299,12 +300,12 @@ def error(response: httpx.Response) -> str:
         ("GET", "/v2/models/resnet/config", 404, "No such model"),
         ("GET", "/v2/models/resnet/stats", 404, "No such model"),
         ("POST", "/v2/models/resnet/infer", 404, "No such model"),
-        ("GET", f"{MODEL}/versions/2", 404, "served in version 1, not '2'"),
-        ("GET", f"{MODEL}/versions/01", 404, "served in version 1, not '01'"),
-        ("GET", f"{MODEL}/versions/-1/ready", 404, "No such version"),
-        ("GET", f"{MODEL}/versions/{'9' * 99}/config", 404, "No such version"),
-        ("GET", f"{MODEL}/versions/latest/stats", 404, "No such version"),
-        ("POST", f"{MODEL}/versions/2/infer", 404, "No such version"),
+        ("GET", f"{MODEL}/versions/2", 404, f"no version 2 of {DEEPVIT}; served: 1"),
+        ("GET", f"{MODEL}/versions/01", 404, "no version '01' of"),
+        ("GET", f"{MODEL}/versions/-1/ready", 404, "no version '-1'"),
+        ("GET", f"{MODEL}/versions/{'9' * 99}/config", 404, "no version '999"),
+        ("GET", f"{MODEL}/versions/latest/stats", 404, "no version 'latest'"),
+        ("POST", f"{MODEL}/versions/2/infer", 404, "no version 2"),
     ],
 )
 def test_errors_have_the_form_of_the_protocol(
@@ -438,13 +439,97 @@ def test_a_full_queue_says_when_to_come_again(repository: Path, pixels: Pixels) 
         assert client.post(INFER, json=image_request(pixels)).status_code == 200
 
 
+def test_models_are_loaded_and_unloaded_on_request(
+    repository: Path, pixels: Pixels, tmp_path: Path
+) -> None:
+    copied(repository, tmp_path)
+    with (
+        running_server(tmp_path, served_versions=2) as server,
+        server.client() as client,
+        InferenceServerClient(server.url.removeprefix("http://")) as triton,
+    ):
+        add_version(repository, tmp_path)
+        assert triton.get_model_metadata(DEEPVIT)["versions"] == ["1"]
+        triton.load_model(DEEPVIT)
+        for version in ("", "1"):
+            assert triton.get_model_metadata(DEEPVIT, version)["versions"] == ["1", "2"]
+            answer = triton.infer(DEEPVIT, [tensor(pixels)], version).get_response()
+            assert answer["model_version"] == (version or "2")
+        config = triton.get_model_config(DEEPVIT)
+        assert config["version_policy"] == {"latest": {"num_versions": 2}}
+        triton.unload_model(DEEPVIT)
+        assert not triton.is_model_ready(DEEPVIT)
+        assert triton.get_model_repository_index() == []
+        with pytest.raises(InferenceServerException, match="No such model"):
+            triton.infer(DEEPVIT, [tensor(pixels)])
+        triton.load_model(DEEPVIT)
+        assert triton.is_model_ready(DEEPVIT, "2")
+        loading = f"/v2/repository/models/{DEEPVIT}/load"
+        answer = client.post(loading)
+        assert (answer.status_code, answer.content) == (200, b"")
+        for path, body, status in [
+            ("/v2/repository/models/resnet/load", b"", 404),
+            ("/v2/repository/models/resnet/unload", b"", 404),
+            ("/v2/repository/models/%2e%2e/load", b"", 404),
+            ("/v2/repository/models/.staged/load", b"", 404),
+            ("/v2/repository/models/%00/load", b"", 404),
+            (loading, b'{"parameters": {"config": "{}"}}', 400),
+            (loading, b"{", 400),
+            (loading, b"[]", 400),
+            (loading, b" " * 100_000, 413),
+        ]:
+            refused = client.post(path, content=body)
+            assert (refused.status_code, bool(error(refused))) == (status, True), path
+
+
+def test_a_version_that_cannot_be_loaded_is_listed_with_the_reason(
+    repository: Path, pixels: Pixels, tmp_path: Path
+) -> None:
+    copied(repository, tmp_path)
+    with (
+        running_server(tmp_path) as server,
+        server.client() as client,
+    ):
+        add_version(repository, tmp_path, damage=True)
+        failed = client.post(f"/v2/repository/models/{DEEPVIT}/load")
+        assert failed.status_code == 400
+        assert error(failed).startswith("The model cannot be loaded: ")
+        index = client.post("/v2/repository/index").json()
+        assert [(entry["version"], entry["state"]) for entry in index] == [
+            ("1", "READY"),
+            ("", "UNAVAILABLE"),
+        ]
+        assert index[1]["name"] == DEEPVIT
+        assert "out of bounds" in index[1]["reason"]
+        ready = client.post("/v2/repository/index", json={"ready": True}).json()
+        assert ready == index[:1]
+        assert client.post(INFER, json=image_request(pixels)).json()["model_version"] == "1"
+
+
+def test_late_answers_are_not_computed(client: httpx.Client, pixels: Pixels) -> None:
+    late = client.post(
+        INFER,
+        json=image_request(pixels, shape=[32, 32, 32, 3], data=[0] * 32 * 3072),
+        headers={"X-Request-Timeout-Ms": "1"},
+    )
+    assert late.status_code == 504
+    assert error(late).startswith("The answer would have come too late")
+    wrong = client.post(INFER, json=image_request(pixels), headers={"X-Request-Timeout-Ms": "soon"})
+    assert wrong.status_code == 422
+    assert error(wrong)
+    timed = client.post(INFER, json=image_request(pixels))
+    assert timed.headers["server-timing"].startswith("queue;dur=")
+
+
 def test_request_ids_and_documentation_reach_here_too(client: httpx.Client) -> None:
     response = client.get("/v2/models/resnet", headers={"X-Request-Id": "abc"})
     assert response.headers["x-request-id"] == "abc"
     paths = client.get("/openapi.json").json()["paths"]
     infer = paths["/v2/models/{model}/versions/{version}/infer"]["post"]
-    assert {parameter["name"] for parameter in infer["parameters"]} == {"model", "version"}
-    assert {"400", "404", "413", "415", "422", "429", "500", "503"} <= infer["responses"].keys()
+    named = {parameter["name"] for parameter in infer["parameters"]}
+    assert named == {"model", "version", "x-request-timeout-ms"}
+    statuses = {"400", "401", "404", "413", "415", "422", "429", "500", "503", "504"}
+    assert statuses <= infer["responses"].keys()
     found = {path: methods for path, methods in paths.items() if path.startswith("/v2")}
     for methods in found.values():
         for operation in methods.values():

@@ -1,28 +1,22 @@
-"""Inputs of classified images by id, bounded in bytes and in time.
+"""The store of one process: inputs in its memory, bounded in bytes and in time.
 
-What is kept is the input itself, not what was computed from it: maps are 400 times larger
-and computed again when somebody asks.
+Knows nothing of other replicas; its methods never wait.
 """
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
 from models.preprocess import Pixels
-from service.errors import ExpiredImage, UnknownImage
+from service.store import StoreState, expired, unknown
 
 _REMEMBERED = 10_000  # ids that are told apart from never seen ones after they expired
 
 
-def content_id(pixels: Pixels) -> str:
-    """The id of an input: equal pixels have equal ids, on every replica. 32 hex digits."""
-    shape = "x".join(map(str, pixels.shape)).encode()
-    return hashlib.sha256(shape + pixels.tobytes()).hexdigest()[:32]
-
-
 class MemoryStore:
     """Keeps the most recently used inputs of one process; used from one thread."""
+
+    state: StoreState = "memory"
 
     def __init__(
         self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic
@@ -39,7 +33,10 @@ class MemoryStore:
     def bytes(self) -> int:
         return self._bytes
 
-    def put(self, image_id: str, pixels: Pixels) -> None:
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def put(self, image_id: str, pixels: Pixels) -> None:
         """Keep an input, or keep it longer; the least recently used ones make room."""
         self._expire()
         if image_id in self._kept:
@@ -51,18 +48,18 @@ class MemoryStore:
         while self._bytes > self._max_bytes:
             self._forget(next(iter(self._kept)))
 
-    def get(self, image_id: str) -> Pixels:
+    async def get(self, image_id: str) -> Pixels:
         """The input [S, S, 3]. Raises `UnknownImage` or `ExpiredImage`."""
         self._expire()
         if image_id in self._kept:
             self._kept.move_to_end(image_id)
             return self._kept[image_id]
         if image_id in self._gone:
-            raise ExpiredImage(
-                f"{image_id} is kept for {self._ttl_s:g} s at most, less when memory runs short; "
-                "classify the image again"
-            )
-        raise UnknownImage(f"no image {image_id} was classified here; POST it to /classify first")
+            raise expired(image_id, self._ttl_s)
+        raise unknown(image_id)
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
     def _expire(self) -> None:
         now = self._clock()

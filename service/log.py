@@ -1,0 +1,46 @@
+"""Logs: one JSON object a line with the request's id, or plain text for a terminal."""
+
+import logging
+import logging.config
+from contextvars import ContextVar
+from typing import Literal
+
+LogFormat = Literal["json", "text"]
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+_FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s"
+
+
+class _AddRequestId(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = request_id.get()
+        return True
+
+
+def configure(format: LogFormat) -> None:
+    """Everything to standard error; uvicorn's access log gives way to `service.access`."""
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"request_id": {"()": _AddRequestId}},
+            "formatters": {
+                "json": {
+                    "()": "pythonjsonlogger.json.JsonFormatter",
+                    "format": _FIELDS,
+                    "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+                },
+                "text": {"format": "%(asctime)s %(levelname)s %(message)s"},
+            },
+            "handlers": {
+                "stderr": {
+                    "class": "logging.StreamHandler",
+                    "formatter": format,
+                    "filters": ["request_id"],
+                }
+            },
+            "root": {"level": "INFO", "handlers": ["stderr"]},
+            "loggers": {"uvicorn.access": {"level": "WARNING"}},
+        }
+    )

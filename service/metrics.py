@@ -1,0 +1,117 @@
+"""What Prometheus reads: requests, images and their fate, batches, stages, models.
+
+The only file that knows Prometheus. Counts that the batchers keep anyway are read from their
+books when somebody scrapes, so that they cannot drift apart.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client import Counter as PrometheusCounter
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from service.batching import Books
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+STAGES = ("decode", "preprocess", "queue", "inference", "postprocess")
+FATES = ("accepted", "answered", "failed", "cancelled", "expired", "refused")
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Queue(Protocol):
+    """What is read of a batcher."""
+
+    @property
+    def depth(self) -> int: ...
+    @property
+    def books(self) -> Books: ...
+
+
+class Model(Protocol):
+    """What is read of a served version."""
+
+    @property
+    def labels(self) -> tuple[str, str]: ...  # name and version
+    @property
+    def provider(self) -> str: ...
+    @property
+    def queues(self) -> Mapping[str, Queue]: ...
+
+
+class Metrics:
+    """The counters of one process, and what they are told."""
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = PrometheusCounter(
+            "deepvit_requests", "Requests answered", ["route", "status"], registry=self._registry
+        )
+        self._rejects = PrometheusCounter(
+            "deepvit_rejects", "Requests refused", ["reason"], registry=self._registry
+        )
+        self._stages = Histogram(
+            "deepvit_stage_seconds",
+            "Time of a request in each stage, of its slowest image",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._registry.register(_Models(models))
+
+    def request(self, route: str, status: int) -> None:
+        self._requests.labels(route, str(status)).inc()
+
+    def reject(self, reason: str) -> None:
+        self._rejects.labels(reason).inc()
+
+    def stage(self, stage: str, seconds: float) -> None:
+        self._stages.labels(stage).observe(seconds)
+
+    def render(self) -> bytes:
+        """The text that a scrape gets."""
+        return generate_latest(self._registry)
+
+
+class _Models(Collector):
+    """Books, queues and providers of whatever is served at the moment."""
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        where = ["model", "version", "queue"]
+        images = CounterMetricFamily("deepvit_images", "Images by fate", labels=[*where, "fate"])
+        depth = GaugeMetricFamily("deepvit_queue_depth", "Images that wait", labels=where)
+        sizes = HistogramMetricFamily("deepvit_batch_size", "Images in a batch", labels=where)
+        info = InfoMetricFamily("deepvit_model", "What is served where", labels=where[:2])
+        for model in self._models:
+            info.add_metric(model.labels, {"provider": model.provider})
+            for name, queue in model.queues.items():
+                labels = [*model.labels, name]
+                books = queue.books
+                for fate in FATES:
+                    images.add_metric([*labels, fate], getattr(books, fate))
+                depth.add_metric(labels, queue.depth)
+                sizes.add_metric(labels, *_histogram(books.batch_sizes))
+        yield from (images, depth, sizes, info)
+
+
+def _histogram(sizes: Counter[int]) -> tuple[list[tuple[str, float]], float]:
+    """Cumulative buckets and the sum, as Prometheus wants them."""
+    buckets = [
+        (str(float(bound)), float(sum(n for size, n in sizes.items() if size <= bound)))
+        for bound in _SIZES
+    ]
+    total = float(sum(size * n for size, n in sizes.items()))
+    return [*buckets, ("+Inf", float(sizes.total()))], total

@@ -1,0 +1,84 @@
+"""Around every request: its id, its line in the log, its counts, headers for safety and timing.
+
+Plain ASGI, so that streaming bodies and disconnects pass through untouched.
+"""
+
+import logging
+import re
+import time
+import uuid
+from urllib.parse import quote
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import log
+from service.metrics import Metrics
+
+_logger = logging.getLogger("service.access")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+_PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+
+
+class Observe:
+    """Takes the caller's X-Request-Id or makes one, and sends it back."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        log.request_id.set(request_id)
+        started = time.perf_counter()
+        status = 500
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in _SECURITY.items():
+                    headers[name] = value
+                if timings := state.get("timings_s"):
+                    headers["Server-Timing"] = _server_timing(timings)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        finally:
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.request(route, status)
+        for stage, duration in scope["state"].get("timings_s", {}).items():
+            self._metrics.stage(stage, duration)
+        if code := scope["state"].get("problem"):
+            self._metrics.reject(code)
+        if scope["path"] in _PROBES:
+            return
+        _logger.info(
+            "%s %s %d",
+            scope["method"],
+            quote(scope["path"]),
+            status,
+            extra={"status": status, "route": route, "duration_ms": round(seconds * 1e3, 2)},
+        )
+
+
+def _server_timing(timings_s: dict[str, float]) -> str:
+    return ", ".join(f"{stage};dur={seconds * 1e3:.2f}" for stage, seconds in timings_s.items())

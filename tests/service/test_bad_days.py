@@ -1,0 +1,277 @@
+"""The service when clients leave, deadlines pass, threads die and models change under load."""
+
+import asyncio
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from service.app import build_runtime, create_app
+from service.repository import ModelRepository
+from service.routes.dependencies import Runtime
+from service.settings import Settings
+from tests.conftest import DEEPVIT, VIT
+from tests.server import Server, running_server
+
+
+@contextmanager
+def runtime(repository: Path, **settings: Any) -> Iterator[Runtime]:
+    """A service in this process, for what cannot be done to another one."""
+    running = build_runtime(Settings(model_repository=repository, **settings))
+    try:
+        yield running
+    finally:
+        running.pipeline.models.stop()
+        running.pipeline.pool.shutdown()
+
+
+def client_of(running: Runtime) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(create_app(running), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_batch_thread_fails_liveness_and_nobody_waits_for_it(
+    repository: Path, photo: bytes
+) -> None:
+    async def scenario(running: Runtime) -> None:
+        async with client_of(running) as client:
+            assert (await client.get("/livez")).status_code == 200
+            model = running.pipeline.models.get(DEEPVIT)
+
+            def die(*_: object) -> Any:
+                raise KeyboardInterrupt
+
+            model.classifier._run = die  # the one thing that a loop must not survive
+            failed = await client.post("/classify", files={"image": photo})
+            model.classifier._thread.join()
+            assert (failed.status_code, failed.json()["code"]) == (500, "inference-failed")
+            for path in ("/livez", "/readyz"):
+                assert (await client.get(path)).status_code == 503
+            refused = await client.post("/classify", files={"image": photo})
+            assert refused.status_code == 503
+            other = await client.post(f"/classify?model={VIT}", files={"image": photo})
+            assert other.status_code == 200
+
+    with runtime(repository) as running:
+        asyncio.run(scenario(running))
+
+
+def test_a_deadline_that_passes_in_the_queue_is_a_504(server: Server, photo: bytes) -> None:
+    with server.client() as client:
+        late = client.post(
+            "/classify", files=[("image", photo)] * 32, headers={"X-Request-Timeout-Ms": "1"}
+        )
+        assert (late.status_code, late.json()["code"]) == (504, "deadline-exceeded")
+        assert client.post("/classify", files={"image": photo}).status_code == 200
+        for wrong in ("0", "-1", "soon"):
+            response = client.post(
+                "/classify", files={"image": photo}, headers={"X-Request-Timeout-Ms": wrong}
+            )
+            assert response.status_code == 422
+
+
+def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
+    repository: Path, photo: bytes
+) -> None:
+    """Half the clients leave once their request is sent; the others are all answered."""
+
+    async def scenario(running: Runtime) -> None:
+        model = running.pipeline.models.get(DEEPVIT)
+        app = create_app(running)
+        left = asyncio.Event()
+        body = [{"type": "http.request", "body": photo, "more_body": False}]
+
+        async def leave() -> None:
+            messages = iter(body)
+
+            async def receive() -> dict[str, Any]:
+                for message in messages:
+                    return message
+                await left.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(_: Any) -> None: ...
+
+            scope = {
+                "type": "http", "method": "POST", "path": "/classify", "query_string": b"",
+                "headers": [(b"content-type", b"image/jpeg")], "http_version": "1.1",
+                "scheme": "http", "client": None, "server": None, "raw_path": b"/classify",
+                "root_path": "",
+            }  # fmt: skip
+            await app(scope, receive, send)
+
+        released = threading.Event()
+        run = model.classifier._run
+
+        def held(images: Any, key: Any) -> Any:
+            assert released.wait(30)
+            return run(images, key)
+
+        model.classifier._run = held  # slowness, so that there is a queue to leave
+        async with client_of(running) as client, asyncio.timeout(60):
+            leaving = [asyncio.create_task(leave()) for _ in range(60)]
+            staying = [
+                asyncio.create_task(client.post("/classify", files={"image": photo}))
+                for _ in range(60)
+            ]
+            while model.classifier.books.accepted < 120:
+                await asyncio.sleep(0)
+            waiting = model.classifier.depth
+            left.set()
+            await asyncio.gather(*leaving)
+            assert model.classifier.depth == waiting - model.classifier.books.cancelled < waiting
+            released.set()
+            answers = await asyncio.gather(*staying)
+        assert {answer.status_code for answer in answers} == {200}
+        books = model.classifier.books
+        assert books.accepted == 120
+        assert books.answered + books.cancelled == 120
+        assert books.in_flight == 0
+        assert model.classifier._reserved == 0
+        assert model.users == 0
+        assert sum(n * count for n, count in books.batch_sizes.items()) == books.answered
+
+    with runtime(repository) as running:
+        asyncio.run(scenario(running))
+
+
+def test_a_client_that_leaves_in_mid_upload_leaves_no_trace(server: Server, photo: bytes) -> None:
+    address = urlsplit(server.url)
+    assert address.hostname
+    assert address.port
+    for _ in range(20):
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(
+                b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+                b"Content-Length: 100000\r\n\r\n" + photo[:1000]
+            )
+    with server.client() as client:
+        assert client.post("/classify", files={"image": photo}).status_code == 200
+        assert client.get("/livez").status_code == 200
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_drain_under_load_fails_no_request(repository: Path, photo: bytes) -> None:
+    """After SIGTERM: not ready first, admitted work answered, new work 503, then exit 0."""
+    with running_server(repository, drain_delay_s=1) as server, server.client() as client:
+
+        def ask(_: int) -> int:
+            with server.client() as one:
+                return one.post("/classify", files=[("image", photo)] * 8).status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            under_way = [pool.submit(ask, index) for index in range(8)]
+            while not any(future.done() for future in under_way):
+                assert client.get("/readyz").status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            while client.get("/readyz").status_code == 200:
+                pass
+            refused = client.post("/classify", files={"image": photo})
+            assert (refused.status_code, refused.json()["code"]) == (503, "stopped")
+            assert client.get("/livez").status_code == 200
+            assert {future.result() for future in under_way} <= {200, 503}
+            assert 200 in {future.result() for future in under_way}
+        assert server.process.wait(timeout=30) == 0
+
+
+def copied(repository: Path, folder: Path) -> Path:
+    shutil.copytree(repository / DEEPVIT, folder / DEEPVIT)
+    return folder
+
+
+def add_version(repository: Path, folder: Path, damage: bool = False) -> None:
+    """Version 2 is the exporter's own second run; here the first one under a new number."""
+    staged = folder / ".staged"
+    shutil.copytree(repository / DEEPVIT / "1", staged)
+    for name in ("model.onnx", "explain.onnx", "manifest.json"):
+        content = (staged / name).read_bytes()
+        old, new = b'"version":1,', b'"version":2,'
+        if name == "manifest.json":
+            old, new = b'"version": 1,', b'"version": 2,'
+        assert old in content
+        (staged / name).write_bytes(content.replace(old, new))
+    if damage:
+        (staged / "weights.bin").write_bytes(b"")
+    staged.rename(folder / DEEPVIT / "2")
+
+
+def test_a_new_version_takes_over_under_traffic_without_a_failed_request(
+    repository: Path, photo: bytes, tmp_path: Path
+) -> None:
+    async def scenario(running: Runtime) -> None:
+        models = running.pipeline.models
+        old = models.get(DEEPVIT)
+        async with client_of(running) as client:
+            seen: list[tuple[int, int]] = []
+            swapped = asyncio.Event()
+
+            async def traffic() -> None:
+                while not swapped.is_set():
+                    answer = await client.post("/classify", files={"image": photo})
+                    seen.append((answer.status_code, answer.json()["version"]))
+
+            work = [asyncio.create_task(traffic()) for _ in range(8)]
+            add_version(repository, tmp_path)
+            await models.poll()
+            answer = await client.post("/classify", files={"image": photo})
+            assert answer.json()["version"] == 2
+            swapped.set()
+            await asyncio.gather(*work)
+            assert {status for status, _ in seen} == {200}
+            assert {version for _, version in seen} >= {1}
+            gone = await client.post("/classify?version=1", files={"image": photo})
+            assert gone.json()["code"] == "unknown-model"
+            await asyncio.gather(*models._retiring)
+            assert not old.alive
+            shutil.rmtree(tmp_path / DEEPVIT)
+            await models.poll()
+            assert list(models) == []
+            assert (await client.post("/classify", content=photo)).status_code == 404
+
+    with runtime(copied(repository, tmp_path)) as running:
+        asyncio.run(scenario(running))
+
+
+def test_a_broken_version_leaves_the_old_one_serving_and_says_why(
+    repository: Path, photo: bytes, tmp_path: Path
+) -> None:
+    async def scenario(models: ModelRepository, client: httpx.AsyncClient) -> None:
+        add_version(repository, tmp_path, damage=True)
+        await models.poll()
+        answer = await client.post("/classify", files={"image": photo})
+        assert (answer.status_code, answer.json()["version"]) == (200, 1)
+        assert "out of bounds" in models.failures[DEEPVIT]
+        shutil.rmtree(tmp_path / DEEPVIT / "2")
+        add_version(repository, tmp_path)
+        await models.poll()
+        assert (await client.post("/classify", files={"image": photo})).json()["version"] == 2
+        assert models.failures == {}
+
+    with runtime(copied(repository, tmp_path)) as running:
+        asyncio.run(scenario(running.pipeline.models, client_of(running)))
+
+
+def test_versions_are_addressable_side_by_side(
+    repository: Path, photo: bytes, tmp_path: Path
+) -> None:
+    add_version(repository, copied(repository, tmp_path))
+    with (
+        running_server(tmp_path, served_versions=2) as server,
+        server.client() as client,
+    ):
+        answers: Callable[[str], Any] = lambda query: client.post(  # noqa: E731
+            f"/classify?{query}", files={"image": photo}
+        ).json()
+        assert answers("")["version"] == 2
+        assert answers("version=1")["version"] == 1
+        assert answers("version=3")["code"] == "unknown-model"

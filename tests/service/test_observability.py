@@ -1,0 +1,98 @@
+"""What operators see: metrics that add up, logs that parse, timings in headers."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.metrics import FATES, STAGES
+from tests.conftest import DEEPVIT, VIT
+from tests.server import running_server
+
+Samples = dict[tuple[str, ...], float]
+
+
+def scrape(client: httpx.Client) -> Samples:
+    """Every sample by its name and sorted label values."""
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_what_happened_and_the_books_balance(repository: Path, photo: bytes) -> None:
+    with running_server(repository) as server, server.client() as client:
+        client.post("/classify", files=[("image", photo)] * 3)
+        found = client.post(f"/classify?model={VIT}", files={"image": photo}).json()
+        client.get("/similarity", params={"id": found["results"][0]["id"]})
+        client.post("/classify", files={"image": b"no image"})
+        late = {"X-Request-Timeout-Ms": "1"}
+        client.post("/classify", files=[("image", photo)] * 32, headers=late)
+        client.get("/nothing/of/this/name")
+        samples = scrape(client)
+
+    assert samples["deepvit_requests_total", "/classify", "200"] == 2
+    assert samples["deepvit_requests_total", "/classify", "415"] == 1
+    assert samples["deepvit_requests_total", "/classify", "504"] == 1
+    assert samples["deepvit_requests_total", "/similarity", "200"] == 1
+    assert samples["deepvit_requests_total", "other", "404"] == 1
+    assert samples["deepvit_rejects_total", "unsupported-media"] == 1
+    for model, queue, answered in [
+        (DEEPVIT, "classify", 3),
+        (DEEPVIT, "explain", 1),
+        (VIT, "classify", 1),
+        (VIT, "explain", 0),
+    ]:
+        fates = {fate: samples["deepvit_images_total", fate, model, queue, "1"] for fate in FATES}
+        assert fates["answered"] == answered
+        ends = sum(fates[fate] for fate in ("answered", "failed", "cancelled", "expired"))
+        assert fates["accepted"] == ends
+        assert samples["deepvit_batch_size_sum", model, queue, "1"] == answered
+        assert samples["deepvit_queue_depth", model, queue, "1"] == 0
+        assert samples["deepvit_model_info", model, "cpu", "1"] == 1
+    assert samples["deepvit_images_total", "expired", DEEPVIT, "classify", "1"] == 32
+    for stage in STAGES:
+        assert samples["deepvit_stage_seconds_count", stage] == 2
+
+
+def test_the_stages_of_a_request_are_in_its_header(client: httpx.Client, photo: bytes) -> None:
+    response = client.post("/classify", files={"image": photo})
+    timings = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["server-timing"]))
+    assert tuple(timings) == STAGES
+    assert float(timings["inference"]) > 0
+    assert "server-timing" not in client.get("/livez").headers
+
+
+@pytest.mark.parametrize("path", ["/nothing%0a%7B%22level%22:1", "/classify\u2028x"])
+def test_logs_are_one_json_object_a_line_with_the_id_and_without_probes(
+    repository: Path, photo: bytes, path: str
+) -> None:
+    with running_server(repository) as server:
+        with server.client() as client:
+            client.get("/livez")
+            client.get("/metrics")
+            client.post("/classify", files={"image": photo}, headers={"X-Request-Id": "one"})
+            client.get(path, headers={"X-Request-Id": "two"})
+        server.terminate()
+        lines = [json.loads(line) for line in server.log]
+    requests = [line for line in lines if line["logger"] == "service.access"]
+    assert [line["request_id"] for line in requests] == ["one", "two"]
+    assert [line["status"] for line in requests] == [200, 404]
+    assert requests[0]["route"] == "/classify"
+    assert requests[0]["duration_ms"] > 0
+    assert requests[1]["message"].startswith("GET /")
+    assert "\n" not in requests[1]["message"]
+
+
+def test_text_logs_for_a_terminal(repository: Path, photo: bytes) -> None:
+    with running_server(repository, log_format="text") as server:
+        with server.client() as client:
+            client.post("/classify", files={"image": photo})
+        server.terminate()
+    assert any(re.search(r"INFO POST /classify 200$", line) for line in server.log)
