@@ -1,4 +1,4 @@
-"""The HTTP application: runtime from settings, routes, errors to problem documents."""
+"""The HTTP application: runtime from settings, routes, errors to the form of their path."""
 
 import asyncio
 import logging
@@ -21,7 +21,16 @@ from service.metrics import Metrics
 from service.observe import Observe
 from service.pipeline import Pipeline
 from service.repository import ModelRepository, QueueOptions
-from service.routes import attention, classify, health, metrics, models, similarity
+from service.routes import (
+    attention,
+    classify,
+    health,
+    metrics,
+    models,
+    similarity,
+    v2,
+    v2_repository,
+)
 from service.routes.dependencies import Runtime
 from service.routes.security import ApiKeys
 from service.routes.uploads import UploadLimits
@@ -110,7 +119,7 @@ def create_app(
         dependencies=[Depends(ApiKeys(api_keys))],
     )
     app.state.runtime = runtime
-    for room in (classify, attention, similarity, models, health, metrics):
+    for room in (classify, attention, similarity, models, health, metrics, v2, v2_repository):
         app.include_router(room.router)
     app.add_api_route("/", _root, include_in_schema=False)
     app.add_exception_handler(ServiceError, _service_error)
@@ -177,16 +186,21 @@ def _problem(
     detail: str,
     headers: Mapping[str, str] | None,
 ) -> Response:
+    """A problem document (RFC 9457), or what the Open Inference Protocol has in its place."""
     request.state.problem = code
-    body = {
-        "type": f"urn:deepvit:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": request.url.path,
-        "code": code,
-        "request_id": request.state.request_id,
-    }
-    return Response(
-        orjson.dumps(body), status, headers=headers, media_type="application/problem+json"
+    path = request.url.path
+    if path == v2.PREFIX or path.startswith(f"{v2.PREFIX}/"):
+        body = orjson.dumps({"error": f"{title}: {detail}"})
+        return Response(body, status, headers=headers, media_type="application/json")
+    body = orjson.dumps(
+        {
+            "type": f"urn:deepvit:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "instance": path,
+            "code": code,
+            "request_id": request.state.request_id,
+        }
     )
+    return Response(body, status, headers=headers, media_type="application/problem+json")

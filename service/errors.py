@@ -1,6 +1,7 @@
 """Everything that can go wrong, as one small tree: each error has a status, a code and a title.
 
-Knows nothing of HTTP frameworks; app.py turns these into application/problem+json.
+Knows nothing of HTTP frameworks; app.py turns these into application/problem+json,
+or under /v2 into what that protocol has for errors.
 """
 
 from typing import ClassVar
@@ -37,6 +38,10 @@ class MalformedUpload(ServiceError):
     status, code, title = 400, "malformed-upload", "The request body is malformed"
 
 
+class InvalidInference(ServiceError):
+    status, code, title = 400, "invalid-inference", "The inference request is invalid"
+
+
 class TooManyImages(ServiceError):
     status, code, title = 413, "too-many-images", "Too many images in one request"
 
@@ -51,6 +56,10 @@ class ImageTooLarge(ServiceError):
 
 class UnsupportedMedia(ServiceError):
     status, code, title = 415, "unsupported-media", "Not an image, or not one that can be read"
+
+
+class UnsupportedEncoding(ServiceError):
+    status, code, title = 415, "unsupported-encoding", "The content encoding is not supported"
 
 
 class Unauthorized(ServiceError):
@@ -91,6 +100,10 @@ class QueueFull(ServiceError):
 
 class LoadFailed(ServiceError):
     status, code, title = 400, "load-failed", "The model cannot be loaded"
+
+
+class NotReady(ServiceError):
+    status, code, title = 503, "not-ready", "Not ready"
 
 
 class Stopped(ServiceError):

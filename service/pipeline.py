@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from models.preprocess import Pixels, Preprocessing, preprocess
-from service.batching import Admission, Batcher
+from service.batching import Admission, Batcher, Done
 from service.engine import Array
 from service.errors import InputMismatch, ServiceError
 from service.imaging import Decoder
@@ -68,7 +68,9 @@ class Pipeline:
         Raises `QueueFull` or `Stopped`.
         """
         batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
-        with batcher.admit() as places:
+        with _failures_counted(model):
+            admission = batcher.admit()
+        with admission as places:
             yield Ticket(model, places, tuple(explain), deadline)
 
     async def classify(self, ticket: Ticket, uploads: Sequence[bytes]) -> list[Answer]:
@@ -77,7 +79,8 @@ class Pipeline:
         One bad image fails the request before anything is queued. Raises `QueueFull` before
         anything is decoded.
         """
-        ticket.places.reserve(len(uploads))
+        with _failures_counted(ticket.model):
+            ticket.places.reserve(len(uploads))
         rule = ticket.model.manifest.preprocessing
         loop = asyncio.get_running_loop()
         images = await asyncio.gather(
@@ -87,24 +90,21 @@ class Pipeline:
             )
         )
         pixels = [image.pixels for image in images]
-        names = tuple(dict.fromkeys(("logits", *ticket.explain))) if ticket.explain else None
-        done = await _gather(ticket.places.submit(pixels, names, ticket.deadline))
+        done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
         await asyncio.gather(*(self.store.put(image.id, image.pixels) for image in images))
         return [
-            Answer(
-                image,
-                outputs=one.value if names else {"logits": one.value},
-                queue_s=one.queue_s,
-                inference_s=one.run_s,
-            )
+            Answer(image, one.value, one.queue_s, one.run_s)
             for image, one in zip(images, done, strict=True)
         ]
 
     async def explain(self, ticket: Ticket, pixels: Pixels) -> Mapping[str, Array]:
         """The outputs that the ticket names, for an input of its model."""
-        (done,) = await _gather(ticket.places.submit([pixels], ticket.explain, ticket.deadline))
-        outputs: Mapping[str, Array] = done.value
-        return outputs
+        (done,) = await self._run(ticket, [pixels], ticket.explain)
+        return done.value
+
+    async def infer(self, ticket: Ticket, images: Pixels) -> list[Done[Mapping[str, Array]]]:
+        """Logits, or what the ticket names, of `images` [B, S, S, 3] prepared elsewhere."""
+        return await self._run(ticket, list(images), ticket.explain)
 
     async def input(self, model: ServedModel, image_id: str) -> Pixels:
         """What the model saw of an image classified before. [S, S, 3]"""
@@ -116,6 +116,25 @@ class Pipeline:
                 f"takes {size} px; classify the image with that model too"
             )
         return pixels
+
+    async def _run(
+        self, ticket: Ticket, images: Sequence[Pixels], names: tuple[str, ...]
+    ) -> list[Done[Mapping[str, Array]]]:
+        """Through the queue that the ticket is for; the classifier's gives nothing but logits."""
+        started = time.perf_counter()
+        key = names if ticket.explain else None
+        with _failures_counted(ticket.model):
+            done = await _gather(ticket.places.submit(images, key, ticket.deadline))
+        last = max(done, key=lambda one: one.queue_s + one.run_s)
+        ticket.model.statistics.answered(
+            len(done),
+            queue_s=last.queue_s,
+            inference_s=last.run_s,
+            total_s=time.perf_counter() - started,
+        )
+        if key:
+            return done
+        return [Done({"logits": one.value}, one.queue_s, one.run_s) for one in done]
 
     def _prepare(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> Prepared:
         started = time.perf_counter()
@@ -129,6 +148,17 @@ class Pipeline:
         pixels = preprocess(image, rule)
         image_id = content_id(pixels)
         return Prepared(image_id, pixels, decoded - started, time.perf_counter() - decoded)
+
+
+@contextmanager
+def _failures_counted(model: ServedModel) -> Iterator[None]:
+    """In the model's statistics: what its queue refuses and what its thread fails."""
+    started = time.perf_counter()
+    try:
+        yield
+    except ServiceError:
+        model.statistics.failed(time.perf_counter() - started)
+        raise
 
 
 async def _gather(futures: "Sequence[Future[T]]") -> list[T]:

@@ -18,6 +18,7 @@ from models.preprocess import Pixels
 from service.batching import Batcher
 from service.engine import Array, Engine, EngineOptions
 from service.errors import LoadFailed, StartupError, UnknownModel
+from service.statistics import Statistics
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class ServedModel:
     engine: Engine
     classifier: "Batcher[Pixels, Array]"  # key: none
     explainer: "Batcher[Pixels, dict[str, Array]]"  # key: names of the outputs asked for
+    statistics: Statistics
     users: int = 0  # requests that have it in their hands
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,8 +78,8 @@ class ModelRepository:
         """Load and warm every model. Raises `StartupError` if one cannot be."""
         self._folder = folder
         self._engine_options = engine
-        self._queue_options = queue
-        self._versions = versions
+        self.queue = queue
+        self.versions = versions  # of each model, at most
         self._served: dict[str, dict[int, ServedModel]] = {}  # highest version last
         self._failures: dict[str, str] = {}
         self._unloaded: set[str] = set()  # on request; polling leaves them alone
@@ -121,6 +123,10 @@ class ModelRepository:
             served = ", ".join(map(str, versions))
             raise UnknownModel(f"no version {version} of {name}; served: {served}")
         return versions[version]
+
+    def served_versions(self, name: str) -> list[int]:
+        """All of a model that answer requests, highest last."""
+        return list(self._served.get(name, {}))
 
     @contextmanager
     def use(self, name: str | None, version: int | None = None) -> Iterator[ServedModel]:
@@ -212,10 +218,10 @@ class ModelRepository:
 
     def _wanted(self, name: str) -> dict[int, Path]:
         """The highest versions in the folder, as many as are served of one model."""
-        if Path(name).name != name:
+        if Path(name).name != name or name.startswith(".") or "\0" in name:
             return {}
         entries = [entry for entry in (self._folder / name).glob("*") if entry.name.isdecimal()]
-        highest = sorted(entries, key=lambda entry: int(entry.name))[-self._versions :]
+        highest = sorted(entries, key=lambda entry: int(entry.name))[-self.versions :]
         return {int(entry.name): entry for entry in highest}
 
     def _open(self, version: Path) -> ServedModel:
@@ -224,15 +230,18 @@ class ModelRepository:
         if manifest.name != version.parent.name or str(manifest.version) != version.name:
             raise StartupError(f"{version} holds version {manifest.version} of {manifest.name}")
         engine.warm_up()
+        statistics = Statistics()
 
         def classify(images: Sequence[Pixels], _: Hashable) -> Sequence[Array]:
-            return engine.classify(images)
+            with statistics.execution(len(images)):
+                return engine.classify(images)
 
         def explain(images: Sequence[Pixels], names: Hashable) -> Sequence[dict[str, Array]]:
             assert isinstance(names, tuple)
-            return engine.explain(images, names)
+            with statistics.execution(len(images)):
+                return engine.explain(images, names)
 
-        queue = self._queue_options
+        queue = self.queue
         return ServedModel(
             manifest=manifest,
             engine=engine,
@@ -250,4 +259,5 @@ class ModelRepository:
                 max_wait_s=queue.max_wait_s,
                 name=f"explain {manifest.name} {manifest.version}",
             ),
+            statistics=statistics,
         )

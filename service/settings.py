@@ -90,7 +90,9 @@ class Settings(BaseSettings):
     max_request_images: int = Field(
         32, ge=1, description="images in one request, never more than may wait"
     )
-    max_answer_bytes: int = Field(64 * 2**20, ge=1, description="largest answer of /attention-maps")
+    max_answer_bytes: int = Field(
+        64 * 2**20, ge=1, description="largest answer of /attention-maps and /v2"
+    )
     store_url: SecretStr | None = Field(
         None,
         description="Redis that replicas share, `redis://HOST:PORT/DATABASE` or `rediss://` for "

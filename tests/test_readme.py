@@ -71,7 +71,7 @@ def shown_start(shown: str) -> str:
 
 
 def test_there_are_examples_of_each_kind() -> None:
-    assert [language for language, _, _ in EXAMPLES] == ["sh", "sh", "python"]
+    assert [language for language, _, _ in EXAMPLES] == ["sh", "sh", "python", "python"]
 
 
 def test_the_table_of_settings_is_complete_and_true() -> None:

@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Query, Request
+from pydantic import BaseModel
 
 from service.errors import ClientGone, InvalidRequest, ServiceError, Stopped, Unauthorized
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.routes.uploads import UploadLimits
 from service.schemas import Problem
+from service.schemas_v2 import ProtocolError
 
 T = TypeVar("T")
 
@@ -95,33 +97,44 @@ ModelVersion = Annotated[
 
 def problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI responses for the errors that a route can answer with."""
+    return _responses("application/problem+json", Problem, [*errors, InvalidRequest], _problem)
+
+
+def protocol_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The same for routes of the Open Inference Protocol, which has its own form of errors."""
+    return _responses("application/json", ProtocolError, [*errors], _protocol_error)
+
+
+def _problem(error: type[ServiceError]) -> dict[str, Any]:
+    return {
+        "type": f"urn:deepvit:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+    }
+
+
+def _protocol_error(error: type[ServiceError]) -> dict[str, Any]:
+    return {"error": error.title}
+
+
+def _responses(
+    media_type: str,
+    form: type[BaseModel],
+    errors: list[type[ServiceError]],
+    example: Callable[[type[ServiceError]], dict[str, Any]],
+) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
-    listed: tuple[type[ServiceError], ...] = (
-        *errors,
-        Unauthorized,
-        InvalidRequest,
-        ServiceError,
-    )
+    listed: list[type[ServiceError]] = [*errors, Unauthorized, ServiceError]
     for error in listed:
         response = responses.setdefault(
             error.status,
             {
                 "description": "",
-                "content": {
-                    "application/problem+json": {
-                        "schema": Problem.model_json_schema(),
-                        "examples": {},
-                    }
-                },
+                "content": {media_type: {"schema": form.model_json_schema(), "examples": {}}},
             },
         )
         response["description"] += f"{'; ' if response['description'] else ''}{error.title}"
-        response["content"]["application/problem+json"]["examples"][error.code] = {
-            "value": {
-                "type": f"urn:deepvit:problem:{error.code}",
-                "title": error.title,
-                "status": error.status,
-                "code": error.code,
-            }
-        }
+        examples = response["content"][media_type]["examples"]
+        examples[error.code] = {"value": example(error)}
     return responses

@@ -1,22 +1,19 @@
 """Request bodies to the bytes of one or more images, never more of them than allowed."""
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
 from service.errors import (
-    ClientGone,
     MalformedUpload,
     NoImage,
     ServiceError,
     TooManyImages,
     UnsupportedMedia,
-    UploadTooLarge,
 )
+from service.routes.bodies import bounded, check_declared, read_body
 
 # What a request body may be, for OpenAPI.
 BODY = {
@@ -52,14 +49,12 @@ async def read_images(request: Request, limits: UploadLimits) -> list[bytes]:
 
     Raises `UploadTooLarge`, `TooManyImages`, `NoImage`, `MalformedUpload` or `UnsupportedMedia`.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limits.max_bytes:
-        raise _too_large(limits)
+    check_declared(request, limits.max_bytes)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _read_parts(request, limits)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        data = b"".join([chunk async for chunk in _bounded(request, limits)])
+        data = await read_body(request, limits.max_bytes)
         if not data:
             raise NoImage("the request body is empty")
         return [data]
@@ -73,7 +68,7 @@ async def read_images(request: Request, limits: UploadLimits) -> list[bytes]:
 async def _read_parts(request: Request, limits: UploadLimits) -> list[bytes]:
     parser = MultiPartParser(
         request.headers,
-        _bounded(request, limits),
+        bounded(request, limits.max_bytes),
         max_files=limits.max_images,
         max_fields=0,
     )
@@ -98,19 +93,3 @@ def _translate(error: MultiPartException, limits: UploadLimits) -> ServiceError:
     if "Too many fields" in error.message:
         return MalformedUpload("a part of the form is text, not a file: with curl, -F image=@FILE")
     return MalformedUpload(f"the multipart body cannot be parsed: {error.message}")
-
-
-async def _bounded(request: Request, limits: UploadLimits) -> AsyncGenerator[bytes, None]:
-    received = 0
-    try:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > limits.max_bytes:
-                raise _too_large(limits)
-            yield chunk
-    except ClientDisconnect as exc:
-        raise ClientGone("the client left while sending") from exc
-
-
-def _too_large(limits: UploadLimits) -> UploadTooLarge:
-    return UploadTooLarge(f"the request body has more than {limits.max_bytes:,} bytes")

@@ -1,0 +1,251 @@
+"""/v2: the Open Inference Protocol (KServe, Triton) over the same queues as /classify."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from service import compression, oip
+from service.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInference,
+    InvalidRequest,
+    MalformedUpload,
+    NotReady,
+    QueueFull,
+    Stopped,
+    UnknownModel,
+    UnsupportedEncoding,
+    UploadTooLarge,
+)
+from service.repository import ServedModel
+from service.routes import v2_answers
+from service.routes.bodies import read_body
+from service.routes.dependencies import (
+    DeadlineDep,
+    Runtime,
+    RuntimeDep,
+    WorkingDep,
+    protocol_errors,
+    while_connected,
+)
+from service.schemas_v2 import (
+    InferAnswer,
+    InferRequestBody,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    ServerMetadata,
+    StatisticsAnswer,
+)
+
+T = TypeVar("T")
+
+PREFIX = "/v2"
+TAG = "open inference protocol"
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+]
+
+_VERSION = re.compile("[1-9][0-9]{0,17}")
+_LENGTH_HEADER = "Inference-Header-Content-Length"
+_MIN_COMPRESSED_BYTES = 1024  # smaller answers fit one packet as they are
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_REQUEST = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": InferRequestBody.model_json_schema()},
+        "application/octet-stream": _BINARY,
+    },
+}
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/octet-stream": _BINARY},
+        "headers": {
+            _LENGTH_HEADER: {
+                "description": "bytes of JSON before binary tensors",
+                "schema": {"type": "integer"},
+            }
+        },
+    }
+}
+
+
+async def _use(
+    request: Request, runtime: RuntimeDep, model: Annotated[str, Path()]
+) -> AsyncIterator[ServedModel]:
+    """What the path names, kept from being unloaded until it is answered."""
+    version: str | None = request.path_params.get("version")
+    if version is not None and not _VERSION.fullmatch(version):
+        raise UnknownModel(f"no version {version[:40]!r} of {model}: versions are numbers")
+    number = None if version is None else int(version)
+    with runtime.pipeline.models.use(model, number) as served:
+        yield served
+
+
+async def _named(version: Annotated[str, Path()]) -> None:
+    """Tells OpenAPI of the version in a path; `_use` reads it."""
+
+
+Served = Annotated[ServedModel, Depends(_use)]
+
+
+router = APIRouter(prefix=PREFIX, tags=[TAG])
+_of_model = APIRouter()  # included twice below: with a version in the path and without
+
+
+@router.get("", responses=protocol_errors())
+async def server_metadata(request: Request) -> ServerMetadata:
+    """Name, version and what is spoken beyond the protocol itself."""
+    return ServerMetadata(
+        name="deepvit-inference", version=request.app.version, extensions=EXTENSIONS
+    )
+
+
+@router.get("/health/live", responses=protocol_errors(NotReady))
+async def server_live(runtime: RuntimeDep) -> Live:
+    """What /livez says."""
+    if not runtime.alive:
+        raise NotReady("a batch thread is dead")
+    return Live(live=True)
+
+
+@router.get("/health/ready", responses=protocol_errors(NotReady))
+async def server_ready(runtime: RuntimeDep) -> Ready:
+    """What /readyz says."""
+    if not runtime.ready:
+        raise NotReady("the server is shutting down or a batch thread is dead")
+    return Ready(ready=True)
+
+
+@router.get("/models/stats", responses=protocol_errors())
+async def all_statistics(runtime: RuntimeDep) -> StatisticsAnswer:
+    """Statistics of every model."""
+    models = runtime.pipeline.models
+    return StatisticsAnswer(model_stats=[v2_answers.statistics(served) for served in models])
+
+
+@_of_model.get("", responses=protocol_errors(UnknownModel))
+async def model_metadata(runtime: RuntimeDep, served: Served) -> ModelMetadata:
+    """Inputs and outputs; all outputs but `logits` come from the explain graph."""
+    versions = runtime.pipeline.models.served_versions(served.manifest.name)
+    return v2_answers.metadata(served, versions)
+
+
+@_of_model.get("/ready", responses=protocol_errors(UnknownModel, NotReady))
+async def model_ready(runtime: RuntimeDep, served: Served) -> ModelReady:
+    """Whether a model answers requests."""
+    if runtime.draining or not served.alive:
+        raise NotReady(f"{served.manifest.name} takes no requests")
+    return ModelReady(name=served.manifest.name, ready=True)
+
+
+@_of_model.get("/config", responses=protocol_errors(UnknownModel))
+async def model_config(runtime: RuntimeDep, served: Served) -> dict[str, Any]:
+    """Triton's model configuration."""
+    return v2_answers.config(served, runtime.pipeline.models, runtime.upload_limits.max_images)
+
+
+@_of_model.get("/stats", responses=protocol_errors(UnknownModel))
+async def model_statistics(served: Served) -> StatisticsAnswer:
+    """What the model has done so far."""
+    return StatisticsAnswer(model_stats=[v2_answers.statistics(served)])
+
+
+@_of_model.post(
+    "/infer",
+    response_model=InferAnswer,
+    openapi_extra={"requestBody": _REQUEST},
+    responses=_ANSWER
+    | protocol_errors(
+        UnknownModel,
+        InvalidInference,
+        MalformedUpload,
+        UploadTooLarge,
+        UnsupportedEncoding,
+        AnswerTooLarge,
+        QueueFull,
+        InferenceFailed,
+        Stopped,
+        DeadlineExceeded,
+        InvalidRequest,
+    ),
+)
+async def infer(
+    request: Request, runtime: WorkingDep, deadline: DeadlineDep, served: Served
+) -> Response:
+    """Tensors in, tensors out; JSON or binary, gzip or deflate."""
+    contract = v2_answers.contract(served, runtime.upload_limits.max_images)
+    body = await read_body(request, runtime.upload_limits.max_bytes)
+    decode = partial(_decode, request, body, contract, runtime.upload_limits.max_bytes)
+    wanted = await _in_pool(runtime, decode)
+    _check_size(wanted.answer_bytes(contract), runtime.max_answer_bytes)
+    explain = () if set(wanted.names) == {oip.LOGITS} else wanted.names
+    with runtime.pipeline.admit(served, deadline, explain) as ticket:
+        done = await while_connected(request, runtime.pipeline.infer(ticket, wanted.images))
+    request.state.timings_s = {
+        "queue": max(one.queue_s for one in done),
+        "inference": max(one.run_s for one in done),
+    }
+    answers = [one.value for one in done]
+    return await _in_pool(runtime, partial(_answer, request, served, wanted, answers))
+
+
+async def _in_pool(runtime: Runtime, work: Callable[[], T]) -> T:
+    """Beside the event loop, which would stand still for megabytes of JSON."""
+    return await asyncio.get_running_loop().run_in_executor(runtime.pipeline.pool, work)
+
+
+def _decode(
+    request: Request, body: bytes, contract: oip.Contract, max_bytes: int
+) -> oip.InferRequest:
+    encoding = request.headers.get("content-encoding", "")
+    content = compression.decompress(body, encoding, max_bytes)
+    return oip.decode(content, request.headers.get(_LENGTH_HEADER), contract)
+
+
+def _check_size(answer_bytes: int, max_answer_bytes: int) -> None:
+    if answer_bytes > max_answer_bytes:
+        raise AnswerTooLarge(
+            f"about {answer_bytes:,} bytes, and at most {max_answer_bytes:,} are sent; ask for "
+            "fewer images or outputs, or for binary data"
+        )
+
+
+def _answer(
+    request: Request,
+    served: ServedModel,
+    wanted: oip.InferRequest,
+    answers: Sequence[Mapping[str, oip.Array]],
+) -> Response:
+    manifest = served.manifest
+    encoded = oip.encode(
+        wanted, answers, model=manifest.name, version=manifest.version, labels=manifest.labels
+    )
+    body, headers, media_type = encoded.body, {"Vary": "Accept-Encoding"}, "application/json"
+    if encoded.json_length is not None:
+        headers[_LENGTH_HEADER] = str(encoded.json_length)
+        media_type = "application/octet-stream"
+    chosen = compression.choose(request.headers.get("accept-encoding", ""))
+    if chosen and len(body) >= _MIN_COMPRESSED_BYTES:
+        body = compression.compress(body, chosen)
+        headers["Content-Encoding"] = chosen
+    return Response(body, headers=headers, media_type=media_type)
+
+
+router.include_router(_of_model, prefix="/models/{model}")
+router.include_router(
+    _of_model,
+    prefix="/models/{model}/versions/{version}",
+    dependencies=[Depends(_named)],
+)

@@ -1,0 +1,72 @@
+"""/v2/repository: the model repository in the Open Inference Protocol's extension for it."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
+
+from service.errors import LoadFailed, MalformedUpload, Stopped, UnknownModel, UploadTooLarge
+from service.routes.bodies import read_body
+from service.routes.dependencies import RuntimeDep, WorkingDep, protocol_errors
+from service.routes.v2 import PREFIX, TAG
+from service.schemas_v2 import IndexEntry
+
+_MAX_BODY_BYTES = 64 * 1024
+
+router = APIRouter(prefix=f"{PREFIX}/repository", tags=[TAG])
+
+
+async def _read_object(request: Request) -> dict[str, Any]:
+    """The JSON of a body that may as well be missing."""
+    body = await read_body(request, _MAX_BODY_BYTES)
+    try:
+        found = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as exc:
+        raise MalformedUpload(f"not JSON: {exc.msg} at byte {exc.pos}") from exc
+    if not isinstance(found, dict):
+        raise MalformedUpload("the body is not a JSON object")
+    return found
+
+
+Body = Annotated[dict[str, Any], Depends(_read_object)]
+
+
+@router.post("/index", responses=protocol_errors(MalformedUpload, UploadTooLarge))
+async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
+    """Every served version, and models whose newest load failed unless `ready` ones are wanted."""
+    models = runtime.pipeline.models
+    entries = [
+        IndexEntry(name=model.manifest.name, version=str(model.manifest.version), state="READY")
+        for model in models
+    ]
+    if body.get("ready") is not True:
+        entries += [
+            IndexEntry(name=name, version="", state="UNAVAILABLE", reason=reason)
+            for name, reason in models.failures.items()
+        ]
+    return entries
+
+
+@router.post(
+    "/models/{model}/load",
+    response_class=Response,
+    responses=protocol_errors(UnknownModel, LoadFailed, MalformedUpload, UploadTooLarge, Stopped),
+)
+async def load(runtime: WorkingDep, model: str, body: Body) -> Response:
+    """Serve what the repository now holds of a model; what it serves stays if that fails."""
+    if body.get("parameters"):
+        raise LoadFailed("models are loaded as the repository holds them: send no parameters")
+    await runtime.pipeline.models.load(model)
+    return Response()
+
+
+@router.post(
+    "/models/{model}/unload",
+    response_class=Response,
+    dependencies=[Depends(_read_object)],
+    responses=protocol_errors(UnknownModel, MalformedUpload, UploadTooLarge, Stopped),
+)
+async def unload(runtime: WorkingDep, model: str) -> Response:
+    """Serve a model no more; requests that have it are answered first."""
+    await runtime.pipeline.models.unload(model)
+    return Response()

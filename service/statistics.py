@@ -1,0 +1,89 @@
+"""What one served model has done so far: requests, images, batches, and their seconds.
+
+Counts what it is told; knows nothing of queues, ONNX or HTTP.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+
+
+@dataclass
+class Duration:
+    """How often something happened, and the seconds it took in all."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    images: int
+    last_s: float  # since the epoch; 0 before the first request
+    success: Duration
+    failure: Duration
+    queue: Duration
+    inference: Duration
+    batches: Mapping[int, Duration]  # executions by batch size
+
+    @property
+    def executions(self) -> int:
+        return sum(duration.count for duration in self.batches.values())
+
+
+class Statistics:
+    """Fed by the batch threads and by the event loop at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._images = 0
+        self._last_s = 0.0
+        self._success = Duration()
+        self._failure = Duration()
+        self._queue = Duration()
+        self._inference = Duration()
+        self._batches: defaultdict[int, Duration] = defaultdict(Duration)
+
+    @contextmanager
+    def execution(self, batch_size: int) -> Iterator[None]:
+        """One run of the model; counted if it succeeds."""
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started
+        with self._lock:
+            self._batches[batch_size].add(seconds)
+
+    def answered(self, images: int, *, queue_s: float, inference_s: float, total_s: float) -> None:
+        """One request, of so many images."""
+        with self._lock:
+            self._images += images
+            self._last_s = time.time()
+            self._success.add(total_s)
+            self._queue.add(queue_s)
+            self._inference.add(inference_s)
+
+    def failed(self, total_s: float) -> None:
+        with self._lock:
+            self._last_s = time.time()
+            self._failure.add(total_s)
+
+    def snapshot(self) -> Snapshot:
+        """All numbers of one moment."""
+        with self._lock:
+            return Snapshot(
+                images=self._images,
+                last_s=self._last_s,
+                success=copy(self._success),
+                failure=copy(self._failure),
+                queue=copy(self._queue),
+                inference=copy(self._inference),
+                batches={size: copy(self._batches[size]) for size in sorted(self._batches)},
+            )
