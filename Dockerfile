@@ -23,7 +23,7 @@ FROM base AS runtime
 ARG EXTRA=cpu
 # The import fails the build where EXTRA is misspelt, of which pip only warns.
 RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA,redis]" \
-    && python -c 'import onnxruntime' \
+    && ORT_DISABLE_TELEMETRY=1 python -c 'import onnxruntime' \
     && rm -rf build *.egg-info
 COPY --from=export /model_repository model_repository
 COPY models/*.py models/
