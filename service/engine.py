@@ -86,7 +86,8 @@ class Engine:
         outputs = {output.name: output for output in self.manifest.outputs}
         if unknown := set(names) - outputs.keys():
             raise InferenceFailed(f"the model has no output {', '.join(sorted(unknown))}")
-        kinds = frozenset(_kind(outputs[name]) for name in names)
+        # Logits cost next to nothing: in every session, they make no other one necessary.
+        kinds = frozenset(_kind(outputs[name]) for name in names) | {"logits"}
         if kinds not in self._explainers:
             wanted = [name for name, output in outputs.items() if _kind(output) in kinds]
             self._explainers[kinds] = self._open(self._folder / "explain.onnx", wanted)
