@@ -1,5 +1,6 @@
 """The bundled models, exported once, a server that serves them, and a Redis."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +16,28 @@ VIT = "vit16-cifar10"
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with both bundled checkpoints."""
-    folder = tmp_path_factory.mktemp("model_repository")
+def repository(pytestconfig: pytest.Config) -> Path:
+    """A model repository with both bundled checkpoints, to be read only.
+
+    Kept in pytest's cache for as long as nothing that makes it changes.
+    """
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir(f"model_repository-{_sources()[:16]}")
     for name in (DEEPVIT, VIT):
         weights = ROOT / "models" / "zoo" / f"{name}.safetensors"
-        assert main([str(weights), "--name", name, "--output", str(folder)]) == 0
+        if not (folder / name / "1").exists():
+            assert main([str(weights), "--name", name, "--output", str(folder)]) == 0
     return folder
+
+
+def _sources() -> str:
+    """A digest of all that an exported model comes from."""
+    digest = hashlib.sha256((ROOT / "constraints.txt").read_bytes())
+    for room in ("export", "models"):
+        for path in sorted((ROOT / room).rglob("*")):
+            if path.suffix in (".py", ".safetensors"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @pytest.fixture(scope="session")
