@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.deepvit import Block, ConvStem, DeepViT, PatchEmbed
+from models.deepvit import Block, BlockTrace, ConvStem, DeepViT, PatchEmbed
 from models.preprocess import Preprocessing
 
 
@@ -102,14 +102,6 @@ class FoldedConvStem(nn.Module):
         return patches.flatten(2).transpose(1, 2)
 
 
-class BlockParts(NamedTuple):
-    """The inside of one block for one batch."""
-
-    softmax: Tensor  # [B, H, N, N]
-    reattention: Tensor  # [B, H, N, N]
-    tokens: Tensor  # [B, N, C]
-
-
 class FoldedBlock(nn.Module):
     """One transformer block without gains, scales or norms over heads left in it."""
 
@@ -148,13 +140,13 @@ class FoldedBlock(nn.Module):
             attended = softmax @ v
         return self._finish(x[:, :rows], attended)
 
-    def trace(self, x: Tensor) -> BlockParts:
+    def trace(self, x: Tensor) -> BlockTrace:
         """The same with both maps written out."""
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
         softmax = self._softmax(y, y)
         reattention = self._mix(softmax) + self.offset if self.mixes else softmax
         tokens = self._finish(x, reattention @ self._heads(self.v(y)))
-        return BlockParts(softmax, reattention, tokens)
+        return BlockTrace(softmax, reattention, tokens)
 
     def _softmax(self, queries: Tensor, keys: Tensor) -> Tensor:
         q, k = self._heads(self.q(queries)), self._heads(self.k(keys))

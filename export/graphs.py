@@ -1,5 +1,6 @@
 """The two modules that are traced: the classifier, and the explainer with its inside laid open."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import cast
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from export import measures
 from export.fold import FoldedBlock, FoldedDeepViT
 from models.config import DeepViTConfig
+from models.deepvit import BlockTrace
 from models.manifest import STAGES, Output, Stage
 
 
@@ -39,49 +41,85 @@ class Explainer(nn.Module):
         self.outputs = tuple(_outputs(network.config))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        inside = Inside(self.network.config)
         x = self.network.embed(images)
-        softmax, reattention, tokens = [], [], []
         for block in self.network.blocks:
             parts = cast(FoldedBlock, block).trace(x)
-            softmax.append(parts.softmax)
-            reattention.append(parts.reattention)
-            tokens.append(x := parts.tokens)
-        values = explain(
-            self.network.config, self.network.classify(x), softmax, reattention, tokens
-        )
+            inside.add(parts)
+            x = parts.tokens
+        values = {"logits": self.network.classify(x), **inside.values()}
         return tuple(values[output.name] for output in self.outputs)
 
 
-def explain(
-    config: DeepViTConfig,
-    logits: Tensor,
-    softmax: list[Tensor],
-    reattention: list[Tensor],
-    tokens: list[Tensor],
-) -> dict[str, Tensor]:
-    """Every output of the explain graph by name, from what each block did.
+class Inside:
+    """Every output of the explain graph but the logits, gathered block by block.
 
-    `softmax` and `reattention` are [B, H, N, N] a block, `tokens` [B, N, C] a block.
+    A block is measured before the next one is run, so that the graph, run in this order,
+    can let go of what it needed: at 32 blocks that is most of the memory.
     """
-    values = {"logits": logits}
-    maps = dict(zip(STAGES, (softmax, reattention), strict=True))
-    for stage in _stages(config):
-        stacked = torch.stack(maps[stage], dim=1)  # [B, L, H, N, N]
-        for block in _blocks(config, stage):
-            values[f"{stage}.map.{block:02}"] = maps[stage][block]
-        values[f"{stage}.class_rows"] = torch.stack([m[:, :, 0] for m in maps[stage]], dim=1)
-        for variant in measures.VARIANTS:
-            values[f"{stage}.similarity.{variant}"] = measures.layer_similarity(stacked, variant)
-        values[f"{stage}.neighbour_similarity"] = measures.neighbour_similarity(stacked)
-        values[f"{stage}.head_similarity"] = measures.head_similarity(stacked)
-        if stage == "softmax":
-            values["softmax.entropy"] = measures.entropy(stacked)
-            values["softmax.attention_distance"] = measures.attention_distance(
-                stacked, config.patch_size
-            )
-            values["softmax.rollout"] = measures.rollout(stacked)
-    values["feature_similarity"] = measures.feature_similarity(torch.stack(tokens, dim=1))
-    return values
+
+    def __init__(self, config: DeepViTConfig) -> None:
+        self._stages = {stage: _Maps(stage, config) for stage in _stages(config)}
+        self._tokens: list[Tensor] = []
+
+    def add(self, block: BlockTrace) -> None:
+        for stage, maps in self._stages.items():
+            maps.add(block.softmax if stage == "softmax" else block.reattention)
+        self._tokens.append(block.tokens)
+
+    def values(self) -> dict[str, Tensor]:
+        """By name."""
+        found = {
+            f"{stage}.{name}": value
+            for stage, maps in self._stages.items()
+            for name, value in maps.values().items()
+        }
+        tokens = torch.stack(self._tokens, dim=1)  # [B, L, N, C]
+        return found | {"feature_similarity": measures.feature_similarity(tokens)}
+
+
+class _Maps:
+    """The maps of one stage, [B, H, N, N] a block, and what is measured of them."""
+
+    def __init__(self, stage: Stage, config: DeepViTConfig) -> None:
+        self._stage = stage
+        self._config = config
+        self._maps: list[Tensor] = []
+        self._units: dict[measures.Variant, list[Tensor]] = {v: [] for v in measures.VARIANTS}
+        self._rollout: Tensor | None = None
+        self._by_block: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, maps: Tensor) -> None:
+        units = {variant: measures.directions(maps, variant) for variant in measures.VARIANTS}
+        columns = units["column"]
+        found = {"class_rows": maps[:, :, 0], "head_similarity": measures.head_similarity(columns)}
+        if self._maps:
+            before = self._units["column"][-1]
+            found["neighbour_similarity"] = measures.cross_layer_similarity(columns, before)
+        if self._stage == "softmax":
+            found["entropy"] = measures.entropy(maps)
+            found["attention_distance"] = measures.attention_distance(maps, self._config.patch_size)
+            self._rollout = measures.rollout(self._rollout, maps)
+        for name, value in found.items():
+            self._by_block[name].append(value)
+        for variant, unit in units.items():
+            self._units[variant].append(unit)
+        self._maps.append(maps)
+
+    def values(self) -> dict[str, Tensor]:
+        """By name, without the stage."""
+        values = {
+            f"map.{block:02}": self._maps[block] for block in _blocks(self._config, self._stage)
+        }
+        first = self._maps[0][:, None, :, 0]  # [B, 1, H, N]
+        values["neighbour_similarity"] = first[:, :0]  # of a single block
+        for name, blocks in self._by_block.items():
+            values[name] = torch.stack(blocks, dim=1)
+        for variant, units in self._units.items():
+            values[f"similarity.{variant}"] = measures.layer_similarity(units)
+        if self._rollout is not None:
+            values["rollout"] = self._rollout
+        return values
 
 
 def _outputs(config: DeepViTConfig) -> Iterator[Output]:

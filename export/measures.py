@@ -5,6 +5,7 @@ H heads, N tokens (class token first), C width; a map is [.., query, key]. Maps 
 different stages live on different scales: compare like with like.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -34,38 +35,35 @@ def directions(maps: Tensor, variant: Variant = "column") -> Tensor:
         floor = length * _NOISE
         maps = maps - maps.mean(dim=axis, keepdim=True)
         length = _norm(maps, axis)
-        maps = torch.where(length > floor, maps, torch.zeros_like(maps))
+        length = torch.where(length > floor, length, torch.inf)
     return maps / length.clamp_min(_TINY)
 
 
-def cross_layer_similarity(p: Tensor, q: Tensor, variant: Variant = "column") -> Tensor:
+def layer_similarity(units: Sequence[Tensor]) -> Tensor:
+    """Eq. 2 for every pair of blocks, mean over heads and tokens.
+
+    The `directions` of L blocks, [B, H, N, N] each, to [B, L, L]: a mean of cosines is one
+    Gram product of flattened unit vectors for each head.
+    """
+    flat = torch.stack([unit.flatten(2) for unit in units], dim=2)  # [B, H, L, N * N]
+    return (flat @ flat.transpose(-2, -1)).mean(dim=1) / units[0].shape[-1]
+
+
+def cross_layer_similarity(p: Tensor, q: Tensor) -> Tensor:
     """Eq. 2: cosine of two blocks' maps, head by head and token by token.
 
-    [..., H, N, N] twice to [..., H, N].
+    Their column `directions` [..., H, N, N] to [..., H, N].
     """
-    axis = -1 if variant == "row" else -2
-    return (directions(p, variant) * directions(q, variant)).sum(dim=axis)
+    return (p * q).sum(dim=-2)
 
 
-def layer_similarity(maps: Tensor, variant: Variant = "column") -> Tensor:
-    """Eq. 2 for every pair of blocks, mean over heads and tokens. [B, L, H, N, N] to [B, L, L]
+def head_similarity(units: Tensor) -> Tensor:
+    """Eq. 2's cosine between heads of one block (Fig. 3c), mean over tokens.
 
-    The mean of cosines is one Gram product of the flattened unit vectors.
+    Column `directions` [..., H, N, N] to [..., H, H].
     """
-    heads, tokens = maps.shape[-3:-1]
-    flat = directions(maps, variant).flatten(2)  # [B, L, H * N * N]
-    return flat @ flat.transpose(1, 2) / (heads * tokens)
-
-
-def neighbour_similarity(maps: Tensor) -> Tensor:
-    """Eq. 2 between each block and the one before it. [B, L, H, N, N] to [B, L - 1, H, N]"""
-    return cross_layer_similarity(maps[:, 1:], maps[:, :-1])
-
-
-def head_similarity(maps: Tensor) -> Tensor:
-    """Eq. 2's cosine between heads of one block (Fig. 3c), mean over tokens. To [B, L, H, H]"""
-    flat = directions(maps).flatten(3)  # [B, L, H, N * N]
-    return flat @ flat.transpose(2, 3) / maps.shape[-1]
+    flat = units.flatten(-2)  # [..., H, N * N]
+    return flat @ flat.transpose(-2, -1) / units.shape[-1]
 
 
 def feature_similarity(tokens: Tensor) -> Tensor:
@@ -78,8 +76,9 @@ def feature_similarity(tokens: Tensor) -> Tensor:
 
 
 def entropy(softmax: Tensor) -> Tensor:
-    """Shannon entropy of each query's attention in nats, mean over queries. To [B, L, H]
+    """Shannon entropy of each query's attention in nats, mean over queries.
 
+    [..., H, N, N] to [..., H].
     From 0 (one key) to log N (all alike). Softmax stage only.
     """
     return -(softmax * softmax.clamp_min(_TINY).log()).sum(dim=-1).mean(dim=-1)
@@ -89,7 +88,7 @@ def attention_distance(softmax: Tensor, patch_size: int) -> Tensor:
     """How far patches look, in input pixels: attention-weighted distance between patch centres.
 
     The class token is left out as query and as key, and the rest of each row rescaled to 1;
-    mean over queries. [B, L, H, N, N] to [B, L, H]. Softmax stage only.
+    mean over queries. [..., H, N, N] to [..., H]. Softmax stage only.
     """
     grid = round((softmax.shape[-1] - 1) ** 0.5)
     centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
@@ -99,16 +98,14 @@ def attention_distance(softmax: Tensor, patch_size: int) -> Tensor:
     return (share * distance).sum(dim=-1).mean(dim=-1)
 
 
-def rollout(softmax: Tensor) -> Tensor:
+def rollout(so_far: Tensor | None, softmax: Tensor) -> Tensor:
     """Attention rollout: the product over blocks of (mean over heads + identity) / 2.
 
-    [B, L, H, N, N] to [B, N, N]; rows sum to 1. Softmax stage only.
+    One more block's maps [B, H, N, N] on the product so far [B, N, N]; rows sum to 1.
+    Softmax stage only.
     """
-    steps = (softmax.mean(dim=2) + torch.eye(softmax.shape[-1])) / 2  # [B, L, N, N]
-    total = steps[:, 0]
-    for block in range(1, steps.shape[1]):
-        total = steps[:, block] @ total
-    return total
+    step = (softmax.mean(dim=1) + torch.eye(softmax.shape[-1])) / 2
+    return step if so_far is None else step @ so_far
 
 
 def _norm(vectors: Tensor, axis: int) -> Tensor:

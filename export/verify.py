@@ -10,7 +10,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
-from export.graphs import explain
+from export.graphs import Inside
 from models.deepvit import DeepViT
 from models.manifest import Manifest, Parity
 from models.preprocess import Preprocessing
@@ -97,13 +97,10 @@ def _reference(
     if graph == "model":
         return {"logits": network(normalized)}
     logits, traces = network.trace(normalized)
-    return explain(
-        network.config,
-        logits,
-        softmax=[trace.softmax for trace in traces],
-        reattention=[trace.reattention for trace in traces],
-        tokens=[trace.tokens for trace in traces],
-    )
+    inside = Inside(network.config)
+    for trace in traces:
+        inside.add(trace)
+    return {"logits": logits, **inside.values()}
 
 
 def _compare(

@@ -27,6 +27,12 @@ _PROVIDERS = {
 _MAX_EXPLAIN_SESSIONS = 4
 
 ort.set_default_logger_severity(4)  # its errors are raised too, and told by us
+# One arena for all sessions: the explain sessions of a model run one after the other, and what
+# one leaves the next one takes. With an arena each, twice the memory would stay with them.
+_MEMORY = ort.OrtMemoryInfo(
+    "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+)
+ort.create_and_register_allocator(_MEMORY, ort.OrtArenaCfg({}))
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ class Engine:
         options.inter_op_num_threads = 1
         # Threads that spin between batches would take the processors from image decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.use_env_allocators", "1")
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(path.parent)
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from export.fold import FoldedDeepViT, fold_mixing
-from export.graphs import Classifier, Explainer, explain
+from export.graphs import Classifier, Explainer, Inside
 from export.verify import normalize
 from models.config import ARCHITECTURES
 from models.deepvit import Block, DeepViT
@@ -40,13 +40,10 @@ def test_both_graphs_equal_the_published_network(change: dict[str, Any]) -> None
     folded = FoldedDeepViT(network, RULE)
     images = torch.from_numpy(PIXELS)
     logits, traces = network.trace(normalize(PIXELS, RULE))
-    expected = explain(
-        network.config,
-        logits,
-        softmax=[trace.softmax for trace in traces],
-        reattention=[trace.reattention for trace in traces],
-        tokens=[trace.tokens for trace in traces],
-    )
+    inside = Inside(network.config)
+    for trace in traces:
+        inside.add(trace)
+    expected = {"logits": logits, **inside.values()}
 
     torch.testing.assert_close(Classifier(folded)(images), logits, atol=2e-5, rtol=1e-5)
     explainer = Explainer(folded)

@@ -1,6 +1,7 @@
 """The paper's measures against plain float64 NumPy, and the traps of paper.md section 3."""
 
 import math
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,11 @@ def tensor(array: Float) -> torch.Tensor:
     return torch.from_numpy(array).float()
 
 
+def blocks(maps: torch.Tensor, variant: Variant = "column") -> list[torch.Tensor]:
+    """[B, L, H, N, N] to the directions [B, H, N, N] of each of L blocks."""
+    return list(measures.directions(maps, variant).unbind(1))
+
+
 SIGNED = np.random.default_rng(1).normal(0, 3, (B, L, H, N, N))
 
 
@@ -66,7 +72,7 @@ def test_layer_similarity_is_the_mean_of_equation_2(maps: Float, variant: Varian
             for b in range(B)
         ]
     )
-    found = measures.layer_similarity(tensor(maps), variant).numpy()
+    found = measures.layer_similarity(blocks(tensor(maps), variant)).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
@@ -87,7 +93,11 @@ def test_neighbour_similarity_is_equation_2_of_each_head_and_token() -> None:
             for b in range(B)
         ]
     )
-    found = measures.neighbour_similarity(tensor(maps)).numpy()
+    columns = blocks(tensor(maps))
+    pairs = [
+        measures.cross_layer_similarity(p, q) for p, q in zip(columns[1:], columns, strict=False)
+    ]
+    found = torch.stack(pairs, dim=1).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
@@ -113,7 +123,7 @@ def test_head_similarity_compares_heads_of_one_block() -> None:
             for b in range(B)
         ]
     )
-    found = measures.head_similarity(tensor(maps)).numpy()
+    found = measures.head_similarity(measures.directions(tensor(maps))).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
@@ -163,9 +173,10 @@ def test_rollout_multiplies_block_by_block_and_keeps_rows_at_one() -> None:
     expected = np.broadcast_to(np.eye(N), (B, N, N))
     for block in range(L):
         expected = (maps[:, block].mean(axis=1) / 2 + np.eye(N) / 2) @ expected
-    found = measures.rollout(tensor(maps)).numpy()
+    found = reduce(measures.rollout, tensor(maps).unbind(1), None)
+    assert found is not None
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-6)
+    np.testing.assert_allclose(found.sum(dim=-1), 1, atol=1e-6)
 
 
 def stripes(weights: Float) -> torch.Tensor:
@@ -176,7 +187,7 @@ def stripes(weights: Float) -> torch.Tensor:
 def test_trap_column_similarity_is_one_for_unrelated_stripes() -> None:
     generator = np.random.default_rng(3)
     maps = torch.cat([stripes(generator.random(N) ** 4) for _ in range(2)], dim=1)
-    similarity = {v: measures.layer_similarity(maps, v)[0, 0, 1].item() for v in VARIANTS}
+    similarity = {v: measures.layer_similarity(blocks(maps, v))[0, 0, 1].item() for v in VARIANTS}
     assert similarity["column"] == pytest.approx(1, abs=1e-6)
     assert similarity["row"] < 0.8
     assert similarity["centred"] == 0  # a constant column has no direction, and no noise shows
@@ -186,7 +197,7 @@ def test_trap_near_uniform_maps_look_alike_until_centred() -> None:
     generator = np.random.default_rng(4)
     logits = generator.normal(0, 0.25, (1, 2, 8, 197, 197))
     maps = torch.from_numpy(logits).softmax(dim=-1).float()
-    similarity = {v: measures.layer_similarity(maps, v)[0, 0, 1].item() for v in VARIANTS}
+    similarity = {v: measures.layer_similarity(blocks(maps, v))[0, 0, 1].item() for v in VARIANTS}
     assert similarity["column"] == pytest.approx(0.94, abs=0.01)
     assert similarity["centred"] == pytest.approx(0, abs=0.01)
 
@@ -194,6 +205,7 @@ def test_trap_near_uniform_maps_look_alike_until_centred() -> None:
 def test_an_empty_column_is_similar_to_nothing_and_spoils_nothing() -> None:
     maps = tensor(softmax_maps())
     maps[:, 0, :, :, 2] = 0
-    found = measures.neighbour_similarity(maps)
-    assert (found[:, 0, :, 2] == 0).all()
+    first, second, *_ = blocks(maps)
+    found = measures.cross_layer_similarity(first, second)
+    assert (found[:, :, 2] == 0).all()
     assert found.isfinite().all()

@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import reduce
 from typing import Any
 
 import httpx
@@ -106,11 +107,13 @@ def test_query_direction_and_heads_select_rows_and_columns(
 
 
 def test_rollout_is_the_softmax_product(client: httpx.Client, photo: bytes, image_id: str) -> None:
-    expected = measures.rollout(stacked(seen(photo, DEEPVIT)[1], "softmax"))[0].numpy()
+    maps = [trace.softmax for trace in seen(photo, DEEPVIT)[1]]
+    expected = reduce(measures.rollout, maps, None)
+    assert expected is not None
     answer = get(
         client, "/attention-maps", id=image_id, layer="rollout", stage="softmax", query="all"
     )
-    np.testing.assert_allclose(answer["values"][0][0], expected, atol=1e-6)
+    np.testing.assert_allclose(answer["values"][0][0], expected[0].numpy(), atol=1e-6)
     assert answer["layers"] == ["rollout"]
 
 
@@ -156,13 +159,16 @@ def test_similarity_equals_equation_2_on_pytorch_maps(
             found = get(client, "/similarity", id=image_id, model=model, stage=stage)
             assert found["stage"] == stage
             for variant in measures.VARIANTS:
-                expected = measures.layer_similarity(maps, variant)[0].numpy()
+                expected = measures.layer_similarity(measures.directions(maps, variant).unbind(1))[
+                    0
+                ].numpy()
                 np.testing.assert_allclose(found["matrix"][variant], expected, atol=5e-4)
-            pairs = measures.neighbour_similarity(maps)[0]
+            columns = measures.directions(maps)
+            pairs = measures.cross_layer_similarity(columns[:, 1:], columns[:, :-1])[0]
             np.testing.assert_allclose(
                 found["neighbours"]["mean"], pairs.mean(dim=(1, 2)).numpy(), atol=5e-4
             )
-            heads = measures.head_similarity(maps)[0].numpy()
+            heads = measures.head_similarity(columns)[0].numpy()
             np.testing.assert_allclose(found["heads"], heads, atol=5e-4)
             if stage == "softmax":
                 entropy = measures.entropy(maps)[0].numpy()
