@@ -70,7 +70,7 @@ def build_runtime(settings: Settings) -> Runtime:
         max_answer_bytes=settings.max_answer_bytes,
         request_timeout_s=settings.request_timeout_s,
         render_pool=ThreadPoolExecutor(1, "render"),
-        metrics=Metrics(repository),
+        metrics=Metrics(repository, store),
     )
 
 

@@ -13,6 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import log
+from service.errors import ServiceError
 from service.metrics import Metrics
 
 _logger = logging.getLogger("service.access")
@@ -59,6 +60,9 @@ class Observe:
 
         try:
             await self._app(scope, receive, send_observed)
+        except Exception:  # answered further out
+            state["problem"] = ServiceError.code
+            raise
         finally:
             self._record(scope, status, time.perf_counter() - started)
 
