@@ -11,6 +11,7 @@ from service import log
 from service import settings as settings_module
 from service.app import build_runtime, create_app
 from service.errors import StartupError
+from service.heads import BoundedProtocol
 from service.routes.dependencies import Runtime
 from service.settings import Settings, words
 
@@ -37,8 +38,11 @@ def main(arguments: list[str]) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=BoundedProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     _Server(config, runtime, settings).run()

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from service.engine import EngineOptions
 from service.errors import InvalidRequest, ServiceError, StartupError, Unauthorized
+from service.heads import RefusedHeads
 from service.imaging import Decoder
 from service.metrics import Metrics
 from service.observe import Observe
@@ -66,6 +67,7 @@ def build_runtime(settings: Settings) -> Runtime:
         upload_limits=UploadLimits(
             max_bytes=settings.max_upload_bytes,
             max_images=min(settings.max_request_images, settings.max_queue_images),
+            timeout_s=settings.request_timeout_s,
         ),
         max_answer_bytes=settings.max_answer_bytes,
         request_timeout_s=settings.request_timeout_s,
@@ -126,6 +128,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Exception, _unknown_error)
+    app.add_middleware(RefusedHeads, answer=_service_error)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -57,7 +57,16 @@ class Settings(BaseSettings):
         0, ge=0, description="wait for a fuller batch; more is fuller batches and more latency"
     )
     request_timeout_s: float = Field(
-        30, gt=0, description="answers later than this are not computed; requests may ask for less"
+        30,
+        gt=0,
+        description="answers later than this are not computed, bodies slower than this not read; "
+        "requests may ask for less",
+    )
+    keep_alive_s: int = Field(
+        5,
+        ge=1,
+        description="how long a connection may idle, or take to send the headers of a request; "
+        "a balancer in front should give up idle ones sooner",
     )
     served_versions: int = Field(
         1, ge=1, description="highest versions of each model kept loaded and addressable"

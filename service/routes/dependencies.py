@@ -10,7 +10,16 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Header, Query, Request
 from pydantic import BaseModel
 
-from service.errors import ClientGone, InvalidRequest, ServiceError, Stopped, Unauthorized
+from service.errors import (
+    ClientGone,
+    HeadersTooLarge,
+    InvalidRequest,
+    RequestTimeout,
+    ServiceError,
+    Stopped,
+    Unauthorized,
+    UriTooLong,
+)
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.routes.uploads import UploadLimits
@@ -125,7 +134,8 @@ def _responses(
     example: Callable[[type[ServiceError]], dict[str, Any]],
 ) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
-    listed: list[type[ServiceError]] = [*errors, Unauthorized, ServiceError]
+    anywhere = (Unauthorized, RequestTimeout, UriTooLong, HeadersTooLarge, ServiceError)
+    listed: list[type[ServiceError]] = [*errors, *anywhere]
     for error in listed:
         response = responses.setdefault(
             error.status,

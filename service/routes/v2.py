@@ -185,9 +185,10 @@ async def infer(
     request: Request, runtime: WorkingDep, deadline: DeadlineDep, served: Served
 ) -> Response:
     """Tensors in, tensors out; JSON or binary, gzip or deflate."""
-    contract = v2_answers.contract(served, runtime.upload_limits.max_images)
-    body = await read_body(request, runtime.upload_limits.max_bytes)
-    decode = partial(_decode, request, body, contract, runtime.upload_limits.max_bytes)
+    limits = runtime.upload_limits
+    contract = v2_answers.contract(served, limits.max_images)
+    body = await read_body(request, limits.max_bytes, limits.timeout_s)
+    decode = partial(_decode, request, body, contract, limits.max_bytes)
     wanted = await _in_pool(runtime, decode)
     _check_size(wanted.answer_bytes(contract), runtime.max_answer_bytes)
     explain = () if set(wanted.names) == {oip.LOGITS} else wanted.names
