@@ -9,7 +9,7 @@ import uvicorn
 
 from service import log
 from service import settings as settings_module
-from service.app import build_runtime, create_app
+from service.app import build_runtime, build_tracing, create_app
 from service.errors import StartupError
 from service.heads import BoundedProtocol
 from service.routes.dependencies import Runtime
@@ -23,12 +23,14 @@ def main(arguments: list[str]) -> int:
     try:
         settings = settings_module.load(arguments)
         log.configure(settings.log_format)
+        tracing = build_tracing()
         runtime = build_runtime(settings)
     except StartupError as exc:
         print(f"service: {exc.detail}", file=sys.stderr)
         return 1
     app = create_app(
         runtime,
+        tracing=tracing,
         api_keys=words(settings.api_keys.get_secret_value() if settings.api_keys else None),
         cors_origins=words(settings.cors_origins),
         repository_poll_s=settings.repository_poll_s,

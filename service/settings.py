@@ -1,6 +1,7 @@
 """Every knob, typed, with its unit in its name: an environment variable `DEEPVIT_...` or a flag."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -116,6 +117,30 @@ class Settings(BaseSettings):
         description="memory for inputs of classified images; Redis has its own maxmemory",
     )
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
+
+
+def traces_wanted(environment: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables ask for traces.
+
+    Raises `StartupError` where they ask for what is not there.
+    """
+
+    def first(*names: str) -> str:
+        values = (environment.get(name, "").strip() for name in names)
+        return next(filter(None, values), "")
+
+    endpoint = first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    protocol = first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    exporter = first("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "none")
+    if exporter == "none" or first("OTEL_SDK_DISABLED").lower() == "true":
+        return False
+    if exporter != "otlp":
+        raise StartupError(f"OTEL_TRACES_EXPORTER: otlp or none, not {exporter}")
+    if protocol not in ("", "http/protobuf"):
+        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL: http/protobuf, not {protocol}")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise StartupError("OTEL_EXPORTER_OTLP_ENDPOINT: begins with http:// or https://")
+    return True
 
 
 def words(text: str | None) -> list[str]:
