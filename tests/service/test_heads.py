@@ -238,6 +238,11 @@ def test_heads_of_parts_are_bounded_too(
     assert works(client, photo)
 
 
+def test_a_web_socket_is_not_opened(client: httpx.Client) -> None:
+    wanted = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "eA=="}
+    assert client.get("/models", headers=wanted).status_code == 200
+
+
 def test_the_log_has_no_traceback(server: Server) -> None:
     """Last in this file, after heads of every kind."""
     assert "Traceback" not in "".join(server.log)

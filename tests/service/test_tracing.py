@@ -1,6 +1,7 @@
 """Traces of a real server, as a receiver of OpenTelemetry's protocol gets them."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -143,15 +144,20 @@ def test_spans_are_flushed_when_the_server_stops_and_are_found_from_the_log(
     assert line["trace_id"] == span.trace_id
 
 
+@pytest.mark.parametrize("listening", [False, True], ids=["away", "hanging"])
 def test_without_its_receiver_the_server_answers_and_stops(
-    repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+    repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, listening: bool
 ) -> None:
-    monkeypatch.setenv(ENDPOINT, "http://127.0.0.1:9")
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-    with running_server(repository, drain_delay_s=0) as server:
-        with server.client() as client:
-            assert client.post("/classify", files={"image": photo}).status_code == 200
-        assert server.terminate() == 0
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if not listening:
+            silent.close()
+        monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        with running_server(repository, drain_delay_s=0) as server:
+            with server.client() as client:
+                assert client.post("/classify", files={"image": photo}).status_code == 200
+            assert server.terminate() == 0
     assert "Traceback" not in "".join(server.log)
 
 
