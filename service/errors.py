@@ -38,6 +38,10 @@ class MalformedUpload(ServiceError):
     status, code, title = 400, "malformed-upload", "The request body is malformed"
 
 
+class MalformedRequest(ServiceError):
+    status, code, title = 400, "malformed-request", "The request is not HTTP"
+
+
 class InvalidInference(ServiceError):
     status, code, title = 400, "invalid-inference", "The inference request is invalid"
 

@@ -1,8 +1,9 @@
 """Heads of requests, the request line and the headers, bounded in bytes and in time.
 
 uvicorn's parser bounds neither: a header that never ends would fill the memory, one that never
-comes would hold its connection for ever. `BoundedProtocol` finds them, `RefusedHeads` has the
-application answer them, so that they are counted, logged and worded like everything else.
+comes would hold its connection for ever. `BoundedProtocol` finds them, and what is no HTTP at
+all; `RefusedHeads` has the application answer them, so that they are counted, logged and
+worded like everything else.
 """
 
 import asyncio
@@ -15,7 +16,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import HeadersTooLarge, RequestTimeout, ServiceError, UriTooLong
+from service.errors import (
+    HeadersTooLarge,
+    MalformedRequest,
+    RequestTimeout,
+    ServiceError,
+    UriTooLong,
+)
 
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS = 100
@@ -84,16 +91,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._start_waiting()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         self._beside_bodies = 0
         self._stop_waiting()
         if error := _too_large(self.url, self.headers):
             self._refuse(error)
         super().on_headers_complete()
+        self._in_head = False  # unless it cannot be read
 
     def on_body(self, body: bytes) -> None:
         self._beside_bodies = 0
         super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._in_head and self.url:
+            self._cut_off(MalformedRequest("the request line or a header cannot be read"))
+        else:
+            super().send_400_response(msg)
 
     def _start_waiting(self) -> None:
         if self._patience is None:

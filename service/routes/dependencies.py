@@ -15,6 +15,7 @@ from service.errors import (
     ClientGone,
     HeadersTooLarge,
     InvalidRequest,
+    MalformedRequest,
     RequestTimeout,
     ServiceError,
     Stopped,
@@ -142,8 +143,8 @@ def _responses(
     example: Callable[[type[ServiceError]], dict[str, Any]],
 ) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
-    anywhere = (Unauthorized, RequestTimeout, UriTooLong, HeadersTooLarge, ServiceError)
-    listed: list[type[ServiceError]] = [*errors, *anywhere]
+    of_heads = (MalformedRequest, RequestTimeout, UriTooLong, HeadersTooLarge)
+    listed: list[type[ServiceError]] = [*errors, Unauthorized, *of_heads, ServiceError]
     for error in listed:
         response = responses.setdefault(
             error.status,

@@ -6,7 +6,7 @@ import select
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,11 +21,13 @@ ENDLESS = 64 * 2**20  # bytes sent by who does not stop
 
 
 @contextmanager
-def connected(server: Server) -> Iterator[socket.socket]:
+def connected(server: Server, begin: bytes) -> Iterator[socket.socket]:
+    """Sends its first bytes at once."""
     address = urlsplit(server.url)
     assert address.hostname
     assert address.port
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(begin)
         yield connection
 
 
@@ -94,8 +96,7 @@ def test_large_headers_are_a_431(
 @pytest.mark.parametrize("length", [9_000, 50_000, 2**20])
 def test_a_long_address_is_a_414_and_not_repeated(server: Server, length: int) -> None:
     for filler in (b"x" * length, b"%e2%82%ac" * (length // 9), b"?" + b"a=b&" * (length // 4)):
-        with connected(server) as connection:
-            connection.sendall(b"GET /" + filler + b" HTTP/1.1\r\nHost: x\r\n")
+        with connected(server, b"GET /" + filler + b" HTTP/1.1\r\nHost: x\r\n") as connection:
             connection.sendall(b"Connection: close\r\n\r\n")
             status, problem = answer(connection)
         assert (status, problem["code"]) == (414, "uri-too-long")
@@ -130,8 +131,7 @@ def test_a_head_that_never_ends_is_cut_off_in_little_memory(
 ) -> None:
     assert works(client, photo)
     before = memory(server)
-    with connected(server) as connection:
-        connection.sendall(begin)
+    with connected(server, begin) as connection:
         assert send_until_answered(connection, chunk) < ENDLESS
         status, problem = answer(connection)
     assert (status, problem["code"]) == expected
@@ -161,10 +161,8 @@ def test_nothing_else_beside_bodies_goes_on_for_ever(
 ) -> None:
     assert works(client, photo)
     before = memory(server)
-    with connected(server) as connection:
-        connection.sendall(begin)
-        with pytest.raises(OSError, match=r"reset|pipe"):
-            connection.sendall(chunk * (ENDLESS // len(chunk)))
+    with connected(server, begin) as connection, pytest.raises(OSError, match=r"reset|pipe"):
+        connection.sendall(chunk * (ENDLESS // len(chunk)))
     assert memory(server) < before + LITTLE
     assert works(client, photo)
 
@@ -172,8 +170,8 @@ def test_nothing_else_beside_bodies_goes_on_for_ever(
 def test_requests_after_one_another_are_not_added_up(server: Server) -> None:
     """Two hundred heads that only together are too large, in one go."""
     head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000 + b"\r\n"
-    with connected(server) as connection:
-        connection.sendall((head + b"\r\n") * 199 + head + b"Connection: close\r\n\r\n")
+    heads = (head + b"\r\n") * 199 + head + b"Connection: close\r\n\r\n"
+    with connected(server, heads) as connection:
         received = b""
         while chunk := connection.recv(65536):
             received += chunk
@@ -181,35 +179,60 @@ def test_requests_after_one_another_are_not_added_up(server: Server) -> None:
 
 
 def test_who_does_not_come_to_the_point_is_not_waited_for(repository: Path, photo: bytes) -> None:
+    post = b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n"
     with (
-        running_server(repository, keep_alive_s=1, request_timeout_s=2) as server,
+        running_server(repository, keep_alive_s=2, request_timeout_s=2) as server,
         server.client() as client,
-        connected(server) as silent,
-        connected(server) as slow_address,
-        connected(server) as slow_head,
-        connected(server) as slow_body,
-        connected(server) as slow_form,
+        ExitStack() as stack,
     ):
-        slow_address.sendall(b"GET")
-        slow_head.sendall(b"GET /v2/x HTTP/1.1\r\nHost: x\r\nX-Requ")
-        slow_body.sendall(
-            b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-            b"Content-Type: image/jpeg\r\nContent-Length: 100\r\n\r\nx"
+        silent, address, head, body, form = (
+            stack.enter_context(connected(server, begin))
+            for begin in (
+                b"",
+                b"GET",
+                b"GET /v2/x HTTP/1.1\r\nHost: x\r\nX-Requ",
+                post + b"Content-Type: image/jpeg\r\n\r\nx",
+                post + b"Content-Type: multipart/form-data; boundary=a\r\n\r\n--a\r\n",
+            )
         )
-        slow_form.sendall(
-            b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-            b"Content-Type: multipart/form-data; boundary=a\r\nContent-Length: 100\r\n\r\n--a\r\n"
-        )
-        for connection in (silent, slow_address):
+        for connection in (silent, address):
             assert connection.recv(1) == b""
-        assert answer(slow_head)[0] == 408
-        for connection in (slow_body, slow_form):
+        assert answer(head)[0] == 408
+        for connection in (body, form):
             status, problem = answer(connection)
             assert (status, problem["code"]) == (408, "request-timeout")
         assert works(client, photo)
         metrics = client.get("/metrics").text
         assert 'deepvit_rejects_total{reason="request-timeout"} 3.0' in metrics
-        assert "Traceback" not in "".join(server.log)
+    assert "Traceback" not in "".join(server.log)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GET /models HTTP/1.1\r\nno header\r\n\r\n",
+        b"GET /models HTTP/1.1\r\nX\0: y\r\n\r\n",
+        b"GET /models HTTP/9\r\n\r\n",
+        b"POST /models HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /models HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["no colon", "zero", "version", "negative length", "two lengths"],
+)
+def test_what_is_not_http_is_a_400(server: Server, client: httpx.Client, begin: bytes) -> None:
+    with connected(server, begin) as connection:
+        status, problem = answer(connection)
+    assert (status, problem["code"]) == (400, "malformed-request")
+    assert client.get("/models").status_code == 200
+
+
+def test_without_an_address_the_answer_is_one_line(server: Server) -> None:
+    for begin in (
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\0" * 100,
+        b"GET /mod\xffels HTTP/1.1\r\n\r\n",
+    ):
+        with connected(server, begin) as connection:
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize(
