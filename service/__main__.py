@@ -9,8 +9,9 @@ import uvicorn
 
 from service import log
 from service import settings as settings_module
-from service.app import build_runtime, create_app
+from service.app import build_runtime, build_tracing, create_app
 from service.errors import StartupError
+from service.heads import BoundedProtocol
 from service.routes.dependencies import Runtime
 from service.settings import Settings, words
 
@@ -22,12 +23,14 @@ def main(arguments: list[str]) -> int:
     try:
         settings = settings_module.load(arguments)
         log.configure(settings.log_format)
+        tracing = build_tracing()
         runtime = build_runtime(settings)
     except StartupError as exc:
         print(f"service: {exc.detail}", file=sys.stderr)
         return 1
     app = create_app(
         runtime,
+        tracing=tracing,
         api_keys=words(settings.api_keys.get_secret_value() if settings.api_keys else None),
         cors_origins=words(settings.cors_origins),
         repository_poll_s=settings.repository_poll_s,
@@ -37,8 +40,11 @@ def main(arguments: list[str]) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=BoundedProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     _Server(config, runtime, settings).run()

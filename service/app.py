@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import orjson
 from fastapi import Depends, FastAPI, Request, Response
@@ -16,9 +18,10 @@ from starlette.exceptions import HTTPException
 
 from service.engine import EngineOptions
 from service.errors import InvalidRequest, ServiceError, StartupError, Unauthorized
+from service.heads import RefusedHeads
 from service.imaging import Decoder
 from service.metrics import Metrics
-from service.observe import Observe
+from service.observe import PROBES, Observe
 from service.pipeline import Pipeline
 from service.repository import ModelRepository, QueueOptions
 from service.routes import (
@@ -34,9 +37,14 @@ from service.routes import (
 from service.routes.dependencies import Runtime
 from service.routes.security import ApiKeys
 from service.routes.uploads import UploadLimits
-from service.settings import Settings
+from service.settings import Settings, traces_wanted
 from service.store import Store
 from service.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+    from service.tracing import Tracing
 
 _logger = logging.getLogger(__name__)
 
@@ -66,11 +74,12 @@ def build_runtime(settings: Settings) -> Runtime:
         upload_limits=UploadLimits(
             max_bytes=settings.max_upload_bytes,
             max_images=min(settings.max_request_images, settings.max_queue_images),
+            timeout_s=settings.request_timeout_s,
         ),
         max_answer_bytes=settings.max_answer_bytes,
         request_timeout_s=settings.request_timeout_s,
         render_pool=ThreadPoolExecutor(1, "render"),
-        metrics=Metrics(repository),
+        metrics=Metrics(repository, store),
     )
 
 
@@ -90,9 +99,24 @@ def _store(settings: Settings) -> Store:
     )
 
 
+def build_tracing() -> "Tracing | None":
+    """What OpenTelemetry's variables ask for. Raises `StartupError`."""
+    if not traces_wanted(os.environ):
+        return None
+    try:
+        from service.tracing import Tracing
+    except ModuleNotFoundError as exc:
+        raise StartupError(
+            "OTEL_ variables ask for traces, which need OpenTelemetry's packages: pip install "
+            "--constraint constraints.txt '.[otel]', or set OTEL_TRACES_EXPORTER=none"
+        ) from exc
+    return Tracing()
+
+
 def create_app(
     runtime: Runtime,
     *,
+    tracing: "Tracing | None" = None,
     api_keys: Sequence[str] = (),
     cors_origins: Sequence[str] = (),
     repository_poll_s: float = 0,
@@ -111,12 +135,15 @@ def create_app(
         runtime.pipeline.pool.shutdown()
         runtime.render_pool.shutdown()
         await runtime.pipeline.store.close()
+        if tracing:
+            tracing.close()
 
     app = FastAPIOffline(
         title="DeepViT inference",
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
         dependencies=[Depends(ApiKeys(api_keys))],
+        telemetry=_telemetry(tracing),
     )
     app.state.runtime = runtime
     for room in (classify, attention, similarity, models, health, metrics, v2, v2_repository):
@@ -126,6 +153,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Exception, _unknown_error)
+    app.add_middleware(RefusedHeads, answer=_service_error)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -134,8 +162,15 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Attention-Maps", "X-Request-Id", "Server-Timing", "Retry-After"],
         )
-    app.add_middleware(Observe, metrics=runtime.metrics)
+    app.add_middleware(Observe, metrics=runtime.metrics, trace=tracing)
     return app
+
+
+def _telemetry(tracing: "Tracing | None") -> "TelemetryConfig":
+    """FastAPI's own, which is off unless asked for here."""
+    if tracing:
+        return tracing.config(exclude=lambda scope: scope["path"] in PROBES)
+    return {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
 async def _poll(models: ModelRepository, every_s: float) -> None:

@@ -42,6 +42,7 @@ class Done(NamedTuple, Generic[Result]):
     value: Result
     queue_s: float
     run_s: float  # of the whole batch
+    ended: float  # a time of time.perf_counter
 
 
 @dataclass
@@ -279,7 +280,7 @@ class Batcher(Generic[Item, Result]):
             self._books.batch_sizes[len(batch)] += 1
             self._measure(run_s / len(batch))
         for entry, value in zip(batch, results, strict=True):
-            entry.future.set_result(Done(value, started - entry.since, run_s))
+            entry.future.set_result(Done(value, started - entry.since, run_s, started + run_s))
 
     def _measure(self, seconds_per_item: float) -> None:
         """Smoothed speed, for the wait that a refused caller is told."""

@@ -38,8 +38,16 @@ class MalformedUpload(ServiceError):
     status, code, title = 400, "malformed-upload", "The request body is malformed"
 
 
+class MalformedRequest(ServiceError):
+    status, code, title = 400, "malformed-request", "The request is not HTTP"
+
+
 class InvalidInference(ServiceError):
     status, code, title = 400, "invalid-inference", "The inference request is invalid"
+
+
+class RequestTimeout(ServiceError):
+    status, code, title = 408, "request-timeout", "The request took too long to arrive"
 
 
 class TooManyImages(ServiceError):
@@ -52,6 +60,10 @@ class UploadTooLarge(ServiceError):
 
 class ImageTooLarge(ServiceError):
     status, code, title = 413, "image-too-large", "The image has too many pixels"
+
+
+class UriTooLong(ServiceError):
+    status, code, title = 414, "uri-too-long", "The address is too long"
 
 
 class UnsupportedMedia(ServiceError):
@@ -96,6 +108,10 @@ class AnswerTooLarge(ServiceError):
 
 class QueueFull(ServiceError):
     status, code, title = 429, "queue-full", "The server is busy"
+
+
+class HeadersTooLarge(ServiceError):
+    status, code, title = 431, "headers-too-large", "The headers are too large"
 
 
 class LoadFailed(ServiceError):

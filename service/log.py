@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line with the request's id, or plain text for a terminal."""
+"""Logs: one JSON object a line with the ids of request and trace, or plain text for a terminal."""
 
 import logging
 import logging.config
@@ -8,13 +8,16 @@ from typing import Literal
 LogFormat = Literal["json", "text"]
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 _FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s"
 
 
-class _AddRequestId(logging.Filter):
+class _AddIds(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
+        if trace := trace_id.get():
+            record.trace_id = trace
         return True
 
 
@@ -24,7 +27,7 @@ def configure(format: LogFormat) -> None:
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "filters": {"request_id": {"()": _AddRequestId}},
+            "filters": {"ids": {"()": _AddIds}},
             "formatters": {
                 "json": {
                     "()": "pythonjsonlogger.json.JsonFormatter",
@@ -37,7 +40,7 @@ def configure(format: LogFormat) -> None:
                 "stderr": {
                     "class": "logging.StreamHandler",
                     "formatter": format,
-                    "filters": ["request_id"],
+                    "filters": ["ids"],
                 }
             },
             "root": {"level": "INFO", "handlers": ["stderr"]},

@@ -1,7 +1,7 @@
-"""What Prometheus reads: requests, images and their fate, batches, stages, models.
+"""What Prometheus reads: requests, images and their fate, batches, stages, models, store.
 
-The only file that knows Prometheus. Counts that the batchers keep anyway are read from their
-books when somebody scrapes, so that they cannot drift apart.
+The only file that knows Prometheus. Counts that the batchers and the store keep anyway are read
+from their books when somebody scrapes, so that they cannot drift apart.
 """
 
 from collections import Counter
@@ -20,10 +20,19 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.batching import Books
+from service.errors import ServiceError, StartupError
+from service.store import OUTCOMES, Store
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STAGES = ("decode", "preprocess", "queue", "inference", "postprocess")
 FATES = ("accepted", "answered", "failed", "cancelled", "expired", "refused")
+# Why a request is not answered with what it asked for: all codes, so that each starts at 0.
+REASONS = (
+    ServiceError.code,
+    *(error.code for error in ServiceError.__subclasses__() if error is not StartupError),
+    "not-found",
+    "method-not-allowed",
+)
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -52,14 +61,19 @@ class Model(Protocol):
 class Metrics:
     """The counters of one process, and what they are told."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    def __init__(self, models: Iterable[Model], store: Store) -> None:
         self._registry = CollectorRegistry()
         self._requests = PrometheusCounter(
             "deepvit_requests", "Requests answered", ["route", "status"], registry=self._registry
         )
         self._rejects = PrometheusCounter(
-            "deepvit_rejects", "Requests refused", ["reason"], registry=self._registry
+            "deepvit_rejects",
+            "Requests answered with an error, by its code",
+            ["reason"],
+            registry=self._registry,
         )
+        for reason in REASONS:
+            self._rejects.labels(reason)
         self._stages = Histogram(
             "deepvit_stage_seconds",
             "Time of a request in each stage, of its slowest image",
@@ -68,6 +82,7 @@ class Metrics:
             registry=self._registry,
         )
         self._registry.register(_Models(models))
+        self._registry.register(_Kept(store))
 
     def request(self, route: str, status: int) -> None:
         self._requests.labels(route, str(status)).inc()
@@ -105,6 +120,30 @@ class _Models(Collector):
                 depth.add_metric(labels, queue.depth)
                 sizes.add_metric(labels, *_histogram(books.batch_sizes))
         yield from (images, depth, sizes, info)
+
+
+class _Kept(Collector):
+    """Inputs of classified images: lookups, bytes, and whether their store is there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        home, _, away = self._store.state.partition(", ")
+        lookups = CounterMetricFamily(
+            "deepvit_store_lookups", "Images looked up by id, by outcome", labels=["outcome"]
+        )
+        for outcome in OUTCOMES:
+            lookups.add_metric([outcome], self._store.lookups.get(outcome, 0))
+        available = GaugeMetricFamily(
+            "deepvit_store_available", "Whether images can be kept", labels=["store"]
+        )
+        available.add_metric([home], 0 if away else 1)
+        yield from (lookups, available)
+        if self._store.bytes is not None:
+            yield GaugeMetricFamily(
+                "deepvit_store_bytes", "Kept inputs of images", value=self._store.bytes
+            )
 
 
 def _histogram(sizes: Counter[int]) -> tuple[list[tuple[str, float]], float]:

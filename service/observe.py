@@ -7,12 +7,15 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import MutableMapping
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import log
+from service.errors import ServiceError
 from service.metrics import Metrics
 
 _logger = logging.getLogger("service.access")
@@ -23,15 +26,24 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
-_PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+
+
+class Trace(Protocol):
+    """The span around the request under way."""
+
+    @property
+    def trace_id(self) -> str | None: ...
+    def describe(self, state: MutableMapping[str, Any]) -> None: ...
 
 
 class Observe:
     """Takes the caller's X-Request-Id or makes one, and sends it back."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, trace: Trace | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,6 +54,8 @@ class Observe:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         log.request_id.set(request_id)
+        if self._trace:
+            log.trace_id.set(self._trace.trace_id)
         started = time.perf_counter()
         status = 500
 
@@ -55,10 +69,15 @@ class Observe:
                     headers[name] = value
                 if timings := state.get("timings_s"):
                     headers["Server-Timing"] = _server_timing(timings)
+                if self._trace:
+                    self._trace.describe(state)
             await send(message)
 
         try:
             await self._app(scope, receive, send_observed)
+        except Exception:  # answered further out
+            state["problem"] = ServiceError.code
+            raise
         finally:
             self._record(scope, status, time.perf_counter() - started)
 
@@ -69,7 +88,7 @@ class Observe:
             self._metrics.stage(stage, duration)
         if code := scope["state"].get("problem"):
             self._metrics.reject(code)
-        if scope["path"] in _PROBES:
+        if scope["path"] in PROBES:
             return
         _logger.info(
             "%s %s %d",

@@ -24,22 +24,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Prepared:
-    """One upload as network input, and the seconds it took."""
+    """One upload as network input, and the seconds it took, up to a time of perf_counter."""
 
     id: str
     pixels: Pixels  # [S, S, 3]
     decode_s: float
     preprocess_s: float
+    ended: float
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said about one image: its outputs by name, and the seconds it took."""
+    """What a model said about one image: its outputs by name, and the seconds it took, up to a
+    time of perf_counter."""
 
     image: Prepared
     outputs: Mapping[str, Array]
     queue_s: float
     inference_s: float
+    ended: float
 
 
 @dataclass(frozen=True)
@@ -93,14 +96,14 @@ class Pipeline:
         done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
         await asyncio.gather(*(self.store.put(image.id, image.pixels) for image in images))
         return [
-            Answer(image, one.value, one.queue_s, one.run_s)
+            Answer(image, one.value, one.queue_s, one.run_s, one.ended)
             for image, one in zip(images, done, strict=True)
         ]
 
-    async def explain(self, ticket: Ticket, pixels: Pixels) -> Mapping[str, Array]:
+    async def explain(self, ticket: Ticket, pixels: Pixels) -> Done[Mapping[str, Array]]:
         """The outputs that the ticket names, for an input of its model."""
         (done,) = await self._run(ticket, [pixels], ticket.explain)
-        return done.value
+        return done
 
     async def infer(self, ticket: Ticket, images: Pixels) -> list[Done[Mapping[str, Array]]]:
         """Logits, or what the ticket names, of `images` [B, S, S, 3] prepared elsewhere."""
@@ -134,7 +137,7 @@ class Pipeline:
         )
         if key:
             return done
-        return [Done({"logits": one.value}, one.queue_s, one.run_s) for one in done]
+        return [Done({"logits": one.value}, *one[1:]) for one in done]
 
     def _prepare(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> Prepared:
         started = time.perf_counter()
@@ -147,7 +150,8 @@ class Pipeline:
         decoded = time.perf_counter()
         pixels = preprocess(image, rule)
         image_id = content_id(pixels)
-        return Prepared(image_id, pixels, decoded - started, time.perf_counter() - decoded)
+        ended = time.perf_counter()
+        return Prepared(image_id, pixels, decoded - started, ended - decoded, ended)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Every knob, typed, with its unit in its name: an environment variable `DEEPVIT_...` or a flag."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -57,7 +58,16 @@ class Settings(BaseSettings):
         0, ge=0, description="wait for a fuller batch; more is fuller batches and more latency"
     )
     request_timeout_s: float = Field(
-        30, gt=0, description="answers later than this are not computed; requests may ask for less"
+        30,
+        gt=0,
+        description="answers later than this are not computed, bodies slower than this not read; "
+        "requests may ask for less",
+    )
+    keep_alive_s: int = Field(
+        5,
+        ge=1,
+        description="how long a connection may idle, or take to send the headers of a request; "
+        "a balancer in front should give up idle ones sooner",
     )
     served_versions: int = Field(
         1, ge=1, description="highest versions of each model kept loaded and addressable"
@@ -107,6 +117,30 @@ class Settings(BaseSettings):
         description="memory for inputs of classified images; Redis has its own maxmemory",
     )
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
+
+
+def traces_wanted(environment: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables ask for traces.
+
+    Raises `StartupError` where they ask for what is not there.
+    """
+
+    def first(*names: str) -> str:
+        values = (environment.get(name, "").strip() for name in names)
+        return next(filter(None, values), "")
+
+    endpoint = first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    protocol = first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    exporter = first("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "none")
+    if exporter == "none" or first("OTEL_SDK_DISABLED").lower() == "true":
+        return False
+    if exporter != "otlp":
+        raise StartupError(f"OTEL_TRACES_EXPORTER: otlp or none, not {exporter}")
+    if protocol not in ("", "http/protobuf"):
+        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL: http/protobuf, not {protocol}")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise StartupError("OTEL_EXPORTER_OTLP_ENDPOINT: begins with http:// or https://")
+    return True
 
 
 def words(text: str | None) -> list[str]:

@@ -33,6 +33,7 @@ from service.routes.dependencies import (
     ModelVersion,
     WorkingDep,
     problems,
+    tell_run,
     while_connected,
 )
 from service.schemas import AttentionMapsAnswer
@@ -108,6 +109,7 @@ async def attention_maps(
     """Attention maps by layer, head, query and stage."""
     pipeline = runtime.pipeline
     with pipeline.models.use(model, version) as served:
+        request.state.model = served.labels
         manifest = served.manifest
         selection = Selection.parse(
             manifest, stage=stage, layer=layer, head=head, query=query, direction=direction
@@ -115,8 +117,9 @@ async def attention_maps(
         _check_size(selection, format, runtime.max_answer_bytes)
         pixels = await pipeline.input(served, id)
         with pipeline.admit(served, deadline, selection.outputs) as ticket:
-            outputs = await while_connected(request, pipeline.explain(ticket, pixels))
-    maps = selection.cut(outputs)
+            done = await while_connected(request, pipeline.explain(ticket, pixels))
+    tell_run(request, [done])
+    maps = selection.cut(done.value)
     if format == "json":
         return answers.json_response(answers.attention(maps, manifest, id))
     facts = answers.attention_facts(maps, manifest, id)

@@ -1,17 +1,30 @@
-"""Request bodies, counted while they arrive: never more of one than allowed."""
+"""Request bodies, counted while they arrive: never more of one than allowed, nor for longer."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from service.errors import ClientGone, UploadTooLarge
+from service.errors import ClientGone, RequestTimeout, UploadTooLarge
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """All of it. Raises `UploadTooLarge` or `ClientGone`."""
+async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    """All of it. Raises `UploadTooLarge`, `RequestTimeout` or `ClientGone`."""
     check_declared(request, max_bytes)
-    return b"".join([chunk async for chunk in bounded(request, max_bytes)])
+    async with in_time(timeout_s):
+        return b"".join([chunk async for chunk in bounded(request, max_bytes)])
+
+
+@asynccontextmanager
+async def in_time(timeout_s: float) -> AsyncIterator[None]:
+    """A client that sends slowly would hold its place in the queue. Raises `RequestTimeout`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as exc:
+        raise RequestTimeout(f"the body took longer than {timeout_s:g} s") from exc
 
 
 def check_declared(request: Request, max_bytes: int) -> None:

@@ -82,6 +82,7 @@ async def classify(
     """Classify one image (a raw body) or several (multipart, one part each)."""
     pipeline = runtime.pipeline
     with pipeline.models.use(model, version) as served:
+        request.state.model = served.labels
         extras = _Extras(served.manifest, stage, threshold, attention, similarity)
         with pipeline.admit(served, deadline, extras.outputs) as ticket:
             images = await read_images(request, runtime.upload_limits)
@@ -95,21 +96,25 @@ async def classify(
         postprocess_s += spent
         result["timings_ms"]["postprocess"] = answers.ms(spent)
         results.append(result)
-    request.state.timings_s = _stages(found, postprocess_s)
+    _tell_stages(request, found, postprocess_s)
     return answers.json_response(
         {"model": served.manifest.name, "version": served.manifest.version, "results": results}
     )
 
 
-def _stages(found: list[Answer], postprocess_s: float) -> dict[str, float]:
-    """Seconds of a request in each stage: images are decoded side by side, and share batches."""
-    return {
-        "decode": max(answer.image.decode_s for answer in found),
-        "preprocess": max(answer.image.preprocess_s for answer in found),
-        "queue": max(answer.queue_s for answer in found),
-        "inference": max(answer.inference_s for answer in found),
+def _tell_stages(request: Request, found: list[Answer], postprocess_s: float) -> None:
+    """Where the time went, by the slowest image before the queue and the slowest from there on:
+    none is queued before all are prepared."""
+    image = max((answer.image for answer in found), key=lambda one: one.decode_s + one.preprocess_s)
+    last = max(found, key=lambda answer: answer.queue_s + answer.inference_s)
+    request.state.timings_s = {
+        "decode": image.decode_s,
+        "preprocess": image.preprocess_s,
+        "queue": last.queue_s,
+        "inference": last.inference_s,
         "postprocess": postprocess_s,
     }
+    request.state.ends = {"preprocess": image.ended, "inference": last.ended}
 
 
 class _Extras:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -10,7 +10,18 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Header, Query, Request
 from pydantic import BaseModel
 
-from service.errors import ClientGone, InvalidRequest, ServiceError, Stopped, Unauthorized
+from service.batching import Done
+from service.errors import (
+    ClientGone,
+    HeadersTooLarge,
+    InvalidRequest,
+    MalformedRequest,
+    RequestTimeout,
+    ServiceError,
+    Stopped,
+    Unauthorized,
+    UriTooLong,
+)
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.routes.uploads import UploadLimits
@@ -81,6 +92,13 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         leaving.cancel()
 
 
+def tell_run(request: Request, done: "Sequence[Done[Any]]") -> None:
+    """Where the time of a request went that is prepared elsewhere, by its slowest image."""
+    last = max(done, key=lambda one: one.queue_s + one.run_s)
+    request.state.timings_s = {"queue": last.queue_s, "inference": last.run_s}
+    request.state.ends = {"inference": last.ended}
+
+
 async def _left(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass  # what is left of the body
@@ -125,7 +143,8 @@ def _responses(
     example: Callable[[type[ServiceError]], dict[str, Any]],
 ) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
-    listed: list[type[ServiceError]] = [*errors, Unauthorized, ServiceError]
+    of_heads = (MalformedRequest, RequestTimeout, UriTooLong, HeadersTooLarge)
+    listed: list[type[ServiceError]] = [*errors, Unauthorized, *of_heads, ServiceError]
     for error in listed:
         response = responses.setdefault(
             error.status,

@@ -23,6 +23,7 @@ from service.routes.dependencies import (
     ModelVersion,
     WorkingDep,
     problems,
+    tell_run,
     while_connected,
 )
 from service.schemas import SimilarityAnswer
@@ -58,9 +59,11 @@ async def similarity(
     """How alike blocks, heads and features are, with the count of similar blocks."""
     pipeline = runtime.pipeline
     with pipeline.models.use(model, version) as served:
+        request.state.model = served.labels
         names = measures.outputs(served.manifest, stage)
         pixels = await pipeline.input(served, id)
         with pipeline.admit(served, deadline, tuple(names.values())) as ticket:
-            values = await while_connected(request, pipeline.explain(ticket, pixels))
-    found = measures.measure(served.manifest, stage, threshold, values)
+            done = await while_connected(request, pipeline.explain(ticket, pixels))
+    tell_run(request, [done])
+    found = measures.measure(served.manifest, stage, threshold, done.value)
     return answers.json_response(answers.similarity(found, served.manifest, id))

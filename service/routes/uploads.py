@@ -13,7 +13,7 @@ from service.errors import (
     TooManyImages,
     UnsupportedMedia,
 )
-from service.routes.bodies import bounded, check_declared, read_body
+from service.routes.bodies import bounded, check_declared, in_time, read_body
 
 # What a request body may be, for OpenAPI.
 BODY = {
@@ -42,19 +42,21 @@ BODY = {
 class UploadLimits:
     max_bytes: int
     max_images: int
+    timeout_s: float
 
 
 async def read_images(request: Request, limits: UploadLimits) -> list[bytes]:
     """The images of a request, counted while they arrive.
 
-    Raises `UploadTooLarge`, `TooManyImages`, `NoImage`, `MalformedUpload` or `UnsupportedMedia`.
+    Raises `UploadTooLarge`, `RequestTimeout`, `TooManyImages`, `NoImage`, `MalformedUpload` or
+    `UnsupportedMedia`.
     """
     check_declared(request, limits.max_bytes)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _read_parts(request, limits)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        data = await read_body(request, limits.max_bytes)
+        data = await read_body(request, limits.max_bytes, limits.timeout_s)
         if not data:
             raise NoImage("the request body is empty")
         return [data]
@@ -74,7 +76,8 @@ async def _read_parts(request: Request, limits: UploadLimits) -> list[bytes]:
     )
     parser.spool_max_size = limits.max_bytes  # bounded already: keep it in memory
     try:
-        form = await parser.parse()
+        async with in_time(limits.timeout_s):
+            form = await parser.parse()
     except MultiPartException as exc:
         raise _translate(exc, limits) from exc
     try:

@@ -32,6 +32,7 @@ from service.routes.dependencies import (
     RuntimeDep,
     WorkingDep,
     protocol_errors,
+    tell_run,
     while_connected,
 )
 from service.schemas_v2 import (
@@ -90,6 +91,7 @@ async def _use(
         raise UnknownModel(f"no version {version[:40]!r} of {model}: versions are numbers")
     number = None if version is None else int(version)
     with runtime.pipeline.models.use(model, number) as served:
+        request.state.model = served.labels
         yield served
 
 
@@ -185,18 +187,16 @@ async def infer(
     request: Request, runtime: WorkingDep, deadline: DeadlineDep, served: Served
 ) -> Response:
     """Tensors in, tensors out; JSON or binary, gzip or deflate."""
-    contract = v2_answers.contract(served, runtime.upload_limits.max_images)
-    body = await read_body(request, runtime.upload_limits.max_bytes)
-    decode = partial(_decode, request, body, contract, runtime.upload_limits.max_bytes)
+    limits = runtime.upload_limits
+    contract = v2_answers.contract(served, limits.max_images)
+    body = await read_body(request, limits.max_bytes, limits.timeout_s)
+    decode = partial(_decode, request, body, contract, limits.max_bytes)
     wanted = await _in_pool(runtime, decode)
     _check_size(wanted.answer_bytes(contract), runtime.max_answer_bytes)
     explain = () if set(wanted.names) == {oip.LOGITS} else wanted.names
     with runtime.pipeline.admit(served, deadline, explain) as ticket:
         done = await while_connected(request, runtime.pipeline.infer(ticket, wanted.images))
-    request.state.timings_s = {
-        "queue": max(one.queue_s for one in done),
-        "inference": max(one.run_s for one in done),
-    }
+    tell_run(request, done)
     answers = [one.value for one in done]
     return await _in_pool(runtime, partial(_answer, request, served, wanted, answers))
 

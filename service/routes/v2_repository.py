@@ -16,9 +16,9 @@ _MAX_BODY_BYTES = 64 * 1024
 router = APIRouter(prefix=f"{PREFIX}/repository", tags=[TAG])
 
 
-async def _read_object(request: Request) -> dict[str, Any]:
+async def _read_object(request: Request, runtime: RuntimeDep) -> dict[str, Any]:
     """The JSON of a body that may as well be missing."""
-    body = await read_body(request, _MAX_BODY_BYTES)
+    body = await read_body(request, _MAX_BODY_BYTES, runtime.upload_limits.timeout_s)
     try:
         found = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as exc:

@@ -5,12 +5,18 @@ and computed again when somebody asks.
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 from models.preprocess import Pixels
-from service.errors import ExpiredImage, UnknownImage
+from service.errors import ExpiredImage, ServiceError, StoreUnavailable, UnknownImage
 
 StoreState = Literal["memory", "redis", "redis, unavailable"]
+
+HIT = "hit"
+OUTCOMES = (HIT, UnknownImage.code, ExpiredImage.code, StoreUnavailable.code)  # of a lookup
 
 
 class Store(Protocol):
@@ -18,6 +24,13 @@ class Store(Protocol):
 
     @property
     def state(self) -> StoreState: ...
+    @property
+    def lookups(self) -> Mapping[str, int]:
+        """Calls of `get` since the start, by outcome."""
+
+    @property
+    def bytes(self) -> int | None:
+        """Of the inputs kept now; None where that is for others to count."""
 
     async def open(self) -> None:
         """Before the first input; never fails."""
@@ -36,6 +49,17 @@ def content_id(pixels: Pixels) -> str:
     """The id of an input: equal pixels have equal ids, on every replica. 32 hex digits."""
     shape = "x".join(map(str, pixels.shape)).encode()
     return hashlib.sha256(shape + pixels.tobytes()).hexdigest()[:32]
+
+
+@contextmanager
+def counted(lookups: Counter[str]) -> Iterator[None]:
+    """The outcome of the lookup inside, added to the others."""
+    try:
+        yield
+    except ServiceError as exc:
+        lookups[exc.code] += 1
+        raise
+    lookups[HIT] += 1
 
 
 def unknown(image_id: str) -> UnknownImage:

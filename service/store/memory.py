@@ -4,11 +4,11 @@ Knows nothing of other replicas; its methods never wait.
 """
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from models.preprocess import Pixels
-from service.store import StoreState, expired, unknown
+from service.store import StoreState, counted, expired, unknown
 
 _REMEMBERED = 10_000  # ids that are told apart from never seen ones after they expired
 
@@ -28,6 +28,7 @@ class MemoryStore:
         self._expiry: OrderedDict[str, float] = OrderedDict()  # soonest first
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._bytes = 0
+        self.lookups: Counter[str] = Counter()
 
     @property
     def bytes(self) -> int:
@@ -50,13 +51,14 @@ class MemoryStore:
 
     async def get(self, image_id: str) -> Pixels:
         """The input [S, S, 3]. Raises `UnknownImage` or `ExpiredImage`."""
-        self._expire()
-        if image_id in self._kept:
-            self._kept.move_to_end(image_id)
-            return self._kept[image_id]
-        if image_id in self._gone:
-            raise expired(image_id, self._ttl_s)
-        raise unknown(image_id)
+        with counted(self.lookups):
+            self._expire()
+            if image_id in self._kept:
+                self._kept.move_to_end(image_id)
+                return self._kept[image_id]
+            if image_id in self._gone:
+                raise expired(image_id, self._ttl_s)
+            raise unknown(image_id)
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import re
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -26,7 +27,7 @@ from redis.exceptions import RedisError
 
 from models.preprocess import Pixels
 from service.errors import StartupError, StoreUnavailable
-from service.store import StoreState, expired, unknown
+from service.store import StoreState, counted, expired, unknown
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class RedisStore:
     outage delays the classifications under way at its start, and none after them.
     """
 
+    bytes = None  # Redis knows
+
     def __init__(self, url: str, *, timeout_s: float, ttl_s: float) -> None:
         """Connects to nothing yet. Raises `StartupError` for a wrong URL."""
         pool = _pool(url, timeout_s)
@@ -56,6 +59,7 @@ class RedisStore:
         self._timeout_s = timeout_s
         self._ttl_s = ttl_s
         self._away = False
+        self.lookups: Counter[str] = Counter()
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -84,14 +88,15 @@ class RedisStore:
 
         Asks in an outage too: a Redis that takes nothing more may still give.
         """
-        async with self._exchange():
-            value, seen = await self._redis.mget(_INPUT + image_id, _SEEN + image_id)
-        if value is None and seen is not None:
-            raise expired(image_id, self._ttl_s)
-        pixels = unpack(value) if isinstance(value, bytes) else None
-        if pixels is None:
-            raise unknown(image_id)
-        return pixels
+        with counted(self.lookups):
+            async with self._exchange():
+                value, seen = await self._redis.mget(_INPUT + image_id, _SEEN + image_id)
+            if value is None and seen is not None:
+                raise expired(image_id, self._ttl_s)
+            pixels = unpack(value) if isinstance(value, bytes) else None
+            if pixels is None:
+                raise unknown(image_id)
+            return pixels
 
     async def close(self) -> None:
         if self._watching is not None:

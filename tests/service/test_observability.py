@@ -8,8 +8,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import FATES, STAGES
+from service.metrics import FATES, REASONS, STAGES
 from tests.conftest import DEEPVIT, VIT
+from tests.redis_server import RedisServer
 from tests.server import running_server
 
 Samples = dict[tuple[str, ...], float]
@@ -58,7 +59,66 @@ def test_metrics_count_what_happened_and_the_books_balance(repository: Path, pho
         assert samples["deepvit_model_info", model, "cpu", "1"] == 1
     assert samples["deepvit_images_total", "expired", DEEPVIT, "classify", "1"] == 32
     for stage in STAGES:
-        assert samples["deepvit_stage_seconds_count", stage] == 2
+        runs = 3 if stage in ("queue", "inference") else 2  # /similarity ran too
+        assert samples["deepvit_stage_seconds_count", stage] == runs
+
+
+def test_every_reason_is_counted_from_0(client: httpx.Client) -> None:
+    reasons = {labels[0] for name, *labels in scrape(client) if name == "deepvit_rejects_total"}
+    assert reasons == set(REASONS)
+
+
+def test_reasons_are_the_codes_of_answers(repository: Path, photo: bytes) -> None:
+    with (
+        running_server(repository, api_keys="key", max_queue_images=2) as server,
+        server.client() as client,
+    ):
+        key = {"X-API-Key": "key"}
+        answers = [
+            client.post("/classify", files={"image": photo}),
+            client.get("/nothing", headers=key),
+            client.get("/classify", headers=key),
+            client.post("/classify", headers=key, content=photo),
+            client.post("/classify?top_k=0", headers=key),
+            client.post("/classify", headers=key, files=[("image", photo)] * 3),
+        ]
+        client.post("/v2/models/none/infer", headers=key, content=b"{}")
+        samples = scrape(client)
+    codes = [answer.json()["code"] for answer in answers]
+    assert len(set(codes)) == len(codes)
+    counted = {key[1]: n for key, n in samples.items() if key[0] == "deepvit_rejects_total"}
+    assert {reason: n for reason, n in counted.items() if n} == dict.fromkeys(
+        [*codes, "unknown-model"], 1
+    )
+
+
+def test_lookups_and_kept_bytes_are_counted(repository: Path, photo: bytes) -> None:
+    with running_server(repository) as server, server.client() as client:
+        assert scrape(client)["deepvit_store_lookups_total", "hit"] == 0
+        found = client.post("/classify", files={"image": photo}).json()
+        for image_id in (found["results"][0]["id"], found["results"][0]["id"], "0" * 32):
+            client.get("/similarity", params={"id": image_id})
+        samples = scrape(client)
+    assert samples["deepvit_store_lookups_total", "hit"] == 2
+    assert samples["deepvit_store_lookups_total", "unknown-image"] == 1
+    assert samples["deepvit_store_lookups_total", "expired-image"] == 0
+    assert samples["deepvit_store_bytes",] == 32 * 32 * 3
+    assert samples["deepvit_store_available", "memory"] == 1
+
+
+def test_the_metrics_say_when_redis_is_away(repository: Path, redis_server: RedisServer) -> None:
+    with (
+        running_server(repository, store_url=redis_server.url) as server,
+        server.client() as client,
+    ):
+        samples = scrape(client)
+        assert samples["deepvit_store_available", "redis"] == 1
+        assert not any(name == "deepvit_store_bytes" for name, *_ in samples)
+        redis_server.kill()
+        client.get("/similarity", params={"id": "0" * 32})
+        samples = scrape(client)
+    assert samples["deepvit_store_available", "redis"] == 0
+    assert samples["deepvit_store_lookups_total", "store-unavailable"] == 1
 
 
 def test_the_stages_of_a_request_are_in_its_header(client: httpx.Client, photo: bytes) -> None:

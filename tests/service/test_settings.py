@@ -24,6 +24,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "max_queue_images": ("9", 9),
     "max_wait_ms": ("2.5", 2.5),
     "request_timeout_s": ("4", 4.0),
+    "keep_alive_s": ("75", 75),
     "served_versions": ("2", 2),
     "repository_poll_s": ("10", 10.0),
     "drain_delay_s": ("0", 0.0),

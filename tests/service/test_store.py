@@ -5,6 +5,7 @@ The one in memory does so within its bytes too.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from models.preprocess import Pixels
 from service.errors import ExpiredImage, UnknownImage
-from service.store import Store, content_id
+from service.store import HIT, Store, content_id
 from service.store.memory import MemoryStore
 from service.store.redis import RedisStore
 from tests.redis_server import RedisServer
@@ -131,6 +132,16 @@ def test_an_id_never_seen_is_unknown_not_expired(home: Home) -> None:
     home.put("a", pixels(2))
     with pytest.raises(UnknownImage, match="no image b"):
         home.get("b")
+
+
+def test_lookups_are_counted_by_their_outcome(home: Home) -> None:
+    home.put("a", pixels(2))
+    for image_id in ("a", "a", "b"):
+        with suppress(UnknownImage):
+            home.get(image_id)
+    home.wait(TTL_S)
+    assert not home.is_kept("a")
+    assert home.store.lookups == {HIT: 2, UnknownImage.code: 1, ExpiredImage.code: 1}
 
 
 def test_the_newest_input_of_an_id_counts(home: Home) -> None:
