@@ -186,9 +186,12 @@ async def infer(
 ) -> Response:
     """Tensors in, tensors out; JSON or binary, gzip or deflate."""
     contract = v2_answers.contract(served, runtime.upload_limits.max_images)
-    body = await read_body(request, runtime.upload_limits.max_bytes)
-    decode = partial(_decode, request, body, contract, runtime.upload_limits.max_bytes)
-    wanted = await _in_pool(runtime, decode)
+    # Only the body says how many places of which queue it needs. Until it is read, it holds one
+    # of the classifier's, so that a busy server reads nothing.
+    with runtime.pipeline.admit(served, deadline):
+        body = await read_body(request, runtime.upload_limits.max_bytes)
+        decode = partial(_decode, request, body, contract, runtime.upload_limits.max_bytes)
+        wanted = await _in_pool(runtime, decode)
     _check_size(wanted.answer_bytes(contract), runtime.max_answer_bytes)
     explain = () if set(wanted.names) == {oip.LOGITS} else wanted.names
     with runtime.pipeline.admit(served, deadline, explain) as ticket:

@@ -1,4 +1,4 @@
-"""A served model in the Open Inference Protocol's words: metadata, configuration, statistics."""
+"""What is served in the Open Inference Protocol's words: metadata, configuration, statistics."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from service.repository import ModelRepository, ServedModel
 from service.schemas_v2 import (
     BatchStatistics,
     DurationStatistic,
+    IndexEntry,
     InferStatistics,
     ModelMetadata,
     ModelStatistics,
@@ -121,6 +122,18 @@ def statistics(served: ServedModel) -> ModelStatistics:
             for size, duration in found.batches.items()
         ],
     )
+
+
+def index(models: ModelRepository) -> list[IndexEntry]:
+    return [
+        IndexEntry(
+            name=listed.name,
+            version="" if listed.version is None else str(listed.version),
+            state="READY" if listed.ready else "UNAVAILABLE" if listed.reason else "",
+            reason=listed.reason,
+        )
+        for listed in models.index()
+    ]
 
 
 def _outputs(manifest: Manifest) -> dict[str, tuple[int, ...]]:

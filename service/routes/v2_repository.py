@@ -6,6 +6,7 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
 from service.errors import LoadFailed, MalformedUpload, Stopped, UnknownModel, UploadTooLarge
+from service.routes import v2_answers
 from service.routes.bodies import read_body
 from service.routes.dependencies import RuntimeDep, WorkingDep, protocol_errors
 from service.routes.v2 import PREFIX, TAG
@@ -33,18 +34,9 @@ Body = Annotated[dict[str, Any], Depends(_read_object)]
 
 @router.post("/index", responses=protocol_errors(MalformedUpload, UploadTooLarge))
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
-    """Every served version, and models whose newest load failed unless `ready` ones are wanted."""
-    models = runtime.pipeline.models
-    entries = [
-        IndexEntry(name=model.manifest.name, version=str(model.manifest.version), state="READY")
-        for model in models
-    ]
-    if body.get("ready") is not True:
-        entries += [
-            IndexEntry(name=name, version="", state="UNAVAILABLE", reason=reason)
-            for name, reason in models.failures.items()
-        ]
-    return entries
+    """Every served version and, unless only `ready` ones are wanted, what else the folder holds."""
+    listed = v2_answers.index(runtime.pipeline.models)
+    return [entry for entry in listed if entry.state == "READY" or body.get("ready") is not True]
 
 
 @router.post(
