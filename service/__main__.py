@@ -11,7 +11,7 @@ from service import log
 from service import settings as settings_module
 from service.app import build_runtime, create_app
 from service.errors import StartupError
-from service.routes.dependencies import Runtime
+from service.runtime import Runtime
 from service.settings import Settings, words
 
 

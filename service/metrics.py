@@ -69,7 +69,7 @@ class Metrics:
         )
         self._registry.register(_Models(models))
 
-    def request(self, route: str, status: int) -> None:
+    def request(self, route: str, status: int | str) -> None:
         self._requests.labels(route, str(status)).inc()
 
     def reject(self, reason: str) -> None:

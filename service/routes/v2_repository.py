@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
+from service import v2_answers
 from service.errors import LoadFailed, MalformedUpload, Stopped, UnknownModel, UploadTooLarge
-from service.routes import v2_answers
 from service.routes.bodies import read_body
 from service.routes.dependencies import RuntimeDep, WorkingDep, protocol_errors
 from service.routes.v2 import PREFIX, TAG

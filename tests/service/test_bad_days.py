@@ -17,7 +17,7 @@ import pytest
 
 from service.app import build_runtime, create_app
 from service.repository import ModelRepository
-from service.routes.dependencies import Runtime
+from service.runtime import Runtime
 from service.settings import Settings
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server

@@ -24,7 +24,7 @@ from tritonclient.http import aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from models.preprocess import Pixels, Preprocessing, preprocess
-from service.routes.dependencies import Runtime
+from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server
 from tests.service.test_bad_days import add_version, client_of, copied, runtime

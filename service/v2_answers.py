@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.manifest import Manifest
-from service.oip import INPUT, INPUT_DATATYPE, LOGITS, OUTPUT_DATATYPE, Contract
+from service import __version__
+from service.oip.inference import INPUT, INPUT_DATATYPE, LOGITS, OUTPUT_DATATYPE, Contract
 from service.repository import ModelRepository, ServedModel
 from service.schemas_v2 import (
     BatchStatistics,
@@ -13,12 +14,21 @@ from service.schemas_v2 import (
     InferStatistics,
     ModelMetadata,
     ModelStatistics,
+    ServerMetadata,
     TensorMetadata,
 )
 from service.statistics import Duration
 
 _PLATFORM = "onnxruntime_onnx"
+_EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 _NEVER = DurationStatistic(count=0, ns=0)
+
+
+def server(*extensions: str) -> ServerMetadata:
+    """`extensions` of one way to send requests, beside those of all."""
+    return ServerMetadata(
+        name="deepvit-inference", version=__version__, extensions=[*extensions, *_EXTENSIONS]
+    )
 
 
 def contract(served: ServedModel, max_images: int) -> Contract:
