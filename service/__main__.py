@@ -1,9 +1,12 @@
-"""`python -m service`: serve the model repository over HTTP."""
+"""`python -m service`: serve the model repository over HTTP, and over gRPC where asked to."""
 
 import asyncio
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -14,6 +17,9 @@ from service.errors import StartupError
 from service.runtime import Runtime
 from service.settings import Settings, words
 
+if TYPE_CHECKING:
+    from service.grpc.server import GrpcServer
+
 
 def main(arguments: list[str]) -> int:
     """Exit status 0 after a shutdown, 1 with one clear line if the start fails."""
@@ -22,13 +28,15 @@ def main(arguments: list[str]) -> int:
     try:
         settings = settings_module.load(arguments)
         log.configure(settings.log_format)
+        api_keys = words(settings.api_keys.get_secret_value() if settings.api_keys else None)
         runtime = build_runtime(settings)
+        grpc_server = _grpc_server(settings, runtime, api_keys)
     except StartupError as exc:
         print(f"service: {exc.detail}", file=sys.stderr)
         return 1
     app = create_app(
         runtime,
-        api_keys=words(settings.api_keys.get_secret_value() if settings.api_keys else None),
+        api_keys=api_keys,
         cors_origins=words(settings.cors_origins),
         repository_poll_s=settings.repository_poll_s,
         drain_timeout_s=settings.drain_timeout_s,
@@ -41,8 +49,26 @@ def main(arguments: list[str]) -> int:
         access_log=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
-    _Server(config, runtime, settings).run()
+    try:
+        _Server(config, runtime, settings, grpc_server).run()
+    except StartupError as exc:
+        print(f"service: {exc.detail}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _grpc_server(
+    settings: Settings, runtime: Runtime, api_keys: Sequence[str]
+) -> "GrpcServer | None":
+    if settings.grpc_port is None:
+        return None
+    try:
+        from service.grpc.server import GrpcServer
+    except ModuleNotFoundError as exc:
+        raise StartupError(
+            "grpc_port needs the package grpcio: pip install --constraint constraints.txt '.[grpc]'"
+        ) from exc
+    return GrpcServer(runtime, host=settings.host, port=settings.grpc_port, api_keys=api_keys)
 
 
 class _Server(uvicorn.Server):
@@ -51,10 +77,29 @@ class _Server(uvicorn.Server):
     uvicorn alone closes its socket at once, before any load balancer has noticed.
     """
 
-    def __init__(self, config: uvicorn.Config, runtime: Runtime, settings: Settings) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        runtime: Runtime,
+        settings: Settings,
+        grpc_server: "GrpcServer | None",
+    ) -> None:
         super().__init__(config)
+        self._grpc_server = grpc_server
+        self._drain_timeout_s = settings.drain_timeout_s
         self._runtime = runtime
         self._delay_s = settings.drain_delay_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._grpc_server:
+            await self._grpc_server.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._runtime.draining = True
+        if self._grpc_server:
+            await self._grpc_server.stop(self._drain_timeout_s)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Runs between two steps of the event loop's thread."""

@@ -134,7 +134,8 @@ def statistics(served: ServedModel) -> ModelStatistics:
     )
 
 
-def index(models: ModelRepository) -> list[IndexEntry]:
+def index(models: ModelRepository, *, ready: bool = False) -> list[IndexEntry]:
+    """Every served version and, unless only those that are `ready`, what else the folder holds."""
     return [
         IndexEntry(
             name=listed.name,
@@ -143,6 +144,7 @@ def index(models: ModelRepository) -> list[IndexEntry]:
             reason=listed.reason,
         )
         for listed in models.index()
+        if listed.ready or not ready
     ]
 
 

@@ -35,8 +35,7 @@ Body = Annotated[dict[str, Any], Depends(_read_object)]
 @router.post("/index", responses=protocol_errors(MalformedUpload, UploadTooLarge))
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
     """Every served version and, unless only `ready` ones are wanted, what else the folder holds."""
-    listed = v2_answers.index(runtime.pipeline.models)
-    return [entry for entry in listed if entry.state == "READY" or body.get("ready") is not True]
+    return v2_answers.index(runtime.pipeline.models, ready=body.get("ready") is True)
 
 
 @router.post(
