@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -26,14 +27,17 @@ def main(arguments: list[str]) -> int:
     # While models load, and when uvicorn raises the signal again after its shutdown.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        settings = settings_module.load(arguments)
-        log.configure(settings.log_format)
-        api_keys = words(settings.api_keys.get_secret_value() if settings.api_keys else None)
-        runtime = build_runtime(settings)
-        grpc_server = _grpc_server(settings, runtime, api_keys)
+        _serve(settings_module.load(arguments))
     except StartupError as exc:
         print(f"service: {exc.detail}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    log.configure(settings.log_format)
+    runtime = build_runtime(settings)
+    api_keys = words(settings.api_keys.get_secret_value() if settings.api_keys else None)
     app = create_app(
         runtime,
         api_keys=api_keys,
@@ -49,12 +53,8 @@ def main(arguments: list[str]) -> int:
         access_log=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
-    try:
-        _Server(config, runtime, settings, grpc_server).run()
-    except StartupError as exc:
-        print(f"service: {exc.detail}", file=sys.stderr)
-        return 1
-    return 0
+    grpc_server = _grpc_server(settings, runtime, api_keys)
+    _Server(config, runtime, settings, grpc_server).run()
 
 
 def _grpc_server(
@@ -98,7 +98,10 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._runtime.draining = True
         if self._grpc_server:
+            started = time.monotonic()  # both kinds of work have one timeout
             await self._grpc_server.stop(self._drain_timeout_s)
+            left_s = self._drain_timeout_s - (time.monotonic() - started)
+            self.config.timeout_graceful_shutdown = max(1, round(left_s))
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -8,13 +8,16 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import StatusCode
+from grpc.aio import ServicerContext
 
 from service import log
-from service.errors import ServiceError
+from service.errors import MalformedUpload, ServiceError
 from service.keys import Keys
 from service.metrics import Metrics
 
@@ -62,31 +65,36 @@ class Calls(grpc.aio.ServerInterceptor):
         if handler is None:
             return None  # no such method: gRPC answers itself
         metadata = dict(details.invocation_metadata)
-        coding = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
+        parse = partial(_parse, handler.request_deserializer)
+        observed = partial(self._observed, details.method, metadata)
 
-        async def one(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            async with self._observed(details.method, metadata, context):
-                return await handler.unary_unary(request, context)
+        async def one(content: bytes, context: ServicerContext) -> Any:
+            async with observed(context):
+                return await handler.unary_unary(parse(content), context)
 
-        async def many(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            async with self._observed(details.method, metadata, context):
-                async for answer in (handler.stream_stream or handler.unary_stream)(
-                    request, context
-                ):
+        async def stream(content: bytes, context: ServicerContext) -> AsyncIterator[Any]:
+            async with observed(context):
+                async for answer in handler.unary_stream(parse(content), context):
                     yield answer
 
-        if not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(one, **coding)
+        async def streams(
+            contents: AsyncIterator[bytes], context: ServicerContext
+        ) -> AsyncIterator[Any]:
+            async with observed(context):
+                requests = (parse(content) async for content in contents)
+                async for answer in handler.stream_stream(requests, context):
+                    yield answer
+
+        write = {"response_serializer": handler.response_serializer}
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(many, **coding)
-        return grpc.unary_stream_rpc_method_handler(many, **coding)
+            return grpc.stream_stream_rpc_method_handler(streams, **write)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream, **write)
+        return grpc.unary_unary_rpc_method_handler(one, **write)
 
     @asynccontextmanager
     async def _observed(
-        self, method: str, metadata: dict[str, Any], context: grpc.aio.ServicerContext
+        self, method: str, metadata: dict[str, Any], context: ServicerContext
     ) -> AsyncIterator[None]:
         started = time.perf_counter()
         trailing: tuple[tuple[str, str], ...] = (
@@ -128,6 +136,14 @@ class Calls(grpc.aio.ServerInterceptor):
                         "duration_ms": round(seconds * 1e3, 2),
                     },
                 )
+
+
+def _parse(deserialize: Callable[[bytes], Any], content: bytes) -> Any:
+    """Once the key is known to be right. Raises `MalformedUpload`."""
+    try:
+        return deserialize(content)
+    except DecodeError as exc:
+        raise MalformedUpload("not the message that this call takes") from exc
 
 
 def _key(metadata: dict[str, Any]) -> str:

@@ -395,6 +395,18 @@ def test_bad_requests_have_their_codes(server: Server, pixels: Pixels, name: str
         assert stub.ModelInfer(image_request(pixels)).model_name == DEEPVIT
 
 
+def test_what_is_no_message_is_the_fault_of_the_client(server: Server) -> None:
+    with grpc.insecure_channel(address(server)) as channel:
+        for name in ("ModelInfer", "ServerLive"):
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(f"/{SERVICE}/{name}")(b"\xff\xff\xff")
+            assert caught.value.code() == StatusCode.INVALID_ARGUMENT
+        answers = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([b"\xff\xff\xff"]))
+        with pytest.raises(grpc.RpcError) as caught:
+            next(answers)
+        assert caught.value.code() == StatusCode.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("values", [[256] * 3072, [2**32 - 1] * 3072, [1] * 3071, []])
 def test_typed_contents_that_do_not_fit(server: Server, pixels: Pixels, values: list[int]) -> None:
     with stub_of(address(server)) as stub, pytest.raises(grpc.RpcError) as caught:
