@@ -22,7 +22,7 @@ FROM base AS runtime
 # cpu, or gpu for ONNX Runtime with CUDA and cuDNN as pip packages
 ARG EXTRA=cpu
 # The import fails the build where EXTRA is misspelt, of which pip only warns.
-RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA,redis,otel]" \
+RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA,redis,grpc,otel]" \
     && ORT_DISABLE_TELEMETRY=1 python -c 'import onnxruntime' \
     && rm -rf build *.egg-info
 COPY --from=export /model_repository model_repository

@@ -33,5 +33,5 @@ model_repository/%: models/zoo/%.safetensors | $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,redis,otel,export,dev]'
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,redis,grpc,otel,export,dev]'
 	@touch $@

@@ -1,9 +1,13 @@
-"""`python -m service`: serve the model repository over HTTP."""
+"""`python -m service`: serve the model repository over HTTP, and over gRPC where asked to."""
 
 import asyncio
 import signal
+import socket
 import sys
+import time
+from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -12,8 +16,11 @@ from service import settings as settings_module
 from service.app import build_runtime, build_tracing, create_app
 from service.errors import StartupError
 from service.heads import BoundedProtocol
-from service.routes.dependencies import Runtime
+from service.runtime import Runtime
 from service.settings import Settings, words
+
+if TYPE_CHECKING:
+    from service.grpc.server import GrpcServer
 
 
 def main(arguments: list[str]) -> int:
@@ -21,17 +28,22 @@ def main(arguments: list[str]) -> int:
     # While models load, and when uvicorn raises the signal again after its shutdown.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        settings = settings_module.load(arguments)
-        log.configure(settings.log_format)
-        tracing = build_tracing()
-        runtime = build_runtime(settings)
+        _serve(settings_module.load(arguments))
     except StartupError as exc:
         print(f"service: {exc.detail}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    log.configure(settings.log_format)
+    tracing = build_tracing()
+    runtime = build_runtime(settings)
+    api_keys = words(settings.api_keys.get_secret_value() if settings.api_keys else None)
     app = create_app(
         runtime,
         tracing=tracing,
-        api_keys=words(settings.api_keys.get_secret_value() if settings.api_keys else None),
+        api_keys=api_keys,
         cors_origins=words(settings.cors_origins),
         repository_poll_s=settings.repository_poll_s,
         drain_timeout_s=settings.drain_timeout_s,
@@ -47,8 +59,22 @@ def main(arguments: list[str]) -> int:
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
-    _Server(config, runtime, settings).run()
-    return 0
+    grpc_server = _grpc_server(settings, runtime, api_keys)
+    _Server(config, runtime, settings, grpc_server).run()
+
+
+def _grpc_server(
+    settings: Settings, runtime: Runtime, api_keys: Sequence[str]
+) -> "GrpcServer | None":
+    if settings.grpc_port is None:
+        return None
+    try:
+        from service.grpc.server import GrpcServer
+    except ModuleNotFoundError as exc:
+        raise StartupError(
+            "grpc_port needs the package grpcio: pip install --constraint constraints.txt '.[grpc]'"
+        ) from exc
+    return GrpcServer(runtime, host=settings.host, port=settings.grpc_port, api_keys=api_keys)
 
 
 class _Server(uvicorn.Server):
@@ -57,10 +83,32 @@ class _Server(uvicorn.Server):
     uvicorn alone closes its socket at once, before any load balancer has noticed.
     """
 
-    def __init__(self, config: uvicorn.Config, runtime: Runtime, settings: Settings) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        runtime: Runtime,
+        settings: Settings,
+        grpc_server: "GrpcServer | None",
+    ) -> None:
         super().__init__(config)
+        self._grpc_server = grpc_server
+        self._drain_timeout_s = settings.drain_timeout_s
         self._runtime = runtime
         self._delay_s = settings.drain_delay_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._grpc_server:
+            await self._grpc_server.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._runtime.draining = True
+        if self._grpc_server:
+            started = time.monotonic()  # both kinds of work have one timeout
+            await self._grpc_server.stop(self._drain_timeout_s)
+            left_s = self._drain_timeout_s - (time.monotonic() - started)
+            self.config.timeout_graceful_shutdown = max(1, round(left_s))
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Runs between two steps of the event loop's thread."""

@@ -16,6 +16,7 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
+from service import __version__
 from service.engine import EngineOptions
 from service.errors import InvalidRequest, ServiceError, StartupError, Unauthorized
 from service.heads import RefusedHeads
@@ -34,9 +35,8 @@ from service.routes import (
     v2,
     v2_repository,
 )
-from service.routes.dependencies import Runtime
 from service.routes.security import ApiKeys
-from service.routes.uploads import UploadLimits
+from service.runtime import Runtime, UploadLimits
 from service.settings import Settings, traces_wanted
 from service.store import Store
 from service.store.memory import MemoryStore
@@ -140,6 +140,7 @@ def create_app(
 
     app = FastAPIOffline(
         title="DeepViT inference",
+        version=__version__,
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
         dependencies=[Depends(ApiKeys(api_keys))],

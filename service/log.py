@@ -2,6 +2,8 @@
 
 import logging
 import logging.config
+import re
+import uuid
 from contextvars import ContextVar
 from typing import Literal
 
@@ -10,6 +12,7 @@ LogFormat = Literal["json", "text"]
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s"
 
 
@@ -19,6 +22,13 @@ class _AddIds(logging.Filter):
         if trace := trace_id.get():
             record.trace_id = trace
         return True
+
+
+def begin(given: str) -> str:
+    """The caller's request id or a new one, in every line of this request from now on."""
+    chosen = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    request_id.set(chosen)
+    return chosen
 
 
 def configure(format: LogFormat) -> None:

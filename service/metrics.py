@@ -84,7 +84,7 @@ class Metrics:
         self._registry.register(_Models(models))
         self._registry.register(_Kept(store))
 
-    def request(self, route: str, status: int) -> None:
+    def request(self, route: str, status: int | str) -> None:
         self._requests.labels(route, str(status)).inc()
 
     def reject(self, reason: str) -> None:

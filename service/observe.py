@@ -4,9 +4,7 @@ Plain ASGI, so that streaming bodies and disconnects pass through untouched.
 """
 
 import logging
-import re
 import time
-import uuid
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -19,7 +17,6 @@ from service.errors import ServiceError
 from service.metrics import Metrics
 
 _logger = logging.getLogger("service.access")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -50,10 +47,9 @@ class Observe:
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = log.begin(given)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        log.request_id.set(request_id)
         if self._trace:
             log.trace_id.set(self._trace.trace_id)
         started = time.perf_counter()

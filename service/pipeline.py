@@ -5,7 +5,7 @@ Composes the decoder, the store and the models; knows nothing of HTTP.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Pipeline:
     models: ModelRepository
     store: Store
     decoder: Decoder
-    pool: Executor  # decodes and preprocesses
+    pool: Executor  # decodes, preprocesses and encodes
 
     @contextmanager
     def admit(
@@ -108,6 +108,10 @@ class Pipeline:
     async def infer(self, ticket: Ticket, images: Pixels) -> list[Done[Mapping[str, Array]]]:
         """Logits, or what the ticket names, of `images` [B, S, S, 3] prepared elsewhere."""
         return await self._run(ticket, list(images), ticket.explain)
+
+    async def in_pool(self, work: Callable[[], T]) -> T:
+        """Beside the event loop, which would stand still for megabytes of tensors."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
     async def input(self, model: ServedModel, image_id: str) -> Pixels:
         """What the model saw of an image classified before. [S, S, 3]"""

@@ -29,6 +29,16 @@ class QueueOptions:
     max_wait_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A version that is served or why it is not; neither of a model that nobody asked for yet."""
+
+    name: str
+    version: int | None = None
+    ready: bool = False
+    reason: str = ""
+
+
 @dataclass(eq=False)
 class ServedModel:
     """A loaded, warmed version behind its two queues."""
@@ -82,7 +92,7 @@ class ModelRepository:
         self.versions = versions  # of each model, at most
         self._served: dict[str, dict[int, ServedModel]] = {}  # highest version last
         self._failures: dict[str, str] = {}
-        self._unloaded: set[str] = set()  # on request; polling leaves them alone
+        self._unloaded: dict[str, list[int]] = {}  # on request; polling leaves them alone
         self._loading = ThreadPoolExecutor(1, "load")
         self._retiring: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
@@ -109,6 +119,19 @@ class ModelRepository:
     def failures(self) -> dict[str, str]:
         """Why the newest load of a model failed, by name; the version before it still serves."""
         return dict(self._failures)
+
+    def index(self) -> list[Listed]:
+        """Every served version, then what else the folder holds and why it is not served."""
+        served = [Listed(model.manifest.name, model.manifest.version, ready=True) for model in self]
+        failed = [Listed(name, reason=reason) for name, reason in self._failures.items()]
+        waiting = [name for name in self._names() if name not in {*self._served, *self._failures}]
+        unloaded = [
+            Listed(name, version, reason="unloaded")
+            for name in waiting
+            for version in self._unloaded.get(name, ())
+        ]
+        new = [Listed(name) for name in waiting if name not in self._unloaded]
+        return served + failed + unloaded + new
 
     def get(self, name: str | None, version: int | None = None) -> ServedModel:
         """A version by name and number, by default the highest. Raises `UnknownModel`."""
@@ -151,7 +174,7 @@ class ModelRepository:
             wanted = self._wanted(name)
             if not wanted:
                 raise UnknownModel(f"no version of {name} in the model repository")
-            self._unloaded.discard(name)
+            self._unloaded.pop(name, None)
             serving = self._served.get(name, {})
             fresh: dict[int, ServedModel] = {}
             try:
@@ -178,14 +201,16 @@ class ModelRepository:
         async with self._lock:
             if name not in self._served:
                 raise UnknownModel(f"no model {name}; served: {', '.join(self._served)}")
-            self._unloaded.add(name)
-            for model in self._served.pop(name).values():
+            versions = self._served.pop(name)
+            self._failures.pop(name, None)
+            self._unloaded[name] = list(versions)
+            for model in versions.values():
                 self._retire(model)
 
     async def poll(self) -> None:
         """Load what has appeared in the folder, unload what has gone."""
         names = set(self._names())
-        for name in names - self._unloaded:
+        for name in names - self._unloaded.keys():
             if self._wanted(name).keys() != self._served.get(name, {}).keys():
                 try:
                     await self.load(name)
@@ -193,7 +218,7 @@ class ModelRepository:
                     continue  # logged; what served before still does
         for name in self._served.keys() - names:
             await self.unload(name)
-            self._unloaded.discard(name)
+            self._unloaded.pop(name)
 
     def stop(self, timeout_s: float | None = None) -> None:
         """Finish queued work and end every thread."""

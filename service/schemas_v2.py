@@ -125,6 +125,8 @@ class StatisticsAnswer(BaseModel):
 
 class IndexEntry(BaseModel):
     name: str
-    version: str
-    state: str = Field(examples=["READY"])
-    reason: str = ""
+    version: str = Field(description="empty where no version was served")
+    state: str = Field(
+        examples=["READY"], description="READY, UNAVAILABLE, or empty before the first load"
+    )
+    reason: str = Field("", description="why the model is unavailable")

@@ -29,6 +29,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="port for gRPC, 0 takes a free one; no gRPC if unset"
+    )
     model_repository: Path = Field(
         Path("model_repository"), description="folder of exported models"
     )

@@ -1,10 +1,8 @@
-"""What every route needs: the running service, and errors for OpenAPI."""
+"""What every route needs: the running service, deadlines, and errors for OpenAPI."""
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Query, Request
@@ -18,38 +16,14 @@ from service.errors import (
     MalformedRequest,
     RequestTimeout,
     ServiceError,
-    Stopped,
     Unauthorized,
     UriTooLong,
 )
-from service.metrics import Metrics
-from service.pipeline import Pipeline
-from service.routes.uploads import UploadLimits
+from service.runtime import Runtime
 from service.schemas import Problem
 from service.schemas_v2 import ProtocolError
 
 T = TypeVar("T")
-
-
-@dataclass
-class Runtime:
-    """Everything that runs in one process."""
-
-    pipeline: Pipeline
-    upload_limits: UploadLimits
-    max_answer_bytes: int
-    request_timeout_s: float
-    render_pool: Executor  # of one thread: matplotlib shares state
-    metrics: Metrics
-    draining: bool = False
-
-    @property
-    def alive(self) -> bool:
-        return all(model.alive for model in self.pipeline.models)
-
-    @property
-    def ready(self) -> bool:
-        return self.alive and not self.draining
 
 
 def _runtime(request: Request) -> Runtime:
@@ -58,10 +32,9 @@ def _runtime(request: Request) -> Runtime:
 
 
 def _working(request: Request) -> Runtime:
-    """For requests that mean work: none is begun once the process is to end."""
+    """For requests that mean work."""
     runtime = _runtime(request)
-    if runtime.draining:
-        raise Stopped("the server is shutting down; ask another one", retry_after_s=1)
+    runtime.check_working()
     return runtime
 
 

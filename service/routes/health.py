@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Response
 
-from service.routes.dependencies import Runtime, RuntimeDep
+from service.routes.dependencies import RuntimeDep
+from service.runtime import Runtime
 from service.schemas import Health
 
 router = APIRouter(tags=["health"])

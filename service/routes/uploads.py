@@ -1,7 +1,5 @@
 """Request bodies to the bytes of one or more images, never more of them than allowed."""
 
-from dataclasses import dataclass
-
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -14,6 +12,7 @@ from service.errors import (
     UnsupportedMedia,
 )
 from service.routes.bodies import bounded, check_declared, in_time, read_body
+from service.runtime import UploadLimits
 
 # What a request body may be, for OpenAPI.
 BODY = {
@@ -36,13 +35,6 @@ BODY = {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
     },
 }
-
-
-@dataclass(frozen=True)
-class UploadLimits:
-    max_bytes: int
-    max_images: int
-    timeout_s: float
 
 
 async def read_images(request: Request, limits: UploadLimits) -> list[bytes]:

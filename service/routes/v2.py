@@ -1,14 +1,12 @@
 """/v2: the Open Inference Protocol (KServe, Triton) over the same queues as /classify."""
 
-import asyncio
-import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from service import compression, oip
+from service import compression, v2_answers
 from service.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
@@ -23,12 +21,12 @@ from service.errors import (
     UnsupportedEncoding,
     UploadTooLarge,
 )
+from service.oip import rest
+from service.oip.inference import Array, Contract, InferRequest, version_number
 from service.repository import ServedModel
-from service.routes import v2_answers
 from service.routes.bodies import read_body
 from service.routes.dependencies import (
     DeadlineDep,
-    Runtime,
     RuntimeDep,
     WorkingDep,
     protocol_errors,
@@ -46,19 +44,8 @@ from service.schemas_v2 import (
     StatisticsAnswer,
 )
 
-T = TypeVar("T")
-
 PREFIX = "/v2"
 TAG = "open inference protocol"
-EXTENSIONS = [
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "model_repository",
-    "statistics",
-]
-
-_VERSION = re.compile("[1-9][0-9]{0,17}")
 _LENGTH_HEADER = "Inference-Header-Content-Length"
 _MIN_COMPRESSED_BYTES = 1024  # smaller answers fit one packet as they are
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -87,9 +74,7 @@ async def _use(
 ) -> AsyncIterator[ServedModel]:
     """What the path names, kept from being unloaded until it is answered."""
     version: str | None = request.path_params.get("version")
-    if version is not None and not _VERSION.fullmatch(version):
-        raise UnknownModel(f"no version {version[:40]!r} of {model}: versions are numbers")
-    number = None if version is None else int(version)
+    number = None if version is None else version_number(model, version)
     with runtime.pipeline.models.use(model, number) as served:
         request.state.model = served.labels
         yield served
@@ -107,11 +92,9 @@ _of_model = APIRouter()  # included twice below: with a version in the path and 
 
 
 @router.get("", responses=protocol_errors())
-async def server_metadata(request: Request) -> ServerMetadata:
+async def server_metadata() -> ServerMetadata:
     """Name, version and what is spoken beyond the protocol itself."""
-    return ServerMetadata(
-        name="deepvit-inference", version=request.app.version, extensions=EXTENSIONS
-    )
+    return v2_answers.server("binary_tensor_data")
 
 
 @router.get("/health/live", responses=protocol_errors(NotReady))
@@ -189,47 +172,34 @@ async def infer(
     """Tensors in, tensors out; JSON or binary, gzip or deflate."""
     limits = runtime.upload_limits
     contract = v2_answers.contract(served, limits.max_images)
-    body = await read_body(request, limits.max_bytes, limits.timeout_s)
-    decode = partial(_decode, request, body, contract, limits.max_bytes)
-    wanted = await _in_pool(runtime, decode)
-    _check_size(wanted.answer_bytes(contract), runtime.max_answer_bytes)
-    explain = () if set(wanted.names) == {oip.LOGITS} else wanted.names
-    with runtime.pipeline.admit(served, deadline, explain) as ticket:
+    # Only the body says how many places of which queue it needs. Until it is read, it holds one
+    # of the classifier's, so that a busy server reads nothing.
+    with runtime.pipeline.admit(served, deadline):
+        body = await read_body(request, limits.max_bytes, limits.timeout_s)
+        decode = partial(_decode, request, body, contract, limits.max_bytes)
+        wanted = await runtime.pipeline.in_pool(decode)
+    wanted.check_answer(contract, runtime.max_answer_bytes)
+    with runtime.pipeline.admit(served, deadline, wanted.explained) as ticket:
         done = await while_connected(request, runtime.pipeline.infer(ticket, wanted.images))
     tell_run(request, done)
     answers = [one.value for one in done]
-    return await _in_pool(runtime, partial(_answer, request, served, wanted, answers))
+    return await runtime.pipeline.in_pool(partial(_answer, request, served, wanted, answers))
 
 
-async def _in_pool(runtime: Runtime, work: Callable[[], T]) -> T:
-    """Beside the event loop, which would stand still for megabytes of JSON."""
-    return await asyncio.get_running_loop().run_in_executor(runtime.pipeline.pool, work)
-
-
-def _decode(
-    request: Request, body: bytes, contract: oip.Contract, max_bytes: int
-) -> oip.InferRequest:
+def _decode(request: Request, body: bytes, contract: Contract, max_bytes: int) -> InferRequest:
     encoding = request.headers.get("content-encoding", "")
     content = compression.decompress(body, encoding, max_bytes)
-    return oip.decode(content, request.headers.get(_LENGTH_HEADER), contract)
-
-
-def _check_size(answer_bytes: int, max_answer_bytes: int) -> None:
-    if answer_bytes > max_answer_bytes:
-        raise AnswerTooLarge(
-            f"about {answer_bytes:,} bytes, and at most {max_answer_bytes:,} are sent; ask for "
-            "fewer images or outputs, or for binary data"
-        )
+    return rest.decode(content, request.headers.get(_LENGTH_HEADER), contract)
 
 
 def _answer(
     request: Request,
     served: ServedModel,
-    wanted: oip.InferRequest,
-    answers: Sequence[Mapping[str, oip.Array]],
+    wanted: InferRequest,
+    answers: Sequence[Mapping[str, Array]],
 ) -> Response:
     manifest = served.manifest
-    encoded = oip.encode(
+    encoded = rest.encode(
         wanted, answers, model=manifest.name, version=manifest.version, labels=manifest.labels
     )
     body, headers, media_type = encoded.body, {"Vary": "Accept-Encoding"}, "application/json"

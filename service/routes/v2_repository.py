@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
+from service import v2_answers
 from service.errors import LoadFailed, MalformedUpload, Stopped, UnknownModel, UploadTooLarge
 from service.routes.bodies import read_body
 from service.routes.dependencies import RuntimeDep, WorkingDep, protocol_errors
@@ -33,18 +34,8 @@ Body = Annotated[dict[str, Any], Depends(_read_object)]
 
 @router.post("/index", responses=protocol_errors(MalformedUpload, UploadTooLarge))
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
-    """Every served version, and models whose newest load failed unless `ready` ones are wanted."""
-    models = runtime.pipeline.models
-    entries = [
-        IndexEntry(name=model.manifest.name, version=str(model.manifest.version), state="READY")
-        for model in models
-    ]
-    if body.get("ready") is not True:
-        entries += [
-            IndexEntry(name=name, version="", state="UNAVAILABLE", reason=reason)
-            for name, reason in models.failures.items()
-        ]
-    return entries
+    """Every served version and, unless only `ready` ones are wanted, what else the folder holds."""
+    return v2_answers.index(runtime.pipeline.models, ready=body.get("ready") is True)
 
 
 @router.post(

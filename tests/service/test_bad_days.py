@@ -17,7 +17,7 @@ import pytest
 
 from service.app import build_runtime, create_app
 from service.repository import ModelRepository
-from service.routes.dependencies import Runtime
+from service.runtime import Runtime
 from service.settings import Settings
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server
@@ -80,16 +80,24 @@ def test_a_deadline_that_passes_in_the_queue_is_a_504(server: Server, photo: byt
             assert response.status_code == 422
 
 
+PIXELS = b'{"inputs":[{"name":"images","datatype":"UINT8","shape":[1,32,32,3],"data":[%s]}]}' % (
+    b",".join([b"7"] * 3072)
+)
+
+
+@pytest.mark.parametrize("path", ["/classify", f"/v2/models/{DEEPVIT}/infer"])
 def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
-    repository: Path, photo: bytes
+    repository: Path, photo: bytes, path: str
 ) -> None:
     """Half the clients leave once their request is sent; the others are all answered."""
+    content = photo if path == "/classify" else PIXELS
+    headers = {"content-type": "image/jpeg"}  # which /v2 does not look at
 
     async def scenario(running: Runtime) -> None:
         model = running.pipeline.models.get(DEEPVIT)
         app = create_app(running)
         left = asyncio.Event()
-        body = [{"type": "http.request", "body": photo, "more_body": False}]
+        body = [{"type": "http.request", "body": content, "more_body": False}]
 
         async def leave() -> None:
             messages = iter(body)
@@ -103,9 +111,9 @@ def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
             async def send(_: Any) -> None: ...
 
             scope = {
-                "type": "http", "method": "POST", "path": "/classify", "query_string": b"",
+                "type": "http", "method": "POST", "path": path, "query_string": b"",
                 "headers": [(b"content-type", b"image/jpeg")], "http_version": "1.1",
-                "scheme": "http", "client": None, "server": None, "raw_path": b"/classify",
+                "scheme": "http", "client": None, "server": None, "raw_path": path.encode(),
                 "root_path": "",
             }  # fmt: skip
             await app(scope, receive, send)
@@ -121,7 +129,7 @@ def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
         async with client_of(running) as client, asyncio.timeout(60):
             leaving = [asyncio.create_task(leave()) for _ in range(60)]
             staying = [
-                asyncio.create_task(client.post("/classify", files={"image": photo}))
+                asyncio.create_task(client.post(path, content=content, headers=headers))
                 for _ in range(60)
             ]
             while model.classifier.books.accepted < 120:

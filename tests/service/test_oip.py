@@ -13,7 +13,8 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import deserialize_bytes_tensor
 
 from service.errors import InvalidInference, UploadTooLarge
-from service.oip import Contract, EncodedAnswer, InferRequest, RequestedOutput, decode, encode
+from service.oip.inference import Contract, InferRequest, RequestedOutput
+from service.oip.rest import EncodedAnswer, decode, encode, max_json_bytes
 
 LABELS = ("cat", "dog: small", "Käfer")
 CONTRACT = Contract(
@@ -321,7 +322,7 @@ def test_binary_tensors_that_do_not_fit(message: Any, tail: bytes, reason: str) 
 
 
 def test_more_json_than_a_request_can_need_is_not_parsed() -> None:
-    text = b"[" + b"[]," * (CONTRACT.max_json_bytes // 3) + b"1]"
+    text = b"[" + b"[]," * (max_json_bytes(CONTRACT) // 3) + b"1]"
     with pytest.raises(UploadTooLarge, match="send tensors in binary form"):
         decode(text, None, CONTRACT)
 

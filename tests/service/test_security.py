@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import DEEPVIT
 from tests.server import running_server
 
 
@@ -17,7 +18,7 @@ def test_keys_open_everything_but_what_is_public(repository: Path, photo: bytes)
         def post(**headers: str) -> httpx.Response:
             return client.post("/classify", files={"image": photo}, headers=headers)
 
-        for path in ("/livez", "/readyz", "/metrics"):
+        for path in ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"):
             assert client.get(path).status_code == 200
         for key in ("first-key", "second-key"):
             assert post(Authorization=f"Bearer {key}").status_code == 200
@@ -27,6 +28,19 @@ def test_keys_open_everything_but_what_is_public(repository: Path, photo: bytes)
             assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")
             assert refused.headers["www-authenticate"] == "Bearer"
         assert client.get("/models").status_code == 401
+        for method, path in [
+            ("GET", "/v2"),
+            ("GET", f"/v2/models/{DEEPVIT}/ready"),
+            ("POST", f"/v2/models/{DEEPVIT}/infer"),
+            ("POST", "/v2/repository/index"),
+            ("POST", f"/v2/repository/models/{DEEPVIT}/unload"),
+        ]:
+            refused = client.request(method, path, headers={"X-API-Key": "wrong"})
+            assert refused.status_code == 401
+            assert list(refused.json()) == ["error"]
+            assert refused.json()["error"].startswith("A valid API key is needed: ")
+        opened = client.get("/v2", headers={"Authorization": "Bearer second-key"})
+        assert opened.json()["name"] == "deepvit-inference"
         assert "first-key" not in "".join(server.log)
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from tests.service.test_classify import png
 def test_importing_the_service_does_not_load_torch() -> None:
     code = "import sys, service.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_version_is_that_of_the_package(client: httpx.Client) -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert client.get("/openapi.json").json()["info"]["version"] == package["version"]
+    assert client.get("/v2").json()["version"] == package["version"]
 
 
 def test_health_names_models_and_where_they_run(client: httpx.Client) -> None:

@@ -15,6 +15,7 @@ from service.settings import Settings, load
 WRITTEN: dict[str, tuple[str, Any]] = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("0", 0),
+    "grpc_port": ("0", 0),
     "model_repository": ("/srv/models", Path("/srv/models")),
     "default_model": ("deepvit", "deepvit"),
     "provider": ("cuda", "cuda"),

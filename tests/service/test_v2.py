@@ -4,8 +4,10 @@ import asyncio
 import gzip
 import io
 import json
+import shutil
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from tritonclient.http import aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from models.preprocess import Pixels, Preprocessing, preprocess
+from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server
-from tests.service.test_bad_days import add_version, copied
+from tests.service.test_bad_days import add_version, client_of, copied, runtime
 
 MODEL = f"/v2/models/{DEEPVIT}"
 INFER = f"{MODEL}/infer"
@@ -439,6 +442,72 @@ def test_a_full_queue_says_when_to_come_again(repository: Path, pixels: Pixels) 
         assert client.post(INFER, json=image_request(pixels)).status_code == 200
 
 
+def test_a_full_queue_reads_no_body(repository: Path, pixels: Pixels) -> None:
+    whole = json.dumps(image_request(pixels) | {"outputs": [{"name": "softmax.rollout"}]}).encode()
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(True)
+        yield whole
+
+    async def scenario(running: Runtime) -> None:
+        model = running.pipeline.models.get(DEEPVIT)
+        async with client_of(running) as client:
+            with model.classifier.admit(2):
+                refused = await client.post(INFER, content=body())
+            assert refused.status_code == 429
+            assert error(refused).startswith("The server is busy: 2 of 2 places are taken")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert not read
+            with model.explainer.admit(2):  # which queue it is for, the body says
+                assert (await client.post(INFER, content=body())).status_code == 429
+                assert (await client.post(INFER, json=image_request(pixels))).status_code == 200
+            assert read
+            assert (await client.post(INFER, content=body())).status_code == 200
+        assert model.classifier._reserved == model.explainer._reserved == 0
+        assert model.statistics.snapshot().failure.count == 2
+
+    with runtime(repository, max_queue_images=2) as running:
+        asyncio.run(scenario(running))
+
+
+def test_a_draining_server_answers_what_it_has_and_takes_no_more(
+    repository: Path, pixels: Pixels
+) -> None:
+    async def scenario(running: Runtime) -> None:
+        model = running.pipeline.models.get(DEEPVIT)
+        released = threading.Event()
+        run = model.classifier._run
+
+        def held(images: Any, key: Any) -> Any:
+            assert released.wait(30)
+            return run(images, key)
+
+        model.classifier._run = held
+        async with client_of(running) as client, asyncio.timeout(60):
+            under_way = asyncio.create_task(client.post(INFER, json=image_request(pixels)))
+            while not model.classifier.books.accepted:
+                await asyncio.sleep(0)
+            assert (await client.get("/v2/health/ready")).status_code == 200
+            running.draining = True
+            for method, path in [
+                ("GET", "/v2/health/ready"),
+                ("GET", f"{MODEL}/ready"),
+                ("POST", INFER),
+                ("POST", f"/v2/repository/models/{DEEPVIT}/unload"),
+            ]:
+                refused = await client.request(method, path)
+                assert (refused.status_code, bool(error(refused))) == (503, True), path
+            assert (await client.get("/v2/health/live")).status_code == 200
+            released.set()
+            answer = await under_way
+        assert answer.status_code == 200
+        assert len(answer.json()["outputs"][0]["data"]) == 10
+
+    with runtime(repository) as running:
+        asyncio.run(scenario(running))
+
+
 def test_models_are_loaded_and_unloaded_on_request(
     repository: Path, pixels: Pixels, tmp_path: Path
 ) -> None:
@@ -459,11 +528,25 @@ def test_models_are_loaded_and_unloaded_on_request(
         assert config["version_policy"] == {"latest": {"num_versions": 2}}
         triton.unload_model(DEEPVIT)
         assert not triton.is_model_ready(DEEPVIT)
-        assert triton.get_model_repository_index() == []
+        assert triton.get_model_repository_index() == [
+            {"name": DEEPVIT, "version": version, "state": "UNAVAILABLE", "reason": "unloaded"}
+            for version in ("1", "2")
+        ]
+        assert client.post("/v2/repository/index", json={"ready": True}).json() == []
         with pytest.raises(InferenceServerException, match="No such model"):
             triton.infer(DEEPVIT, [tensor(pixels)])
         triton.load_model(DEEPVIT)
         assert triton.is_model_ready(DEEPVIT, "2")
+        shutil.copytree(repository / VIT, tmp_path / VIT)  # nobody has asked for it yet
+        ready = client.post("/v2/repository/index", json={"ready": True}).json()
+        assert [(entry["version"], entry["state"]) for entry in ready] == [
+            ("1", "READY"),
+            ("2", "READY"),
+        ]
+        assert triton.get_model_repository_index() == [
+            *ready,
+            {"name": VIT, "version": "", "state": "", "reason": ""},
+        ]
         loading = f"/v2/repository/models/{DEEPVIT}/load"
         answer = client.post(loading)
         assert (answer.status_code, answer.content) == (200, b"")

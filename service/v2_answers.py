@@ -1,23 +1,34 @@
-"""A served model in the Open Inference Protocol's words: metadata, configuration, statistics."""
+"""What is served in the Open Inference Protocol's words: metadata, configuration, statistics."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from models.manifest import Manifest
-from service.oip import INPUT, INPUT_DATATYPE, LOGITS, OUTPUT_DATATYPE, Contract
+from service import __version__
+from service.oip.inference import INPUT, INPUT_DATATYPE, LOGITS, OUTPUT_DATATYPE, Contract
 from service.repository import ModelRepository, ServedModel
 from service.schemas_v2 import (
     BatchStatistics,
     DurationStatistic,
+    IndexEntry,
     InferStatistics,
     ModelMetadata,
     ModelStatistics,
+    ServerMetadata,
     TensorMetadata,
 )
 from service.statistics import Duration
 
 _PLATFORM = "onnxruntime_onnx"
+_EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 _NEVER = DurationStatistic(count=0, ns=0)
+
+
+def server(*extensions: str) -> ServerMetadata:
+    """`extensions` of one way to send requests, beside those of all."""
+    return ServerMetadata(
+        name="deepvit-inference", version=__version__, extensions=[*extensions, *_EXTENSIONS]
+    )
 
 
 def contract(served: ServedModel, max_images: int) -> Contract:
@@ -121,6 +132,20 @@ def statistics(served: ServedModel) -> ModelStatistics:
             for size, duration in found.batches.items()
         ],
     )
+
+
+def index(models: ModelRepository, *, ready: bool = False) -> list[IndexEntry]:
+    """Every served version and, unless only those that are `ready`, what else the folder holds."""
+    return [
+        IndexEntry(
+            name=listed.name,
+            version="" if listed.version is None else str(listed.version),
+            state="READY" if listed.ready else "UNAVAILABLE" if listed.reason else "",
+            reason=listed.reason,
+        )
+        for listed in models.index()
+        if listed.ready or not ready
+    ]
 
 
 def _outputs(manifest: Manifest) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over gRPC, with the messages of NVIDIA's client. Knows no HTTP."""

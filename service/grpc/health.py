@@ -1,0 +1,59 @@
+"""grpc.health.v1: what /readyz says, to probes that speak gRPC."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from grpc import StatusCode
+from grpc.aio import ServicerContext
+from grpc_health.v1.health_pb2 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
+from grpc_health.v1.health_pb2_grpc import HealthServicer
+
+from service.runtime import Runtime
+
+SERVICES = ("", "inference.GRPCInferenceService")
+
+_WATCH_INTERVAL_S = 0.5
+
+
+class Health(HealthServicer):
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def Check(
+        self, request: HealthCheckRequest, context: ServicerContext
+    ) -> HealthCheckResponse:
+        if request.service not in SERVICES:
+            await context.abort(StatusCode.NOT_FOUND, "no such service")
+        return self._status()
+
+    async def List(self, _: HealthListRequest, context: ServicerContext) -> HealthListResponse:
+        return HealthListResponse(statuses=dict.fromkeys(SERVICES, self._status()))
+
+    async def Watch(
+        self, request: HealthCheckRequest, context: ServicerContext
+    ) -> AsyncIterator[HealthCheckResponse]:
+        """Every change, the last one when the server begins to drain."""
+        if request.service not in SERVICES:
+            yield HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+            return
+        told = None
+        while True:
+            draining = self._runtime.draining
+            status = self._status()
+            if status != told:
+                yield status
+                told = status
+            if draining:
+                return  # a watcher would keep the server from ending
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+
+    def _status(self) -> HealthCheckResponse:
+        ready = self._runtime.ready
+        return HealthCheckResponse(
+            status=HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
+        )
