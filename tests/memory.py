@@ -1,9 +1,11 @@
-"""A bound on memory, for tests that little of it is taken."""
+"""Memory: a bound on what a test may take, and what another process has taken."""
 
+import re
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,22 @@ def little_memory(megabytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What another process holds."""
+
+    resident_bytes: int
+    threads: int
+    files: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Footprint":
+        process = Path(f"/proc/{pid}")
+        status = (process / "status").read_text()
+        resident_kb, threads = (
+            int(re.search(rf"^{field}:\s+(\d+)", status, re.MULTILINE)[1])
+            for field in ("VmRSS", "Threads")
+        )
+        return cls(resident_kb * 1024, threads, len(list((process / "fd").iterdir())))
