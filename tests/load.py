@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.traffic import Request
 
 LEFT = "left"  # in the place of a status, where the client did not wait for one
@@ -121,3 +124,31 @@ class _Client:
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
+
+
+Books = dict[tuple[str, str, str], dict[str, int]]  # fates by model, version and queue
+
+
+def settled_books(client: httpx.Client) -> Books:
+    """What became of every image, once none is under way; as it stands after a minute."""
+    end = time.monotonic() + 60
+    while True:
+        books = _books(client.get("/metrics").text)
+        if all(map(balanced, books.values())) or time.monotonic() > end:
+            return books
+
+
+def balanced(fates: dict[str, int]) -> bool:
+    ends = sum(fates[fate] for fate in ("answered", "failed", "cancelled", "expired"))
+    return fates["accepted"] == ends
+
+
+def _books(metrics: str) -> Books:
+    books: Books = {}
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.name == "deepvit_images_total":
+                where = sample.labels
+                queue = where["model"], where["version"], where["queue"]
+                books.setdefault(queue, {})[where["fate"]] = int(sample.value)
+    return books

@@ -1,6 +1,5 @@
 """Memory: a bound on what a test may take, and what another process has taken."""
 
-import re
 import resource
 import sys
 from collections.abc import Iterator
@@ -38,9 +37,10 @@ class Footprint:
     @classmethod
     def of(cls, pid: int) -> "Footprint":
         process = Path(f"/proc/{pid}")
-        status = (process / "status").read_text()
-        resident_kb, threads = (
-            int(re.search(rf"^{field}:\s+(\d+)", status, re.MULTILINE)[1])
-            for field in ("VmRSS", "Threads")
+        lines = (process / "status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        return cls(
+            resident_bytes=int(status["VmRSS"].removesuffix("kB")) * 1024,
+            threads=int(status["Threads"]),
+            files=len(list((process / "fd").iterdir())),
         )
-        return cls(resident_kb * 1024, threads, len(list((process / "fd").iterdir())))

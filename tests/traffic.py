@@ -5,7 +5,6 @@ statuses are right. Knows nothing of connections: load.py sends.
 """
 
 import gzip
-import io
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +12,14 @@ from typing import Any, Literal
 from urllib.parse import urlencode
 
 import httpx
+import numpy as np
 import orjson
-from PIL import Image
 
 from models.manifest import Manifest
-from tests.server import ROOT
+from tests.pictures import noise, photos
 
 # What the server must be told: a small store is full soon, a small limit soon exceeded.
-SETTINGS = {"store_max_bytes": 512 * 32 * 32 * 3, "max_upload_bytes": 2**20}
+SETTINGS = {"store_max_bytes": 1024 * 32 * 32 * 3, "max_upload_bytes": 2**20}
 _REMEMBERED = 10_000  # ids of inputs that are no longer kept; the store's own bound
 
 Leaving = Literal["while sending", "once sent", "while waiting", "while reading"]
@@ -75,7 +74,7 @@ class Traffic:
             self._similarity: 12,
             self._infer_json: 6,
             self._infer_binary: 16,
-            self._crowd: 2,
+            self._crowd: 8,
             self._bad_image: 10,
             self._too_large: 6,
             self._unknown: 8,
@@ -102,7 +101,7 @@ class Traffic:
 
     def _crowd(self) -> Request:
         """As many images as one request may hold."""
-        return self._form("classify 32", [self._random.choice(self._photos)] * 32)
+        return self._form("classify 32", [noise(self._random) for _ in range(32)])
 
     def _classify_and_explain(self) -> Request:
         wanted = self._random.choices(
@@ -295,13 +294,16 @@ class Traffic:
 
 def start(client: httpx.Client, model: str, seed: int, **options: Any) -> Traffic:
     """Traffic for a running server, after everything that it bounds by a number is full."""
-    manifest = Manifest.model_validate(client.get(f"/models/{model}").json()["manifest"])
     fill(client, model, _REMEMBERED + 600)
     favourites = []
     for photo in _photos()[:4]:
         answer = client.post("/classify", params={"model": model}, files={"image": photo})
         favourites.append(answer.json()["results"][0]["id"])
-    return Traffic(manifest, favourites, seed, **options)
+    return Traffic(manifest(client, model), favourites, seed, **options)
+
+
+def manifest(client: httpx.Client, model: str) -> Manifest:
+    return Manifest.model_validate(client.get(f"/models/{model}").json()["manifest"])
 
 
 def fill(client: httpx.Client, model: str, count: int) -> None:
@@ -312,21 +314,20 @@ def fill(client: httpx.Client, model: str, count: int) -> None:
         client.post("/classify", params={"model": model}, files=form).raise_for_status()
 
 
-def noise(source: random.Random) -> bytes:
-    """A picture of 32 x 32 pixels (PPM, which costs nothing to write)."""
-    return b"P6 32 32 255\n" + source.randbytes(32 * 32 * 3)
+def good_answer(client: httpx.Client, model: str) -> list[float]:
+    """All numbers in the answers about one photograph: probabilities, maps and measures."""
+    classified = client.post(
+        "/classify",
+        params={"model": model, "top_k": 1000, "attention": True, "similarity": True},
+        files={"image": _photos()[0]},
+    )
+    (result,) = classified.raise_for_status().json()["results"]
+    classes = sorted(result["predictions"], key=lambda found: int(found["index"]))
+    numbers = [float(found["probability"]) for found in classes]
+    for values in (result["attention"]["values"], *result["similarity"]["matrix"].values()):
+        numbers += np.ravel(values).tolist()
+    return numbers
 
 
 def _photos() -> list[bytes]:
-    """The same photograph as JPEG, PNG and WebP at many sizes, up to 768 pixels wide."""
-    with Image.open(ROOT / "tests" / "data" / "cat.jpg") as opened:
-        cat = opened.convert("RGB")
-    files = []
-    for width in (20, 32, 50, 100, 200, 320, 512, 768):
-        small = cat.resize((width, width * cat.height // cat.width))
-        for format in ("JPEG", "PNG", "WEBP"):
-            file = io.BytesIO()
-            small.save(file, format)
-            if file.tell() < SETTINGS["max_upload_bytes"] // 40:  # so that 33 of them fit
-                files.append(file.getvalue())
-    return files
+    return photos(SETTINGS["max_upload_bytes"] // 40)  # so small that 33 of them fit

@@ -21,6 +21,7 @@ from service.routes.dependencies import Runtime
 from service.settings import Settings
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server
+from tests.versions import add_version, copied
 
 
 @contextmanager
@@ -182,27 +183,6 @@ def test_drain_under_load_fails_no_request(repository: Path, photo: bytes) -> No
             assert {future.result() for future in under_way} <= {200, 503}
             assert 200 in {future.result() for future in under_way}
         assert server.process.wait(timeout=30) == 0
-
-
-def copied(repository: Path, folder: Path) -> Path:
-    shutil.copytree(repository / DEEPVIT, folder / DEEPVIT)
-    return folder
-
-
-def add_version(repository: Path, folder: Path, damage: bool = False) -> None:
-    """Version 2 is the exporter's own second run; here the first one under a new number."""
-    staged = folder / ".staged"
-    shutil.copytree(repository / DEEPVIT / "1", staged)
-    for name in ("model.onnx", "explain.onnx", "manifest.json"):
-        content = (staged / name).read_bytes()
-        old, new = b'"version":1,', b'"version":2,'
-        if name == "manifest.json":
-            old, new = b'"version": 1,', b'"version": 2,'
-        assert old in content
-        (staged / name).write_bytes(content.replace(old, new))
-    if damage:
-        (staged / "weights.bin").write_bytes(b"")
-    staged.rename(folder / DEEPVIT / "2")
 
 
 def test_a_new_version_takes_over_under_traffic_without_a_failed_request(

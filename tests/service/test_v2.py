@@ -24,7 +24,7 @@ from tritonclient.utils import InferenceServerException
 from models.preprocess import Pixels, Preprocessing, preprocess
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server
-from tests.service.test_bad_days import add_version, copied
+from tests.versions import add_version, copied
 
 MODEL = f"/v2/models/{DEEPVIT}"
 INFER = f"{MODEL}/infer"
