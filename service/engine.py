@@ -4,6 +4,7 @@ Not thread-safe on purpose: `classify` and `explain` each belong to one thread, 
 """
 
 import json
+import mmap
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_WEIGHTS = "weights.bin"
 _MAX_EXPLAIN_SESSIONS = 4
 
 ort.set_default_logger_severity(4)  # its errors are raised too, and told by us
@@ -50,6 +52,8 @@ class Engine:
         self._providers = _choose_providers(options.provider)
         self._classifier = self._open(folder / "model.onnx")
         self.manifest = self._embedded_manifest()
+        # Held: sessions for explanations open later, when the folder may have been removed.
+        self._explain_graph, self._weights = _held(folder)
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
 
     @property
@@ -102,11 +106,17 @@ class Engine:
         options.inter_op_num_threads = 1
         # Threads that spin between batches would take the processors from image decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(path.parent)
-        )
         try:
-            model = path.read_bytes() if outputs is None else _subgraph(path, outputs)
+            if outputs is None:
+                model = path.read_bytes()
+                options.add_session_config_entry(
+                    "session.model_external_initializers_file_folder_path", str(path.parent)
+                )
+            else:
+                model = _subgraph(self._explain_graph, outputs)
+                options.add_external_initializers_from_files_in_memory(
+                    [_WEIGHTS], [self._weights], [len(self._weights)]
+                )
             session = ort.InferenceSession(model, options, providers=self._providers)
         except Exception as exc:  # ONNX Runtime's errors have no common class
             reason = " ".join(str(exc).split())
@@ -152,11 +162,21 @@ def _choose_providers(name: str) -> list[str]:
     return [_PROVIDERS[chosen], *fallback]
 
 
-def _subgraph(path: Path, outputs: Sequence[str]) -> bytes:
+def _held(folder: Path) -> tuple[bytes, mmap.mmap]:
+    """The explain graph and the weights, which stay readable. Raises `StartupError`."""
+    try:
+        with (folder / _WEIGHTS).open("rb") as file:
+            weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return (folder / "explain.onnx").read_bytes(), weights
+    except (OSError, ValueError) as exc:
+        raise StartupError(f"{folder} cannot be read: {exc}") from exc
+
+
+def _subgraph(content: bytes, outputs: Sequence[str]) -> bytes:
     """The part of a graph that leads to some of its outputs; weights stay in their file."""
     import onnx  # only explanations need it
 
-    model: onnx.ModelProto = onnx.load(path, load_external_data=False)
+    model: onnx.ModelProto = onnx.load_model_from_string(content)
     graph = model.graph
     needed = set(outputs)
     kept = []
@@ -172,5 +192,5 @@ def _subgraph(path: Path, outputs: Sequence[str]) -> bytes:
         [value for value in graph.initializer if value.name in needed],
     )
     model.graph.CopyFrom(trimmed)
-    content: bytes = model.SerializeToString()
-    return content
+    trimmed_content: bytes = model.SerializeToString()
+    return trimmed_content

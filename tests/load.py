@@ -1,4 +1,4 @@
-"""Sends traffic over several connections at once and keeps count of what came back.
+"""Sends requests over several connections at once and keeps count of what came back.
 
 Plain asyncio streams: a client has to leave in the middle of a request, and must cost
 little beside the server that it shares the machine with.
@@ -10,17 +10,39 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.traffic import Request
-
 LEFT = "left"  # in the place of a status, where the client did not wait for one
 _ANSWER_TIMEOUT_S = 120
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: close", re.IGNORECASE)
+
+Leaving = Literal["while sending", "once sent", "while waiting", "while reading"]
+
+
+@dataclass(frozen=True)
+class Request:
+    kind: str
+    target: str
+    body: bytes | None = None  # None asks with GET
+    headers: tuple[tuple[str, str], ...] = ()
+    right: frozenset[int] = frozenset({200})  # statuses
+    leaving: Leaving | None = None
+    patience_s: float = 0.0  # of one that leaves while waiting
+    declared: int | None = None  # bytes of the body, where that is not the truth
+
+    def encode(self) -> bytes:
+        """As it goes over the wire (HTTP/1.1)."""
+        method, body = ("GET", b"") if self.body is None else ("POST", self.body)
+        lines = [f"{method} {self.target} HTTP/1.1", "Host: service"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        if self.body is not None:
+            lines.append(f"Content-Length: {self.declared or len(body)}")
+        return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 @dataclass

@@ -20,9 +20,10 @@ import numpy as np
 from service.metrics import FATES
 from tests import load, traffic
 from tests.conftest import DEEPVIT, VIT
+from tests.load import Request
 from tests.memory import Footprint
 from tests.server import ROOT, Server, running_server
-from tests.traffic import Request, Traffic
+from tests.traffic import Traffic
 from tests.versions import add_version
 
 _SETTINGS = traffic.SETTINGS | {
@@ -43,6 +44,7 @@ def main() -> int:
         repository = Path(folder) / "repository"
         shutil.copytree(ROOT / "model_repository", repository)
         with running_server(repository, **_SETTINGS) as server, server.client() as client:
+            print(f"{DEEPVIT} and {VIT}, {options.clients} clients, seed {options.seed}")
             run = _Run(server, repository)
             run.note("start")
             before = traffic.good_answer(client, DEEPVIT)

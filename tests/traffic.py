@@ -7,7 +7,7 @@ statuses are right. Knows nothing of connections: load.py sends.
 import gzip
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -16,34 +16,12 @@ import numpy as np
 import orjson
 
 from models.manifest import Manifest
+from tests.load import Leaving, Request
 from tests.pictures import noise, photos
 
+_KEPT = 1024  # inputs of 32 x 32 pixels
 # What the server must be told: a small store is full soon, a small limit soon exceeded.
-SETTINGS = {"store_max_bytes": 1024 * 32 * 32 * 3, "max_upload_bytes": 2**20}
-_REMEMBERED = 10_000  # ids of inputs that are no longer kept; the store's own bound
-
-Leaving = Literal["while sending", "once sent", "while waiting", "while reading"]
-
-
-@dataclass(frozen=True)
-class Request:
-    kind: str
-    target: str
-    body: bytes | None = None  # None asks with GET
-    headers: tuple[tuple[str, str], ...] = ()
-    right: frozenset[int] = frozenset({200})  # statuses
-    leaving: Leaving | None = None
-    patience_s: float = 0.0  # of one that leaves while waiting
-    declared: int | None = None  # bytes of the body, where that is not the truth
-
-    def encode(self) -> bytes:
-        """As it goes over the wire (HTTP/1.1)."""
-        method, body = ("GET", b"") if self.body is None else ("POST", self.body)
-        lines = [f"{method} {self.target} HTTP/1.1", "Host: service"]
-        lines += [f"{name}: {value}" for name, value in self.headers]
-        if self.body is not None:
-            lines.append(f"Content-Length: {self.declared or len(body)}")
-        return "\r\n".join([*lines, "", ""]).encode() + body
+SETTINGS = {"store_max_bytes": _KEPT * 32 * 32 * 3, "max_upload_bytes": 2**20}
 
 
 class Traffic:
@@ -293,8 +271,8 @@ class Traffic:
 
 
 def start(client: httpx.Client, model: str, seed: int, **options: Any) -> Traffic:
-    """Traffic for a running server, after everything that it bounds by a number is full."""
-    fill(client, model, _REMEMBERED + 600)
+    """Traffic for a running server, whose store is full by then."""
+    fill(client, model, _KEPT)
     favourites = []
     for photo in _photos()[:4]:
         answer = client.post("/classify", params={"model": model}, files={"image": photo})

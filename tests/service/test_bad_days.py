@@ -255,3 +255,14 @@ def test_versions_are_addressable_side_by_side(
         assert answers("")["version"] == 2
         assert answers("version=1")["version"] == 1
         assert answers("version=3")["code"] == "unknown-model"
+
+
+def test_a_version_whose_folder_is_gone_still_answers_every_question(
+    repository: Path, photo: bytes, tmp_path: Path
+) -> None:
+    """Its session for explanations is opened only then: who has it must not see an error."""
+    with running_server(copied(repository, tmp_path)) as server, server.client() as client:
+        found = client.post("/classify", files={"image": photo}).json()
+        shutil.rmtree(tmp_path / DEEPVIT)
+        answer = client.get("/similarity", params={"id": found["results"][0]["id"]})
+        assert answer.status_code == 200

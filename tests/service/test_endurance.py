@@ -19,6 +19,7 @@ from tests.server import Server, running_server
 REQUESTS = 20_000
 STRETCH = 500  # requests from one look at the server to the next
 CLIENTS = 16
+REMEMBERED = 10_000  # ids that a store tells from unknown ones when it has forgotten the inputs
 MAX_GROWTH_BYTES = 10 * 2**20  # over half of REQUESTS: 1 KB a request
 # glibc keeps more and more of what was freed for itself, by a rule that adapts; not like this.
 PLAIN_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
@@ -50,6 +51,7 @@ def endure(server: Server, requests: int) -> Ordeal:
     seen = Ordeal()
     with server.client() as client:
         seen.before = traffic.good_answer(client, TINY)
+        traffic.fill(client, TINY, REMEMBERED)
         mix = iter(traffic.start(client, TINY, seed=1))
         send(server, islice(mix, 2 * STRETCH), seen.report)
         for _ in range(0, requests, STRETCH):
@@ -61,7 +63,7 @@ def endure(server: Server, requests: int) -> Ordeal:
     return seen
 
 
-def send(server: Server, requests: Iterator[traffic.Request], report: load.Report) -> None:
+def send(server: Server, requests: Iterator[load.Request], report: load.Report) -> None:
     asyncio.run(load.send(server.url, requests, CLIENTS, report))
 
 
