@@ -3,7 +3,7 @@ PYTHON := $(VENV)/bin/python
 MODELS := deepvit16-cifar10 vit16-cifar10
 EXPORTED := $(MODELS:%=model_repository/%)
 
-.PHONY: serve test check export evaluate bench docker
+.PHONY: serve test check export evaluate bench soak docker
 
 serve: $(EXPORTED)  ## set up everything, export the bundled models and serve them on port 8000
 	$(PYTHON) -m service --log-format text
@@ -23,6 +23,9 @@ evaluate: $(EXPORTED)  ## CIFAR-10 over HTTP: accuracy, agreement with PyTorch, 
 
 bench: $(EXPORTED)  ## speed, as ratios
 	$(PYTHON) -m tests.bench
+
+soak: $(EXPORTED)  ## five minutes of mixed traffic: every answer right, memory bounded
+	$(PYTHON) -m tests.soak
 
 docker:  ## build the image
 	docker build --tag deepvit-inference .

@@ -4,6 +4,7 @@ Not thread-safe on purpose: `classify` and `explain` each belong to one thread, 
 """
 
 import json
+import mmap
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_WEIGHTS = "weights.bin"
 _MAX_EXPLAIN_SESSIONS = 4
 
 ort.set_default_logger_severity(4)  # its errors are raised too, and told by us
@@ -54,7 +56,9 @@ class Engine:
         self._options = options
         self._demanded = options.provider != "auto"
         self._providers = _choose_providers(options.provider)
-        self._classifier = self._open(folder / "model.onnx")
+        # Held: sessions for explanations open later, when the folder may have been removed.
+        graph, self._explain_graph, self._weights = _held(folder)
+        self._classifier = self._open(graph)
         self.manifest = self._embedded_manifest()
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
 
@@ -96,28 +100,32 @@ class Engine:
         kinds = frozenset(_kind(outputs[name]) for name in names) | {"logits"}
         if kinds not in self._explainers:
             wanted = [name for name, output in outputs.items() if _kind(output) in kinds]
-            self._explainers[kinds] = self._open(self._folder / "explain.onnx", wanted)
+            self._explainers[kinds] = self._open(_subgraph(self._explain_graph, wanted))
         self._explainers.move_to_end(kinds)
         while len(self._explainers) > _MAX_EXPLAIN_SESSIONS:
             self._explainers.popitem(last=False)
         return self._explainers[kinds]
 
-    def _open(self, path: Path, outputs: Sequence[str] | None = None) -> ort.InferenceSession:
+    def _open(self, graph: bytes) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._options.intra_op_threads
         options.inter_op_num_threads = 1
         # Threads that spin between batches would take the processors from image decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(path.parent)
-        )
+        if (self._folder / _WEIGHTS).exists():
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(self._folder)
+            )
+        else:  # ONNX Runtime copies them first, which takes memory
+            options.add_external_initializers_from_files_in_memory(
+                [_WEIGHTS], [self._weights], [len(self._weights)]
+            )
         try:
-            model = path.read_bytes() if outputs is None else _subgraph(path, outputs)
-            session = ort.InferenceSession(model, options, providers=self._providers)
+            session = ort.InferenceSession(graph, options, providers=self._providers)
         except Exception as exc:  # ONNX Runtime's errors have no common class
             reason = " ".join(str(exc).split())
-            raise StartupError(f"{path} cannot be loaded: {reason}") from exc
+            raise StartupError(f"{self._folder} cannot be loaded: {reason}") from exc
         active = session.get_providers()[0]
         if self._demanded and active != self._providers[0]:
             raise StartupError(
@@ -159,24 +167,34 @@ def _choose_providers(name: str) -> list[str]:
     return [_PROVIDERS[chosen], *fallback]
 
 
-def _subgraph(path: Path, outputs: Sequence[str]) -> bytes:
+def _held(folder: Path) -> tuple[bytes, bytes, mmap.mmap]:
+    """Both graphs, and their weights as mapped into memory. Raises `StartupError`."""
+    try:
+        with (folder / _WEIGHTS).open("rb") as file:
+            weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return (folder / "model.onnx").read_bytes(), (folder / "explain.onnx").read_bytes(), weights
+    except (OSError, ValueError) as exc:
+        raise StartupError(f"{folder} cannot be read: {exc}") from exc
+
+
+def _subgraph(graph: bytes, outputs: Sequence[str]) -> bytes:
     """The part of a graph that leads to some of its outputs; weights stay in their file."""
     import onnx  # only explanations need it
 
-    model: onnx.ModelProto = onnx.load(path, load_external_data=False)
-    graph = model.graph
+    model: onnx.ModelProto = onnx.load_model_from_string(graph)
+    whole = model.graph
     needed = set(outputs)
     kept = []
-    for node in reversed(graph.node):  # nodes stand in topological order
+    for node in reversed(whole.node):  # nodes stand in topological order
         if not needed.isdisjoint(node.output):
             kept.append(node)
             needed.update(node.input)
     trimmed = onnx.helper.make_graph(
         list(reversed(kept)),
-        graph.name,
-        list(graph.input),
-        [value for value in graph.output if value.name in outputs],
-        [value for value in graph.initializer if value.name in needed],
+        whole.name,
+        list(whole.input),
+        [value for value in whole.output if value.name in outputs],
+        [value for value in whole.initializer if value.name in needed],
     )
     model.graph.CopyFrom(trimmed)
     content: bytes = model.SerializeToString()

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from export.__main__ import main
+from models.config import ARCHITECTURES
+from tests.networks import random_network
 from tests.redis_server import RedisServer, running_redis
 from tests.server import ROOT, Server, running_server
 
 DEEPVIT = "deepvit16-cifar10"
 VIT = "vit16-cifar10"
+TINY = "tiny"
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +31,19 @@ def repository(pytestconfig: pytest.Config) -> Path:
         weights = ROOT / "models" / "zoo" / f"{name}.safetensors"
         if not (folder / name / "1").exists():
             assert main([str(weights), "--name", name, "--output", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(pytestconfig: pytest.Config) -> Path:
+    """One model, `TINY`, of 23 thousand random weights: what is measured is the service."""
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir(f"tiny_repository-{_sources()[:16]}")
+    if not (folder / TINY / "1").exists():
+        network = random_network(ARCHITECTURES["deepvit_test"].config)
+        weights = folder / "tiny.pth"
+        torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, weights)
+        assert main([str(weights), "--name", TINY, "--output", str(folder)]) == 0
     return folder
 
 

@@ -1,9 +1,10 @@
-"""A bound on memory, for tests that little of it is taken."""
+"""Memory: a bound on what a test may take, and what another process has taken."""
 
 import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,23 @@ def little_memory(megabytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What another process holds."""
+
+    resident_bytes: int
+    threads: int
+    files: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Footprint":
+        process = Path(f"/proc/{pid}")
+        lines = (process / "status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        return cls(
+            resident_bytes=int(status["VmRSS"].removesuffix("kB")) * 1024,
+            threads=int(status["Threads"]),
+            files=len(list((process / "fd").iterdir())),
+        )

@@ -21,6 +21,7 @@ from service.runtime import Runtime
 from service.settings import Settings
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server
+from tests.versions import add_version, copied
 
 
 @contextmanager
@@ -192,27 +193,6 @@ def test_drain_under_load_fails_no_request(repository: Path, photo: bytes) -> No
         assert server.process.wait(timeout=30) == 0
 
 
-def copied(repository: Path, folder: Path) -> Path:
-    shutil.copytree(repository / DEEPVIT, folder / DEEPVIT)
-    return folder
-
-
-def add_version(repository: Path, folder: Path, damage: bool = False) -> None:
-    """Version 2 is the exporter's own second run; here the first one under a new number."""
-    staged = folder / ".staged"
-    shutil.copytree(repository / DEEPVIT / "1", staged)
-    for name in ("model.onnx", "explain.onnx", "manifest.json"):
-        content = (staged / name).read_bytes()
-        old, new = b'"version":1,', b'"version":2,'
-        if name == "manifest.json":
-            old, new = b'"version": 1,', b'"version": 2,'
-        assert old in content
-        (staged / name).write_bytes(content.replace(old, new))
-    if damage:
-        (staged / "weights.bin").write_bytes(b"")
-    staged.rename(folder / DEEPVIT / "2")
-
-
 def test_a_new_version_takes_over_under_traffic_without_a_failed_request(
     repository: Path, photo: bytes, tmp_path: Path
 ) -> None:
@@ -283,3 +263,14 @@ def test_versions_are_addressable_side_by_side(
         assert answers("")["version"] == 2
         assert answers("version=1")["version"] == 1
         assert answers("version=3")["code"] == "unknown-model"
+
+
+def test_a_version_whose_folder_is_gone_still_answers_every_question(
+    repository: Path, photo: bytes, tmp_path: Path
+) -> None:
+    """Its session for explanations is opened only then: who has it must not see an error."""
+    with running_server(copied(repository, tmp_path)) as server, server.client() as client:
+        found = client.post("/classify", files={"image": photo}).json()
+        shutil.rmtree(tmp_path / DEEPVIT)
+        answer = client.get("/similarity", params={"id": found["results"][0]["id"]})
+        assert answer.status_code == 200

@@ -40,9 +40,10 @@ from service.grpc.server import GrpcServer
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 from tests.server import ROOT, Server, running_server
-from tests.service.test_bad_days import copied, runtime
+from tests.service.test_bad_days import runtime
 from tests.service.test_v2 import RULE, softmax
 from tests.test_readme import ADDRESS, EXAMPLES
+from tests.versions import copied
 
 _ADDRESS = re.compile(r"gRPC on ([\d.:]+)")
 SERVICE = "inference.GRPCInferenceService"

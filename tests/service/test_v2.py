@@ -27,7 +27,8 @@ from models.preprocess import Pixels, Preprocessing, preprocess
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 from tests.server import Server, running_server
-from tests.service.test_bad_days import add_version, client_of, copied, runtime
+from tests.service.test_bad_days import client_of, runtime
+from tests.versions import add_version, copied
 
 MODEL = f"/v2/models/{DEEPVIT}"
 INFER = f"{MODEL}/infer"

@@ -1,0 +1,149 @@
+"""`make soak`: minutes of mixed traffic on the bundled models while versions come and go.
+
+Prints what was asked and answered, how fast, and what the server held meanwhile. Exit status
+1 if one request got a wrong answer, if the books do not balance, or if a good request is
+answered otherwise than before.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from service.metrics import FATES
+from tests import load, traffic
+from tests.conftest import DEEPVIT, VIT
+from tests.load import Request
+from tests.memory import Footprint
+from tests.server import ROOT, Server, running_server
+from tests.traffic import Traffic
+from tests.versions import add_version
+
+_SETTINGS = traffic.SETTINGS | {
+    "max_queue_images": 64,  # so few that some requests are refused
+    "served_versions": 2,
+}
+_BETWEEN_CHANGES_S = 5
+_MIB = 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--clients", type=int, default=16, help="connections at once")
+    parser.add_argument("--seed", type=int, default=1, help="of the mix of requests")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "repository"
+        shutil.copytree(ROOT / "model_repository", repository)
+        with running_server(repository, **_SETTINGS) as server, server.client() as client:
+            print(f"{DEEPVIT} and {VIT}, {options.clients} clients, seed {options.seed}")
+            run = _Run(server, repository)
+            run.note("start")
+            before = traffic.good_answer(client, DEEPVIT)
+            requests = traffic.start(client, DEEPVIT, options.seed, may_refuse=True, may_miss=[VIT])
+            asyncio.run(run.send(requests, options.clients, options.seconds))
+            books = load.settled_books(client)
+            run.note("end")
+            same = np.allclose(traffic.good_answer(client, DEEPVIT), before, atol=1e-5)
+    _print_requests(run.report, options.seconds)
+    balanced = _print_books(books)
+    print(f"a good request gets {'the same' if same else 'ANOTHER'} answer as before")
+    print(f"failures: {len(run.report.failures)}")
+    for failure in run.report.failures[:20]:
+        print(f"  {failure}")
+    return 0 if same and balanced and not run.report.failures else 1
+
+
+class _Run:
+    """Traffic, changes of what is served, and looks at what the server holds, side by side."""
+
+    def __init__(self, server: Server, repository: Path) -> None:
+        self.report = load.Report()
+        self._server = server
+        self._repository = repository
+
+    def note(self, when: str) -> None:
+        held = Footprint.of(self._server.process.pid)
+        print(
+            f"{when:>8}  {held.resident_bytes / _MIB:6.1f} MiB resident  "
+            f"{held.threads:3} threads  {held.files:3} files",
+            flush=True,
+        )
+
+    async def send(self, requests: Traffic, clients: int, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        beside = [asyncio.create_task(self._look()), asyncio.create_task(self._change(end))]
+        await load.send(self._server.url, _until(end, requests), clients, self.report)
+        beside[0].cancel()
+        await beside[1]
+
+    async def _look(self) -> None:
+        """At the end of a warm-up of twenty seconds, and of every minute."""
+        await asyncio.sleep(20)
+        self.note("warm")
+        await asyncio.sleep(40)
+        for minute in range(1, 1000):
+            self.note(f"{minute} min")
+            await asyncio.sleep(60)
+
+    async def _change(self, end: float) -> None:
+        """One model goes and comes back, a new version of the other takes over and goes."""
+        version = self._repository / DEEPVIT / "2"
+        async with httpx.AsyncClient(base_url=self._server.url, timeout=60) as client:
+            while time.monotonic() < end:
+                await self._ask(client, VIT, "unload")
+                await self._ask(client, VIT, "load")
+                await asyncio.to_thread(add_version, self._repository, self._repository)
+                await self._ask(client, DEEPVIT, "load")
+                await asyncio.to_thread(shutil.rmtree, version)
+                await self._ask(client, DEEPVIT, "load")
+
+    async def _ask(self, client: httpx.AsyncClient, model: str, what: str) -> None:
+        """For a change, and give the traffic some time with it."""
+        request = Request("load or unload", f"/v2/repository/models/{model}/{what}", b"")
+        started = time.perf_counter()
+        answer = await client.post(request.target)
+        seconds = time.perf_counter() - started
+        self.report.add(request, answer.status_code, seconds, answer.content)
+        await asyncio.sleep(_BETWEEN_CHANGES_S)
+
+
+def _until(end: float, requests: Traffic) -> Iterator[Request]:
+    for request in requests:
+        if time.monotonic() > end:
+            return
+        yield request
+
+
+def _print_requests(report: load.Report, seconds: float) -> None:
+    print(f"\n{report.requests} requests, {report.requests / seconds:.0f} a second")
+    print(f"refused {report.count(429)}, too late {report.count(504)}, left {report.count('left')}")
+    print(f"\n{'requests':32}{'count':>7}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}  statuses")
+    for kind, tally in sorted(report.kinds.items()):
+        times = ""
+        if tally.seconds:
+            quantiles = np.percentile(tally.seconds, [50, 95, 99]) * 1e3
+            times = "".join(f"{value:9.1f}" for value in quantiles)
+        statuses = ", ".join(f"{status}: {n}" for status, n in tally.statuses.most_common())
+        print(f"{kind:32}{tally.statuses.total():7}{times:>27}  {statuses}")
+
+
+def _print_books(books: load.Books) -> bool:
+    """Whether they balance."""
+    print(f"\n{'images by queue':40}" + "".join(f"{fate:>10}" for fate in FATES))
+    for queue, fates in books.items():
+        note = "" if load.balanced(fates) else "  DO NOT BALANCE"
+        print(f"{' '.join(queue):40}" + "".join(f"{fates[fate]:10}" for fate in FATES) + note)
+    return all(map(load.balanced, books.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
