@@ -43,6 +43,7 @@ from service.schemas_v2 import (
     Ready,
     ServerMetadata,
     StatisticsAnswer,
+    in_one_piece,
 )
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REQUEST = {
     "required": True,
     "content": {
-        "application/json": {"schema": InferRequestBody.model_json_schema()},
+        "application/json": {"schema": in_one_piece(InferRequestBody)},
         "application/octet-stream": _BINARY,
     },
 }
