@@ -1,4 +1,4 @@
-"""A bound on memory, for tests that little of it is taken."""
+"""Bounds on memory, for tests that little of it is taken, here or by another process."""
 
 import resource
 import sys
@@ -7,6 +7,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+
+@contextmanager
+def little_more(pid: int, megabytes: int) -> Iterator[None]:
+    """Asserts that another process never holds more than this beyond what it holds now."""
+    if sys.platform != "linux":
+        pytest.skip("reads the memory of a process from /proc")
+    process = Path(f"/proc/{pid}")
+    (process / "clear_refs").write_text("5")  # the peak starts anew
+    before = _peak_bytes(process)
+    yield
+    taken = _peak_bytes(process) - before
+    assert taken < megabytes * 2**20, f"{taken / 2**20:.0f} MB"
+
+
+def _peak_bytes(process: Path) -> int:
+    lines = (process / "status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) * 1024
 
 
 @contextmanager
