@@ -29,6 +29,7 @@ from tests.service.test_bad_days import client_of, runtime
 from tests.service.test_imaging import BOMBS, MAX_PIXELS, noise, png_claiming
 
 ATOL = 1e-5  # of logits between 1 and 5
+RAW = {"Content-Type": "application/octet-stream"}
 FORMATS_CUT = ("JPEG", "PNG", "WEBP", "GIF")
 
 
@@ -47,7 +48,7 @@ def damaged(photo: bytes) -> list[tuple[bytes, int]]:
     """Bodies that are no good image, and the status of each."""
     return [
         (photo[: len(photo) // 2], 400),
-        *((noise(format)[: len(noise(format)) // 2], 400) for format in FORMATS_CUT),
+        *((noise(name)[: len(noise(name)) // 2], 400) for name in FORMATS_CUT),
         (b"%PDF-1.7 and so on", 415),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415),
         (bytes(5000), 415),
@@ -104,9 +105,10 @@ def test_damaged_images_between_good_ones_change_no_bit(repository: Path, photo:
 
             batcher._run = recorded  # slowness, so that the others queue
             async with client_of(running) as client, asyncio.timeout(120):
-                post = lambda body: client.post(  # noqa: E731
-                    "/classify", content=body, headers={"Content-Type": "application/octet-stream"}
-                )
+
+                async def post(body: bytes) -> int:
+                    return (await client.post("/classify", content=body, headers=RAW)).status_code
+
                 tasks = [asyncio.create_task(post(good[0]))]
                 await asyncio.to_thread(held.wait)
                 for index, body in enumerate(good, start=1):
@@ -115,9 +117,9 @@ def test_damaged_images_between_good_ones_change_no_bit(repository: Path, photo:
                         await asyncio.sleep(0)
                     if mixed:
                         wrong, status = bad[index % len(bad)]
-                        assert (await post(wrong)).status_code == status  # while the others wait
+                        assert await post(wrong) == status  # while the others wait
                 released.set()
-                assert {found.status_code for found in await asyncio.gather(*tasks)} == {200}
+                assert set(await asyncio.gather(*tasks)) == {200}
             assert batcher.books.accepted == batcher.books.answered == len(good) + 1
             return [len(batch) for batch in batches], [one for batch in batches for one in batch]
 
@@ -172,8 +174,7 @@ def test_bombs_from_all_sides_take_little_memory(repository: Path, photo: bytes)
 
 
 def post(client: httpx.Client, body: bytes) -> httpx.Response:
-    kind = {"Content-Type": "application/octet-stream"}
-    return client.post("/classify?top_k=10", content=body, headers=kind)
+    return client.post("/classify?top_k=10", content=body, headers=RAW)
 
 
 def predictions(response: httpx.Response) -> dict[str, float]:
