@@ -25,7 +25,7 @@ from tests.right_answer import balanced_books, right_answer
 from tests.server import Server, running_server
 
 CLIENTS = 400
-MAX_UPLOAD_BYTES = 400_000
+MAX_UPLOAD_BYTES = 200_000
 
 
 @pytest.fixture(scope="module")
