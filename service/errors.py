@@ -126,6 +126,10 @@ class Stopped(ServiceError):
     status, code, title = 503, "stopped", "The server is shutting down"
 
 
+class OutOfMemory(ServiceError):
+    status, code, title = 503, "out-of-memory", "Not enough memory for this image now"
+
+
 class DeadlineExceeded(ServiceError):
     status, code, title = 504, "deadline-exceeded", "The answer would have come too late"
 

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from service.errors import CorruptImage, ImageTooLarge, NoImage, UnsupportedMedia
+from service.errors import CorruptImage, ImageTooLarge, NoImage, OutOfMemory, UnsupportedMedia
 
 # Formats whose readers are pure image decoders: none that runs programs or follows links.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
@@ -21,7 +21,6 @@ _DAMAGED = (
     ArithmeticError,
     EOFError,
     LookupError,
-    MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,
@@ -56,7 +55,7 @@ class Decoder:
     def decode(self, data: bytes) -> Image.Image:
         """The first frame, upright by its EXIF orientation, transparency over white, RGB.
 
-        Raises `NoImage`, `UnsupportedMedia`, `CorruptImage` or `ImageTooLarge`.
+        Raises `NoImage`, `UnsupportedMedia`, `CorruptImage`, `ImageTooLarge` or `OutOfMemory`.
         """
         if not data:
             raise NoImage("the image is empty")
@@ -71,6 +70,8 @@ class Decoder:
             raise UnsupportedMedia(
                 "the bytes are not an image in a format that is read: " + ", ".join(FORMATS)
             ) from exc
+        except MemoryError as exc:
+            raise OutOfMemory("decoding failed for lack of memory", retry_after_s=1) from exc
         except _DAMAGED as exc:
             raise CorruptImage("the image is truncated or damaged") from exc
 

@@ -23,6 +23,7 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
+_CLOSED = "the handler is closed"
 PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
@@ -67,7 +68,11 @@ class Observe:
                     headers["Server-Timing"] = _server_timing(timings)
                 if self._trace:
                     self._trace.describe(state)
-            await send(message)
+            try:
+                await send(message)
+            except RuntimeError as exc:  # uvloop's, just before uvicorn learns of the disconnect
+                if _CLOSED not in str(exc):
+                    raise
 
         try:
             await self._app(scope, receive, send_observed)

@@ -56,10 +56,10 @@ class AttentionMapsAnswer(_Answer):
     heads: list[int | str]
     query: str
     direction: Direction
-    grid: tuple[int, int] = Field(description="rows and columns of patches")
+    grid: list[int] = Field(min_length=2, max_length=2, description="rows and columns of patches")
     axes: list[str]
     shape: list[int]
-    range: tuple[float, float] = Field(description="smallest and largest value")
+    range: list[float] = Field(min_length=2, max_length=2, description="smallest and largest value")
     values: list[Any] = Field(description="nested lists of numbers, as deep as there are axes")
 
 

@@ -130,3 +130,20 @@ class IndexEntry(BaseModel):
         examples=["READY"], description="READY, UNAVAILABLE, or empty before the first load"
     )
     reason: str = Field("", description="why the model is unavailable")
+
+
+def in_one_piece(model: type[BaseModel]) -> dict[str, Any]:
+    """A schema without `$defs`, for places in OpenAPI where references to them lead nowhere."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def filled(node: Any) -> Any:
+        if isinstance(node, list):
+            return [filled(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return filled(parts[node["$ref"].rpartition("/")[2]])
+        return {key: filled(value) for key, value in node.items()}
+
+    return {key: filled(value) for key, value in schema.items()}

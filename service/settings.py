@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
         env_ignore_empty=True,
+        allow_inf_nan=False,
         frozen=True,
         cli_kebab_case=True,
         cli_prog_name="python -m service",

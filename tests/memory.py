@@ -1,4 +1,4 @@
-"""Memory: a bound on what a test may take, and what another process has taken."""
+"""Memory: bounds on what a test or another process may take, and what one has taken."""
 
 import resource
 import sys
@@ -8,6 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+
+@contextmanager
+def little_more(pid: int, megabytes: int) -> Iterator[None]:
+    """Asserts that another process never holds more than this beyond what it holds now."""
+    if sys.platform != "linux":
+        pytest.skip("reads the memory of a process from /proc")
+    process = Path(f"/proc/{pid}")
+    (process / "clear_refs").write_text("5")  # the peak starts anew
+    before = _peak_bytes(process)
+    yield
+    taken = _peak_bytes(process) - before
+    assert taken < megabytes * 2**20, f"{taken / 2**20:.0f} MB"
+
+
+def _peak_bytes(process: Path) -> int:
+    lines = (process / "status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) * 1024
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from service.errors import (
     InferenceFailed,
     MalformedUpload,
     NoImage,
+    OutOfMemory,
     QueueFull,
     Stopped,
     TooManyImages,
@@ -62,6 +63,7 @@ Threshold = Annotated[
         QueueFull,
         InferenceFailed,
         Stopped,
+        OutOfMemory,
         DeadlineExceeded,
     ),
 )

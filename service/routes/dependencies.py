@@ -93,7 +93,7 @@ def problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
 
 def protocol_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """The same for routes of the Open Inference Protocol, which has its own form of errors."""
-    return _responses("application/json", ProtocolError, [*errors], _protocol_error)
+    return _responses("application/json", ProtocolError, [*errors, InvalidRequest], _protocol_error)
 
 
 def _problem(error: type[ServiceError]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ BODY = {
                 "properties": {
                     "image": {
                         "type": "array",
+                        "minItems": 1,
                         "items": {"type": "string", "format": "binary"},
                         "description": "one or more image files; the part's name does not matter",
                     }

@@ -42,6 +42,7 @@ from service.schemas_v2 import (
     Ready,
     ServerMetadata,
     StatisticsAnswer,
+    in_one_piece,
 )
 
 PREFIX = "/v2"
@@ -52,7 +53,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REQUEST = {
     "required": True,
     "content": {
-        "application/json": {"schema": InferRequestBody.model_json_schema()},
+        "application/json": {"schema": in_one_piece(InferRequestBody)},
         "application/octet-stream": _BINARY,
     },
 }

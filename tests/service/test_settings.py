@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from annotated_types import Ge, Gt, Le
 from pydantic import SecretStr
 
 from service.cpus import available_cpus
@@ -109,6 +110,41 @@ def test_a_wrong_value_is_named(name: str, written: str, monkeypatch: pytest.Mon
     monkeypatch.setenv(variable(name), written)
     with pytest.raises(StartupError, match=f"wrong setting: {name}: "):
         load([])
+
+
+BEYOND_ALL = ("-inf", "inf", "nan", "many", "9" * 5000)
+
+
+def bounds() -> list[tuple[str, str]]:
+    """Each setting that has bounds, with the nearest values beyond them, as they are declared."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        step = 1.0 if field.annotation is int else 1e-9
+        declared: list[Any] = field.metadata
+        for bound in declared:
+            if isinstance(bound, Ge):
+                found.append((name, f"{cast(float, bound.ge) - step:g}"))
+            if isinstance(bound, Gt):
+                found.append((name, str(bound.gt)))
+            if isinstance(bound, Le):
+                found.append((name, f"{cast(float, bound.le) + step:g}"))
+        if field.annotation in (int, float):
+            found += [(name, beyond) for beyond in BEYOND_ALL]
+    return found
+
+
+def test_every_number_has_a_bound() -> None:
+    numbers = {
+        name for name, field in Settings.model_fields.items() if field.annotation in (int, float)
+    }
+    assert numbers == {name for name, value in bounds() if value not in BEYOND_ALL}
+
+
+@pytest.mark.parametrize(("name", "written"), bounds())
+def test_every_limit_is_refused_beyond_its_bounds(name: str, written: str) -> None:
+    with pytest.raises(StartupError, match=f"wrong setting: {name}: ") as refusal:
+        load([f"{flag(name)}={written}"])
+    assert "\n" not in refusal.value.detail
 
 
 def test_all_wrong_values_are_named_at_once() -> None:

@@ -1,0 +1,37 @@
+"""schemathesis against a real server: every operation keeps to what its documentation says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import VIT
+from tests.right_answer import balanced_books, right_answer
+from tests.server import running_server
+
+CONFIG = Path(__file__).with_name("fuzz.toml")
+RUN = "from schemathesis.cli import schemathesis; schemathesis()"
+
+
+def test_no_operation_contradicts_its_documentation(
+    repository: Path, photo: bytes, tmp_path: Path
+) -> None:
+    """Statuses, content types and bodies; what is wrong is refused; no fault of the server."""
+    with running_server(repository) as server, server.client() as client:
+        before = right_answer(client, photo)
+        paths = client.get("/openapi.json").json()["paths"]
+        command = [sys.executable, "-c", RUN, "--config-file", str(CONFIG), "run", "--no-color"]
+        found = subprocess.run(
+            [*command, f"{server.url}/openapi.json"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+        assert f"Tested: {sum(map(len, paths.values()))}\n" in found.stdout
+        assert client.post(f"/v2/repository/models/{VIT}/load").status_code == 200
+        assert right_answer(client, photo) == before
+        balanced_books(client)
+        assert client.get("/readyz").status_code == 200
+    assert "Traceback" not in "".join(server.log)
