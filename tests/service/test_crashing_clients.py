@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.metrics import Metrics
 from service.observe import Observe
+from service.store.memory import MemoryStore
 from tests.conftest import DEEPVIT
 from tests.memory import little_more
 from tests.right_answer import balanced_books, right_answer
@@ -190,7 +191,7 @@ def test_a_connection_that_closes_under_an_answer_is_no_fault_of_the_server() ->
             return {"type": "http.disconnect"}
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await Observe(app, Metrics([]))(scope, receive, send)
+        await Observe(app, Metrics([], MemoryStore(1, 1)))(scope, receive, send)
 
     asyncio.run(answer(RuntimeError("unable to perform operation; the handler is closed")))
     with pytest.raises(RuntimeError, match="Unexpected"):

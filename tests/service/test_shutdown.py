@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import DEEPVIT
 from tests.server import ROOT, Server, running_server
-from tests.service.test_bad_days import add_version, copied
+from tests.versions import add_version, copied
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches the process in /proc")
 
