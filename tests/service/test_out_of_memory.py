@@ -13,10 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import DEEPVIT
 from tests.right_answer import balanced_books, right_answer
 from tests.server import Server, running_server
-from tests.service.test_neighbours import photos
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits another process's memory")
 
@@ -54,28 +52,3 @@ def test_an_image_there_is_no_memory_for_is_not_called_damaged(
         assert right_answer(client, photo) == before
         balanced_books(client)
     assert "Traceback" not in "".join(server.log)
-
-
-def test_a_batch_there_is_no_memory_for_is_answered_image_by_image(
-    repository: Path, photo: bytes
-) -> None:
-    url = f"/classify?model={DEEPVIT}&similarity=true"
-    images = [("image", image) for image in photos(photo, 8)]
-    with running_server(repository) as server, server.client() as client:
-        before = right_answer(client, photo)
-        assert client.post(url, files=images[:1]).status_code == 200  # memory for one is kept
-        with only_more(server, 20):
-            singly = client.post(url, files=images)
-            assert singly.status_code == 200
-            assert right_answer(client, photo) == before
-        assert any("a batch of 8 failed" in line for line in server.log)
-        failures = len(server.log)
-        together = client.post(url, files=images)
-        assert not any("failed" in line for line in server.log[failures:])
-        for one, other in zip(singly.json()["results"], together.json()["results"], strict=True):
-            assert one["id"] == other["id"]
-            assert [p["index"] for p in one["predictions"]] == [
-                p["index"] for p in other["predictions"]
-            ]
-        assert right_answer(client, photo) == before
-        assert balanced_books(client)["failed"] == 0
