@@ -153,10 +153,15 @@ def _mixings(network: DeepViT) -> tuple[manifest.ReAttention, ...]:
             theta=_rows(mixing.theta),
             matrix=_rows(mixing.matrix),
             offset=tuple(mixing.offset.tolist()),
-            row_sum=tuple(mixing.row_sum(tokens).tolist()),
+            gain=_row(mixing.gain),
+            row_sum=_row(mixing.row_sum(tokens)),
         )
         for block, mixing in folded.items()
     )
+
+
+def _row(vector: Tensor | None) -> tuple[float, ...] | None:
+    return None if vector is None else tuple(vector.tolist())
 
 
 def _rows(matrix: Tensor) -> tuple[tuple[float, ...], ...]:

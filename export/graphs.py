@@ -17,7 +17,7 @@ from models.manifest import STAGES, Output, Stage
 class Classifier(nn.Module):
     """uint8 images [B, S, S, 3] to logits [B, classes].
 
-    Only the class token leaves the last block.
+    Only what the head sees leaves the last block.
     """
 
     def __init__(self, network: FoldedDeepViT) -> None:
@@ -28,8 +28,8 @@ class Classifier(nn.Module):
         x = self.network.embed(images)
         for block in self.network.blocks[:-1]:
             x = block(x)
-        cls: Tensor = self.network.blocks[-1](x, rows=1)  # [B, 1, C]
-        return self.network.classify(cls)
+        x = self.network.blocks[-1](x, rows=self.network.rows)  # [B, 1, C] for the class token
+        return self.network.classify(x)
 
 
 class Explainer(nn.Module):
@@ -98,7 +98,9 @@ class _Maps:
             found["neighbour_similarity"] = measures.cross_layer_similarity(columns, before)
         if self._stage == "softmax":
             found["entropy"] = measures.entropy(maps)
-            found["attention_distance"] = measures.attention_distance(maps, self._config.patch_size)
+            found["attention_distance"] = measures.attention_distance(
+                maps, self._config.patch_size, self._config.prefix_tokens
+            )
             self._rollout = measures.rollout(self._rollout, maps)
         for name, value in found.items():
             self._by_block[name].append(value)

@@ -84,16 +84,16 @@ def entropy(softmax: Tensor) -> Tensor:
     return -(softmax * softmax.clamp_min(_TINY).log()).sum(dim=-1).mean(dim=-1)
 
 
-def attention_distance(softmax: Tensor, patch_size: int) -> Tensor:
+def attention_distance(softmax: Tensor, patch_size: int, prefix: int = 1) -> Tensor:
     """How far patches look, in input pixels: attention-weighted distance between patch centres.
 
-    The class token is left out as query and as key, and the rest of each row rescaled to 1;
-    mean over queries. [..., H, N, N] to [..., H]. Softmax stage only.
+    The `prefix` tokens before the patches are left out as queries and as keys, and the rest of
+    each row rescaled to 1; mean over queries. [..., H, N, N] to [..., H]. Softmax stage only.
     """
-    grid = round((softmax.shape[-1] - 1) ** 0.5)
+    grid = round((softmax.shape[-1] - prefix) ** 0.5)
     centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
-    distance = _norm(centres[:, None] - centres, -1)[..., 0]  # [N - 1, N - 1]
-    patches = softmax[..., 1:, 1:]
+    distance = _norm(centres[:, None] - centres, -1)[..., 0]  # [N - P, N - P]
+    patches = softmax[..., prefix:, prefix:]
     share = patches / patches.sum(dim=-1, keepdim=True).clamp_min(_TINY)
     return (share * distance).sum(dim=-1).mean(dim=-1)
 

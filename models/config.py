@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from models.preprocess import Preprocessing
 
 Stem = Literal["patch", "conv"]
+Pool = Literal["cls", "cls_dist", "mean", "mean_patches"]
 
 
 class DeepViTConfig(BaseModel):
@@ -26,28 +27,67 @@ class DeepViTConfig(BaseModel):
     num_heads: int = Field(gt=0)
     mlp_ratio: float = Field(default=3.0, gt=0)
     qkv_bias: bool = True
+    attn_dim: int | None = Field(
+        default=None, gt=0, description="width of all heads together; embed_dim if unset"
+    )
+    prefix_tokens: int = Field(
+        default=1,
+        ge=1,
+        description="tokens before the patches: the class token, then distillation or registers",
+    )
+    pool: Pool = Field(
+        default="cls", description="what the head sees: tokens, side by side, or a mean of them"
+    )
     stem: Stem = Field(default="patch", description="one patch convolution, or three convolutions")
     reatten_blocks: tuple[int, ...] = Field(default=(), description="blocks that mix heads")
     reatten_norm: bool = Field(default=True, description="BatchNorm over heads after the mixing")
+    reatten_layer_norm: bool = Field(
+        default=False, description="a LayerNorm over heads, of each entry, in its place"
+    )
     reatten_scale: float = Field(default=1.0, description="factor on the mixed and normed map")
     scale_adjustment: float = Field(default=1.0, gt=0, description="the a of x += f(norm(a x)) / a")
+    softmax_temperatures: tuple[float, ...] = Field(
+        default=(), description="what divides the attention logits, block by block; 1 if empty"
+    )
     layer_norm_eps: float = Field(default=1e-6, gt=0)
+    patch_norm: bool = Field(
+        default=False, description="LayerNorms over a patch's pixels and over its embedding"
+    )
+    norm_pre: bool = Field(default=False, description="a LayerNorm before the first block")
+    norm_after_pool: bool = Field(
+        default=False, description="the last LayerNorm sees pooled tokens"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "DeepViTConfig":
-        if self.embed_dim % self.num_heads:
-            raise ValueError(f"{self.num_heads} heads do not divide a width of {self.embed_dim}")
+        if self.heads_dim % self.num_heads:
+            raise ValueError(f"{self.num_heads} heads do not divide a width of {self.heads_dim}")
         if self.img_size % self.patch_size:
             raise ValueError(f"patch {self.patch_size} does not divide {self.img_size} pixels")
         if self.stem == "conv" and self.patch_size % 2:
             raise ValueError(f"a conv stem needs an even patch size, not {self.patch_size}")
         if any(not 0 <= block < self.depth for block in self.reatten_blocks):
             raise ValueError(f"reatten_blocks name a block outside 0 to {self.depth - 1}")
+        if len(self.softmax_temperatures) not in (0, self.depth):
+            raise ValueError(
+                f"{len(self.softmax_temperatures)} temperatures for {self.depth} blocks"
+            )
+        if any(temperature <= 0 for temperature in self.softmax_temperatures):
+            raise ValueError("softmax temperatures are above 0")
+        if self.pool == "cls_dist" and self.prefix_tokens < 2:
+            raise ValueError("cls_dist pools a distillation token that is not there")
+        if self.patch_norm and self.stem != "patch":
+            raise ValueError("norms around the patch embedding go with the patch stem")
         return self
 
     @property
+    def heads_dim(self) -> int:
+        """Width of all heads together."""
+        return self.attn_dim or self.embed_dim
+
+    @property
     def head_dim(self) -> int:
-        return self.embed_dim // self.num_heads
+        return self.heads_dim // self.num_heads
 
     @property
     def mlp_dim(self) -> int:
@@ -60,8 +100,8 @@ class DeepViTConfig(BaseModel):
 
     @property
     def num_tokens(self) -> int:
-        """Patches and the class token."""
-        return self.grid**2 + 1
+        """Patches and what stands before them."""
+        return self.grid**2 + self.prefix_tokens
 
 
 class Architecture(NamedTuple):

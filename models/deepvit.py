@@ -1,7 +1,8 @@
 """The whole network as published, readable from top to bottom, with the official parameter names.
 
 Section and equation numbers refer to Zhou et al., "DeepViT" (arXiv 2103.11886).
-Shapes: B images, N tokens (class token first), C width, H heads, D = C / H, L blocks.
+Shapes: B images, N tokens (P prefix tokens, the class token first, then patches), C width,
+H heads of D channels, L blocks.
 """
 
 from typing import NamedTuple
@@ -32,7 +33,29 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         patches: Tensor = self.proj(images)  # [B, C, grid, grid]
-        return patches.flatten(2).transpose(1, 2)  # [B, N - 1, C]
+        return patches.flatten(2).transpose(1, 2)  # [B, N - P, C]
+
+
+class NormedPatchEmbed(PatchEmbed):
+    """The same between two LayerNorms, as in vit-pytorch: over pixels, and over the embedding."""
+
+    def __init__(self, config: DeepViTConfig) -> None:
+        super().__init__(config)
+        self.patch = config.patch_size
+        pixels = config.in_chans * config.patch_size**2
+        self.norm1 = nn.LayerNorm(
+            pixels, eps=config.layer_norm_eps
+        )  # in the order row, column, RGB
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        B, channels, S, _ = images.shape
+        grid, patch = S // self.patch, self.patch
+        pixels = images.reshape(B, channels, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
+        pixels = pixels.reshape(B, grid**2, -1)  # [B, N - P, patch * patch * 3]
+        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)  # [C, patch * patch * 3]
+        patches: Tensor = self.norm2(F.linear(self.norm1(pixels), weight, self.proj.bias))
+        return patches
 
 
 class ConvStem(nn.Module):
@@ -51,25 +74,36 @@ class ConvStem(nn.Module):
         x = F.relu(self.bn1(self.conv1(images)))  # [B, 64, S / 2, S / 2]
         x = F.relu(self.bn2(self.conv2(x)))
         patches: Tensor = self.proj(x)  # [B, C, grid, grid]
-        return patches.flatten(2).transpose(1, 2)  # [B, N - 1, C]
+        return patches.flatten(2).transpose(1, 2)  # [B, N - P, C]
+
+
+class HeadNorm(nn.LayerNorm):
+    """LayerNorm over the heads of each entry of a map, as in vit-pytorch."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[B, H, N, N] to the same."""
+        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Attention(nn.Module):
     """Multi-head self-attention, with Re-attention (section 4.2) where the block mixes heads."""
 
-    def __init__(self, config: DeepViTConfig, mixing: bool) -> None:
+    def __init__(self, config: DeepViTConfig, mixing: bool, temperature: float = 1.0) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.scale = config.head_dim**-0.5
+        self.scale = config.head_dim**-0.5 / temperature
         self.reatten_scale = config.reatten_scale
-        self.qkv = nn.Linear(config.embed_dim, 3 * config.embed_dim, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.embed_dim, config.embed_dim)
+        self.qkv = nn.Linear(config.embed_dim, 3 * config.heads_dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.heads_dim, config.embed_dim)
         self.reatten_matrix: nn.Conv2d | None = None
-        self.var_norm: nn.BatchNorm2d | None = None
+        self.var_norm: nn.BatchNorm2d | HeadNorm | None = None
         if mixing:
-            self.reatten_matrix = nn.Conv2d(config.num_heads, config.num_heads, 1)
-            if config.reatten_norm:
-                self.var_norm = nn.BatchNorm2d(config.num_heads)
+            H, layer_norm = config.num_heads, config.reatten_layer_norm
+            self.reatten_matrix = nn.Conv2d(H, H, 1, bias=not layer_norm)
+            if layer_norm:
+                self.var_norm = HeadNorm(H, eps=config.layer_norm_eps)
+            elif config.reatten_norm:
+                self.var_norm = nn.BatchNorm2d(H)
 
     def mix(self, softmax: Tensor) -> Tensor:
         """Norm(Theta A): across heads, position by position. [B, H, N, N] to the same."""
@@ -81,12 +115,12 @@ class Attention(nn.Module):
         return mixed * self.reatten_scale
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        B, N, C = x.shape
-        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads)
+        B, N, _ = x.shape
+        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, H, N, D] each
         softmax = (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-1)  # [B, H, N, N]
         reattention = self.mix(softmax)  # [B, H, N, N]
-        out = (reattention @ v).transpose(1, 2).reshape(B, N, C)
+        out = (reattention @ v).transpose(1, 2).flatten(2)  # [B, N, H * D]
         return self.proj(out), softmax, reattention
 
 
@@ -104,11 +138,13 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x += attn(norm1(a x)) / a, then x += mlp(norm2(a x)) / a, with a the scale adjustment."""
 
-    def __init__(self, config: DeepViTConfig, mixing: bool) -> None:
+    def __init__(self, config: DeepViTConfig, index: int) -> None:
         super().__init__()
+        mixing = index in config.reatten_blocks
+        temperature = config.softmax_temperatures[index] if config.softmax_temperatures else 1.0
         self.scale_adjustment = config.scale_adjustment
         self.norm1 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
-        self.attn = Attention(config, mixing)
+        self.attn = Attention(config, mixing, temperature)
         self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.mlp = Mlp(config)
 
@@ -120,20 +156,32 @@ class Block(nn.Module):
         return BlockTrace(softmax, reattention, tokens=x)
 
 
+def pool(x: Tensor, config: DeepViTConfig) -> Tensor:
+    """What the head sees of tokens [B, N, C]: [B, C], or [B, 2 C] of two tokens."""
+    if config.pool == "cls_dist":
+        return x[:, :2].flatten(1)
+    if config.pool == "cls":
+        return x[:, 0]
+    return x[:, config.prefix_tokens if config.pool == "mean_patches" else 0 :].mean(dim=1)
+
+
 class DeepViT(nn.Module):
     """Normalised images [B, 3, S, S] to logits [B, classes]."""
 
     def __init__(self, config: DeepViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch_embed = {"patch": PatchEmbed, "conv": ConvStem}[config.stem](config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        plain = NormedPatchEmbed if config.patch_norm else PatchEmbed
+        self.patch_embed = {"patch": plain, "conv": ConvStem}[config.stem](config)
+        self.cls_token = nn.Parameter(torch.zeros(1, config.prefix_tokens, config.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_tokens, config.embed_dim))
-        self.blocks = nn.ModuleList(
-            Block(config, mixing=index in config.reatten_blocks) for index in range(config.depth)
-        )
+        self.norm_pre: nn.LayerNorm | None = None
+        if config.norm_pre:
+            self.norm_pre = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.blocks = nn.ModuleList(Block(config, index) for index in range(config.depth))
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
-        self.head = nn.Linear(config.embed_dim, config.num_classes)
+        pooled = 2 if config.pool == "cls_dist" else 1
+        self.head = nn.Linear(pooled * config.embed_dim, config.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self._embed(images)
@@ -152,9 +200,12 @@ class DeepViT(nn.Module):
 
     def _embed(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)
-        cls = self.cls_token.expand(len(images), -1, -1)
-        return torch.cat((cls, patches), dim=1) + self.pos_embed  # [B, N, C]
+        prefix = self.cls_token.expand(len(images), -1, -1)
+        x = torch.cat((prefix, patches), dim=1) + self.pos_embed  # [B, N, C]
+        return x if self.norm_pre is None else self.norm_pre(x)
 
     def _classify(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.norm(x)[:, 0])  # [B, classes]
+        after = self.config.norm_after_pool
+        x = self.norm(pool(x, self.config)) if after else pool(self.norm(x), self.config)
+        logits: Tensor = self.head(x)  # [B, classes]
         return logits

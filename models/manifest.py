@@ -34,13 +34,22 @@ class Output(_Record):
 
 
 class ReAttention(_Record):
-    """How one block mixes its heads: A' = matrix A + offset, head by head (section 7)."""
+    """How one block mixes its heads: A' = matrix A + offset, head by head (section 7).
+
+    Where a LayerNorm over heads stays in the graph: A' = gain * matrix A / deviation + offset,
+    with the deviation over heads of each entry, so that rows sum to no constant.
+    """
 
     block: int
     theta: tuple[tuple[float, ...], ...] = Field(description="as trained, [H out, H in]")
     matrix: tuple[tuple[float, ...], ...] = Field(description="with the norm folded in")
     offset: tuple[float, ...] = Field(description="added to every entry of a head's map")
-    row_sum: tuple[float, ...] = Field(description="the constant that every row of a map sums to")
+    gain: tuple[float, ...] | None = Field(
+        default=None, description="of the LayerNorm over heads, where there is one"
+    )
+    row_sum: tuple[float, ...] | None = Field(
+        description="the constant that every row of a map sums to, if there is one"
+    )
 
 
 class Parity(_Record):

@@ -79,7 +79,7 @@ class Selection:
                 if head in _REDUCE
                 else _indices("head", head, config.num_heads, tuple(_REDUCE))
             ),
-            token=_token(query, config.grid),
+            token=_token(query, config.grid, config.prefix_tokens),
             query=query,
             direction=direction,  # type: ignore[arg-type]
         )
@@ -151,8 +151,8 @@ def _indices(what: str, text: str, count: int, words: tuple[str, ...]) -> tuple[
     )
 
 
-def _token(query: str, grid: int) -> int | None:
-    """Index of a query token: 0 for the class token, then patches row by row."""
+def _token(query: str, grid: int, prefix: int) -> int | None:
+    """Index of a query token: 0 for the class token, patches row by row behind the prefix."""
     if query == "all":
         return None
     if query == "cls":
@@ -160,7 +160,7 @@ def _token(query: str, grid: int) -> int | None:
     parts = query.split(",")
     if len(parts) == 2 and all(_below(part, grid) for part in parts):
         row, column = map(int, parts)
-        return 1 + row * grid + column
+        return prefix + row * grid + column
     raise InvalidSelection(
         f"query is cls, all, or row,column with both from 0 to {grid - 1}; not {query[:40]!r}"
     )

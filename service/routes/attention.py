@@ -149,9 +149,9 @@ def _check_size(selection: Selection, format: Format, max_answer_bytes: int) -> 
 
 def _png(maps: AttentionMaps, manifest: Manifest, background: Pixels | None) -> bytes:
     values = maps.values
-    if values.ndim == 3:  # one query: patches as they lie in the picture, class token left out
+    if values.ndim == 3:  # one query: patches as they lie in the picture, prefix left out
         grid = manifest.config.grid
-        values = values[..., 1:].reshape(*values.shape[:2], grid, grid)
+        values = values[..., manifest.config.prefix_tokens :].reshape(*values.shape[:2], grid, grid)
         query = "the class token" if maps.query == "cls" else f"patch {maps.query}"
         what = f"what {query} looks at" if maps.direction == "from" else f"what looks at {query}"
     else:

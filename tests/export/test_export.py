@@ -11,6 +11,7 @@ import torch
 
 from export import fold
 from export.__main__ import main
+from export.linear import batch_norm_affine
 from export.verify import sample_images
 from models import checkpoint
 from models.config import ARCHITECTURES
@@ -116,8 +117,9 @@ def test_a_wrong_fold_is_refused_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = fold._batch_norm_affine
-    monkeypatch.setattr(fold, "_batch_norm_affine", lambda norm: (right(norm)[0], 0 * norm.bias))
+    monkeypatch.setattr(
+        fold, "batch_norm_affine", lambda norm: (batch_norm_affine(norm)[0], 0 * norm.bias)
+    )
     assert main([str(weights), "--name", "tiny", "--output", str(tmp_path)]) == 1
     assert "ONNX Runtime differs from PyTorch: model logits at batch 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torch import nn
 
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer, Inside
@@ -30,6 +31,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {"reatten_blocks": (), "scale_adjustment": 1.0},
     "one head": {"num_heads": 1},
     "one block": {"depth": 1, "reatten_blocks": (0,)},
+    "LayerNorm over heads": {"reatten_layer_norm": True, "layer_norm_eps": 1e-5},
+    "norms around the patch embedding": {"patch_norm": True},
+    "heads narrower than the tokens": {"attn_dim": 12},
+    "heads wider than the tokens": {"attn_dim": 48},
+    "a distillation token": {"prefix_tokens": 2, "pool": "cls_dist"},
+    "registers, mean of patches, norm behind it": {
+        "prefix_tokens": 4,
+        "pool": "mean_patches",
+        "norm_after_pool": True,
+    },
+    "mean of all tokens": {"pool": "mean"},
+    "a norm before the blocks": {"norm_pre": True},
+    "temperatures": {"softmax_temperatures": (0.5, 1.0, 2.0)},
 }
 
 
@@ -71,6 +85,7 @@ def test_rows_of_a_mixed_map_sum_to_a_constant_known_from_the_weights() -> None:
     _, traces = network.trace(normalize(PIXELS, RULE))
     for block in CONFIG.reatten_blocks:
         constant = fold_mixing(network, block).row_sum(CONFIG.num_tokens)  # [H]
+        assert constant is not None
         sums = traces[block].reattention.sum(dim=-1)  # [B, H, N]
         torch.testing.assert_close(sums, constant[None, :, None].expand_as(sums), atol=1e-4, rtol=0)
         torch.testing.assert_close(constant, formula(network, block), atol=1e-5, rtol=1e-5)
@@ -82,7 +97,7 @@ def formula(network: DeepViT, block: int) -> torch.Tensor:
     theta, norm = attention.reatten_matrix, attention.var_norm
     assert theta is not None
     assert theta.bias is not None
-    assert norm is not None
+    assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     tokens = network.config.num_tokens

@@ -1,0 +1,39 @@
+"""Linear layers of the inference network, and how norms beside them become part of them."""
+
+from torch import Tensor, nn
+
+
+class Dense(nn.Module):
+    """x [..., in] @ weight [in, out] + bias [out]."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.float().contiguous(), requires_grad=False)
+        self.bias = nn.Parameter(bias.float().contiguous(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight + self.bias
+
+
+def batch_norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Gain and shift of a BatchNorm in evaluation mode, float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return gain, norm.bias.double() - gain * norm.running_mean.double()
+
+
+def fold_layer_norm(
+    norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Weight [in, out] and bias [out], float64, of a layer that takes the bare normalised input.
+
+    `weight` is [out, in], as trained; an input several times as wide as the norm is that many
+    normed vectors side by side.
+    """
+    weight = weight.double().T
+    times = len(weight) // len(norm.weight)
+    shift = weight.T @ norm.bias.double().repeat(times)
+    if bias is not None:
+        shift = shift + bias.double()
+    return weight * norm.weight.double().repeat(times)[:, None], shift
