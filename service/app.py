@@ -56,6 +56,8 @@ def build_runtime(settings: Settings) -> Runtime:
         settings.model_repository,
         EngineOptions(
             provider=settings.provider,
+            precision=settings.precision,
+            cuda_graphs=settings.cuda_graphs,
             intra_op_threads=settings.intra_op_threads,
             max_batch_size=settings.max_batch_size,
         ),
