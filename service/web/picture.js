@@ -1,0 +1,36 @@
+// The picture that the model saw, small, to choose a query on where there is no large one.
+
+import { tokenName, token } from "./attention.js";
+import { make } from "./dom.js";
+import { paintPicture } from "./paint.js";
+import { pick, place } from "./picker.js";
+
+export class Picture {
+  #scene;
+
+  constructor(state) {
+    this.canvas = make("canvas", { className: "pixels" });
+    this.marker = make("span", { className: "marker query" });
+    this.element = make("div", { className: "stack" }, this.canvas, this.marker);
+    this.tell = pick(this.element, {
+      label: "Query patch on the picture: arrow keys move it, Home takes the class token",
+      size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
+      at: () => this.#at,
+      choose: (row, column) => state.set({ query: `${row},${column}` }),
+      home: () => state.set({ query: "cls" }),
+      text: () => `Query: ${tokenName(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts)}`,
+    });
+  }
+
+  draw(scene, seen) {
+    this.#scene = scene;
+    if (this.pixels !== seen.pixels) paintPicture(this.canvas, seen.pixels);
+    this.pixels = seen.pixels;
+    place(this.marker, this.#at, scene.facts.grid, scene.facts.grid);
+    this.tell();
+  }
+
+  get #at() {
+    return this.#scene.pinned === "cls" ? null : this.#scene.pinned.split(",").map(Number);
+  }
+}
