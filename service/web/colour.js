@@ -65,6 +65,7 @@ export function colours(values, scale, into) {
 export function colour(value, scale) {
   const bytes = new Uint8ClampedArray(4);
   colours([value], scale, bytes);
-  const light = 0.299 * bytes[0] + 0.587 * bytes[1] + 0.114 * bytes[2];
-  return { fill: `rgb(${bytes[0]} ${bytes[1]} ${bytes[2]})`, ink: light > 135 ? "#000" : "#fff" };
+  const [red, green, blue] = [...bytes].map((part) => (part / 255) ** 2.2);
+  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  return { fill: `rgb(${bytes[0]} ${bytes[1]} ${bytes[2]})`, ink: luminance > 0.18 ? "#000" : "#fff" };
 }

@@ -1,16 +1,15 @@
 // Two models on one picture: the same block, query and stage on the same scale, and how alike their blocks are.
 
-import { reduce, REDUCTIONS, token } from "./attention.js";
+import { reduce, REDUCTIONS, STAGES, token } from "./attention.js";
 import { make, select } from "./dom.js";
 import { card } from "./download.js";
 import { Matrix } from "./matrix.js";
 import { paint, paintPicture, showBar } from "./paint.js";
 import { Picture } from "./picture.js";
+import { readout, readValues } from "./read.js";
 import { number, percent, scaleOf } from "./scale.js";
 import { measures, similarBlocks, similarityScale } from "./similarity.js";
 import { Tiles } from "./tiles.js";
-
-const STAGES = ["softmax", "reattention"];
 
 export class Compare {
   constructor(element, state, shared) {
@@ -25,7 +24,7 @@ export class Compare {
     this.verdict = make("p", { className: "sentence" });
     element.append(
       make("div", { className: "row" }, this.other.element, this.note),
-      card("Maps, same query and scale", this, () => this.#takeMaps(), make("div", { className: "versus three" }, make("div", {}, make("h3", {}, "What the models saw"), make("p", { className: "quiet" }, "Choose a query here; Home takes the class token."), this.picture.element), ...this.sides.map((side) => side.maps)), this.bar),
+      card("Maps, same query and scale", this, () => this.#takeMaps(), make("div", { className: "versus three" }, make("div", {}, make("h3", {}, "What the models saw"), make("p", { className: "quiet" }, "Choose a query here; Home takes the class token."), this.picture.element, this.bar), ...this.sides.map((side) => side.maps))),
       card("How many blocks repeat the one before?", this, () => this.#takeSimilarity(),
         this.verdict, make("div", { className: "scroll" }, this.counts),
         make("div", { className: "versus" }, ...this.sides.map((side) => side.similarity))),
@@ -49,9 +48,9 @@ export class Compare {
     const deepest = Math.min(...facts.map((one) => one.layers)) - 1;
     const layer = Math.min(scene.layer ?? deepest, deepest);
     const same = facts[0].grid === facts[1].grid && facts[0].layers === facts[1].layers;
-    this.note.textContent = `Block ${layer} of both, ${scene.stage === "softmax" && values.stage === "softmax" ? "softmax" : "reattention"} stage.${same ? "" : " The models differ in blocks or patches: the query is the patch at the same place."}`;
+    this.note.textContent = `Block ${layer} of both, ${scene.stage === "softmax" && values.stage === "softmax" ? "softmax" : "re-attention"} stage.${same ? "" : " The models differ in blocks or patches: the query is the patch at the same place."}`;
     const rows = names.map((name, index) => attention.rows(name, values.stage, queryIn(facts[index], scene), values.direction));
-    const stages = Object.fromEntries(STAGES.map((stage) => [stage, names.map((name, index) => measures(loader, session, name, facts[index].mixing.size ? stage : "softmax", values.threshold))]));
+    const stages = Object.fromEntries(Object.keys(STAGES).map((stage) => [stage, names.map((name, index) => measures(loader, session, name, facts[index].mixing.size ? stage : "softmax", values.threshold))]));
     this.stages = stages;
     this.shown = { names, facts, layer };
     if (rows.every(Boolean)) this.#drawMaps(names, facts, rows, layer, scene, session);
@@ -85,20 +84,24 @@ export class Compare {
   #drawCounts(names, stages, threshold) {
     const header = make("tr", {}, make("th", { scope: "col" }, `blocks more than ${number(threshold)} alike`), ...names.map((name) => make("th", { scope: "col" }, name)));
     const counts = {};
-    const rows = STAGES.map((stage) => {
+    const rows = Object.keys(STAGES).map((stage) => {
       const cells = stages[stage].map((found, index) => {
         if (!found) return make("td", {}, "…");
         const count = similarBlocks(found.neighbours.mean, threshold).length;
         counts[`${stage} ${index}`] = count;
         return make("td", { data: { count, stage, model: names[index] } }, `${count} of ${found.neighbours.mean.length}`, make("small", {}, shareOfPairs(found, threshold)));
       });
-      return make("tr", {}, make("th", { scope: "row" }, stage), ...cells);
+      return make("tr", {}, make("th", { scope: "row" }, STAGES[stage]), ...cells);
     });
     this.counts.replaceChildren(make("thead", {}, header), make("tbody", {}, ...rows));
     const mixers = names.filter((name, index) => `softmax ${index}` in counts && counts[`softmax ${index}`] > counts[`reattention ${index}`]);
     this.verdict.textContent = mixers.length
       ? `${mixers.join(" and ")}: more blocks repeat the one before them in the softmax maps than in those that re-attention makes of them.`
       : "At this threshold, mixing heads does not lower the count on this picture. The threshold moves under Understand.";
+  }
+
+  get ready() {
+    return Boolean(this.taken && this.stages?.[this.state.values.stage].every(Boolean));
   }
 
   #call(path, query) {
@@ -136,9 +139,11 @@ class Side {
     this.answer = make("p", { className: "quiet" });
     this.grey = make("canvas", { className: "pixels grey" });
     this.cover = make("canvas", { className: "pixels cover" });
-    this.reading = make("p", { className: "readout" });
+    this.reading = make("p", { className: "quiet" });
+    this.line = readout();
+    readValues(this.cover, () => this.map, this.line);
     this.strip = new Tiles("Blocks", "small", (layer) => state.set({ layer }));
-    this.maps = make("div", {}, this.title, this.answer, make("div", { className: "stack" }, this.grey, this.cover), this.reading, this.strip.element);
+    this.maps = make("div", {}, this.title, this.answer, make("div", { className: "stack" }, this.grey, this.cover), this.line, this.reading, this.strip.element);
     this.name = make("h3");
     this.matrix = new Matrix("Similarity of blocks", (p, q, value) => `Blocks ${p} and ${q}: ${value}`, (p, q) => state.set({ pair: `${p},${q}` }));
     this.similarity = make("div", {}, this.name, this.matrix.element);
@@ -152,6 +157,7 @@ class Side {
     const map = blocks[layer];
     paint(this.cover, map.subarray(1), facts.grid, facts.grid, scale);
     this.cover.style.opacity = opacity;
+    this.map = { name: "patch", values: map.subarray(1), rows: facts.grid, columns: facts.grid };
     let [least, most] = [Infinity, -Infinity];
     for (const value of map.subarray(1)) [least, most] = [Math.min(least, value), Math.max(most, value)];
     this.reading.textContent = `${number(least)} to ${number(most)} between patches`;
@@ -160,9 +166,10 @@ class Side {
     this.strip.value = String(layer);
   }
 
-  drawSimilarity(name, rows, scale, { variant, stage }) {
+  drawSimilarity(name, rows, scale, { variant, stage, pair }) {
     this.name.textContent = name;
-    this.matrix.draw(rows, scale, `Mean cosine, ${variant}, ${stage} stage`);
+    this.matrix.draw(rows, scale, `Mean cosine, ${variant}, ${STAGES[stage]} stage`);
+    this.matrix.at = pair ? pair.split(",").map(Number) : [rows.length - 2, rows.length - 1];
   }
 }
 

@@ -10,19 +10,20 @@ import { number } from "./scale.js";
 const [PANEL, GAP, MARGIN] = [220, 12, 28];
 
 /**
- * A titled part of the page with buttons to take it away. `take()` describes what is shown:
+ * A titled part of the page with buttons to take it away. Once its `owner` is `ready`,
+ * `take()` describes what is shown:
  * { name, title, panels: [{ label, canvas }], across, scale, chart, arrays, call }.
  */
-export function card(title, _owner, take, ...children) {
+export function card(title, owner, take, ...children) {
   const tools = make("div", { className: "take", role: "group", aria: { label: `Take away: ${title}` } });
-  const button = (text, label, work) => {
-    const element = make("button", { type: "button", aria: { label: `${label} of ${title}` } }, text);
-    element.addEventListener("click", async () => work(take()));
+  const button = (text, work) => {
+    const element = make("button", { type: "button", aria: { label: `${text} of ${title}` } }, text);
+    element.addEventListener("click", () => (owner.ready ? work(take()) : openDialog("Not loaded yet", make("p", {}, "Wait until the view is drawn, or load it first."))));
     tools.append(element);
   };
-  button("PNG", "Picture", savePng);
-  button("NPZ", "Numbers", (view) => save(writeNpz(view.arrays), `${view.name}.npz`));
-  button("Call", "API call", showCall);
+  button("PNG", savePng);
+  button("NPZ", (view) => save(writeNpz(view.arrays), `${view.name}.npz`));
+  button("Call", showCall);
   return make("section", { className: "card", aria: { label: title } }, make("header", {}, make("h2", {}, title), tools), ...children);
 }
 

@@ -1,7 +1,7 @@
 // All blocks x heads as small multiples on one canvas; choosing one chooses its block and head.
 
 import { make } from "./dom.js";
-import { paintTiles, showBar } from "./paint.js";
+import { numberAxis, paintTiles, showBar } from "./paint.js";
 import { pick, place } from "./picker.js";
 import { number } from "./scale.js";
 
@@ -43,8 +43,8 @@ export class Grid {
         scales.push(this.#scale(layer, map));
       }
     paintTiles(this.canvas, maps, grid, layers, scales);
-    number_(this.across, layers, "block");
-    number_(this.down, heads, "head");
+    numberAxis(this.across, layers);
+    numberAxis(this.down, heads);
     place(this.marker, this.#at, heads, layers);
     this.bar.hidden = scene.scale !== "all";
     const mixed = scales.some((scale) => scale.signed) ? scales.find((scale) => scale.signed) : scales[0];
@@ -70,11 +70,4 @@ export class Grid {
     for (const value of map.subarray(1)) [least, most] = [Math.min(least, value), Math.max(most, value)];
     this.readout.textContent = `Block ${layer}, head ${head}: ${number(least)} to ${number(most)}; colours reach ${scale.signed ? "±" : ""}${number(scale.limit)}`;
   }
-}
-
-/** Numbers along an axis, fewer where they would touch. */
-function number_(element, count, word) {
-  if (element.dataset.count === String(count)) return;
-  element.dataset.count = count;
-  element.replaceChildren(...Array.from({ length: count }, (_, index) => make("span", { title: `${word} ${index}` }, String(index))));
 }

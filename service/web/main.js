@@ -1,6 +1,6 @@
 // Puts the page together: the state in the address, the picture in hand, and one drawing a frame.
 
-import { hasKey, keepKey } from "./api.js";
+import { hasKey, keepKey, Problem } from "./api.js";
 import { Attention } from "./attention.js";
 import { Cache } from "./cache.js";
 import { listenForPictures, markSample, sample, showPredictions } from "./classify.js";
@@ -138,60 +138,65 @@ async function open(work) {
   redraw();
 }
 
-const take = (picture) =>
-  open(async (signal) => {
-    const { model, stage } = state.values;
-    const facts = await session.load(model);
-    const answer = await session.classify(picture, model, facts.mixing.size ? stage : "softmax", signal);
-    if (signal.aborted) return;
-    attention.keep(model, stage, answer);
-    loader.retry();
-    state.set({ id: answer.id, sample: picture.sample ?? "" });
-    markSample(picture.sample);
-    const [best] = answer.predictions;
-    say(`${best.label}, ${(100 * best.probability).toFixed(0)} percent`);
-  });
+async function classify(picture, signal) {
+  const { model, stage } = state.values;
+  const facts = await session.load(model);
+  const answer = await session.classify(picture, model, facts.mixing.size ? stage : "softmax", signal);
+  if (signal.aborted) return;
+  attention.keep(model, stage, answer);
+  loader.retry();
+  state.set({ id: answer.id, sample: picture.sample ?? "" });
+  markSample(picture.sample);
+  const [best] = answer.predictions;
+  say(`${best.label}, ${(100 * best.probability).toFixed(0)} percent`);
+}
 
 /** What the address says, from the start or after it was changed by hand. */
-function follow() {
+async function follow() {
   const { values } = state;
+  let missing = "";
   if (!session.models.some((model) => model.name === values.model)) {
-    const missing = values.model;
+    missing = values.model;
     state.set({ model: session.defaultModel });
-    if (missing) showProblem({ title: "No such model", detail: `${missing} is not served here; ${session.defaultModel} is shown.` });
   }
   byId("model").value = values.model;
   markSample(values.sample);
-  if (session.seen(values.model)?.id === values.id && values.id) return redraw();
-  if (values.sample)
-    return open(async () => {
-      const picture = await sample(values.sample);
-      if (!picture) throw Object.assign(new Error(), { title: "No such sample", detail: values.sample });
-      await take(picture);
-    });
-  if (values.id) return open((signal) => session.open(values.id, values.model, signal));
-  return redraw();
+  const here = values.id && session.seen(values.model)?.id === values.id;
+  if (here || (!values.id && !values.sample)) redraw();
+  else await open((signal) => fetchPicture(values, signal));
+  if (missing) showProblem(new Problem({ title: "No such model", detail: `${missing} is not served here; ${values.model} is shown.` }));
+}
+
+/** A sample is classified again; anything else has to be at the server still. */
+async function fetchPicture({ id, model, sample: name }, signal) {
+  if (!name) return session.open(id, model, signal);
+  const picture = await sample(name);
+  if (!picture) throw new Problem({ title: "No such sample", detail: name });
+  return classify(picture, signal);
 }
 
 function changeModel(model) {
-  const before = session.seen(state.values.model);
-  state.set({ model, layer: "", pair: "" });
-  if (!before) return;
-  open(async (signal) => {
-    const seen = await session.look(model, signal);
-    state.set({ id: seen.id });
+  const fresh = { model, layer: "", pair: "" };
+  if (!session.seen(state.values.model)) return state.set(fresh);
+  return open(async (signal) => {
+    try {
+      const seen = await session.look(model, signal);
+      if (!signal.aborted) state.set({ ...fresh, id: seen.id });
+    } finally {
+      byId("model").value = state.values.model;
+    }
   });
 }
 
 async function start() {
   await session.start();
-  if (!session.models.length) throw Object.assign(new Error(), { title: "The server has no model", detail: "export one first" });
+  if (!session.models.length) throw new Problem({ title: "The server has no model", detail: "export one first" });
   byId("model").replaceChildren(...session.models.map(({ name }) => make("option", { value: name }, name)));
   follow();
 }
 
 setUpTheme();
-listenForPictures(take);
+listenForPictures((picture) => open((signal) => classify(picture, signal)));
 state.listen((navigated) => (navigated ? follow() : redraw()));
 byId("model").addEventListener("change", ({ target }) => changeModel(target.value));
 for (const button of byId("sections").children)

@@ -1,7 +1,7 @@
 // A square matrix of measures with numbers along its sides; a cell is read and can be chosen.
 
 import { make } from "./dom.js";
-import { paint, showBar } from "./paint.js";
+import { numberAxis, paint, showBar } from "./paint.js";
 import { pick, place } from "./picker.js";
 import { number } from "./scale.js";
 
@@ -36,7 +36,7 @@ export class Matrix {
 
   set at([row, column]) {
     const last = this.#rows.length - 1;
-    this.#at = [Math.min(row, last), Math.min(column, last)];
+    this.#at = [Math.max(0, Math.min(row, last)), Math.min(column, last)];
     place(this.marker, this.#at, this.#rows.length, this.#rows.length);
     this.#read(...this.#at);
   }
@@ -46,9 +46,8 @@ export class Matrix {
     this.scale = scale;
     const count = rows.length;
     paint(this.canvas, rows.flat(), count, count, scale);
-    if (this.across.childElementCount !== count)
-      for (const axis of [this.across, this.down])
-        axis.replaceChildren(...rows.map((_, index) => make("span", {}, String(index))));
+    numberAxis(this.across, count);
+    numberAxis(this.down, count);
     showBar(this.bar, scale, words);
     this.at = this.#at;
     this.tell();

@@ -43,6 +43,13 @@ export function ramp(scale) {
   return canvas;
 }
 
+/** Numbers along an axis of cells, fewer where they would touch. */
+export function numberAxis(element, count) {
+  if (element.childElementCount === count) return;
+  const every = Math.ceil(count / 20);
+  element.replaceChildren(...Array.from({ length: count }, (_, index) => make("span", {}, index % every ? "" : String(index))));
+}
+
 /** Numbers under a colour bar, from its left end to its right one. */
 export function ticks(scale) {
   const { signed: both, limit } = scale;

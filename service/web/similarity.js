@@ -1,13 +1,14 @@
 // How alike blocks, heads and features are: the paper's measures of one model and picture.
 
 import * as api from "./api.js";
-import { reduce, REDUCTIONS } from "./attention.js";
+import { reduce, REDUCTIONS, STAGES } from "./attention.js";
 import { Chart } from "./chart.js";
 import { make, radios } from "./dom.js";
 import { card } from "./download.js";
 import { Matrix } from "./matrix.js";
 import { paint, showBar } from "./paint.js";
 import { Picture } from "./picture.js";
+import { readout, readValues } from "./read.js";
 import { number, percent, scaleOf } from "./scale.js";
 import { Tiles } from "./tiles.js";
 
@@ -21,7 +22,7 @@ export const VARIANTS = {
 export function measures(loader, session, model, stage, threshold = 0.9) {
   const { id } = session.seen(model);
   const key = [model, id, "similarity", stage, threshold].join(" ");
-  return loader.get(key, `similarity of ${model}, ${stage} stage`, ({ signal }) =>
+  return loader.get(key, `similarity of ${model}, ${STAGES[stage]} stage`, ({ signal }) =>
     session.withImage(model, async (id) => {
       const value = await api.similarity({ id, model, stage, threshold }, { signal });
       return { value, bytes: 2e5 };
@@ -52,6 +53,10 @@ export class Understand {
     this.pairTitle = make("h3");
     this.pairBar = make("div");
     this.pairCanvases = [0, 1].map(() => make("canvas", { className: "pixels" }));
+    this.pairLine = readout();
+    this.pairCanvases.forEach((canvas, side) =>
+      readValues(canvas, () => this.pairMaps && { name: `block ${this.pairMaps.pair[side]}`, values: this.pairMaps.maps[side].subarray(1), rows: this.pairMaps.grid, columns: this.pairMaps.grid }, this.pairLine),
+    );
     this.pairNames = [0, 1].map(() => make("figcaption"));
     this.picture = new Picture(state);
     this.pair.append(make("figure", {}, make("figcaption", {}, "Query"), this.picture.element), ...this.pairCanvases.map((canvas, side) => make("figure", {}, this.pairNames[side], canvas)));
@@ -75,7 +80,7 @@ export class Understand {
 
     element.append(
       card("Similarity of blocks", this, () => this.#takeMatrix(), this.variant.element, this.sentence,
-        make("div", { className: "two" }, this.matrix.element, make("div", {}, this.pairTitle, this.pair, this.pairBar))),
+        make("div", { className: "two" }, this.matrix.element, make("div", {}, this.pairTitle, this.pair, this.pairLine, this.pairBar))),
       card("Neighbours", this, () => this.#takeChart(this.neighbours, "neighbours", () => this.data.neighbours.mean),
         make("p", {}, "How alike each block is to the one before it. Above the line a block counts as similar; move the line."),
         this.neighbours.element, make("label", { className: "slide", htmlFor: "threshold" }, "Threshold ", this.threshold, this.thresholdText), this.count, this.pairs),
@@ -125,14 +130,14 @@ export class Understand {
 
   #drawMatrix(base, values, stage) {
     const rows = base.matrix[values.variant];
-    this.matrix.draw(rows, similarityScale(rows), `Mean cosine, ${values.variant}, ${stage} stage`);
+    this.matrix.draw(rows, similarityScale(rows), `Mean cosine, ${values.variant}, ${STAGES[stage]} stage`);
     this.matrix.at = this.#pairOf(rows.length);
   }
 
   #pairOf(layers) {
     const { pair } = this.state.values;
-    const [p, q] = pair ? pair.split(",").map(Number) : [layers - 2, layers - 1];
-    return [Math.max(0, Math.min(p, layers - 1)), Math.min(q, layers - 1)];
+    const [p, q] = pair ? pair.split(",").map(Number) : [Math.max(0, layers - 2), layers - 1];
+    return [Math.min(p, layers - 1), Math.min(q, layers - 1)];
   }
 
   #drawNeighbours(base, values) {
@@ -158,7 +163,7 @@ export class Understand {
     const scale = similarityScale(...base.heads);
     const layer = scene.layer ?? 0;
     const { heads, layers } = scene.facts;
-    this.heads.draw(base.heads[layer], scale, `Column cosine between heads of block ${layer}, ${stage} stage`);
+    this.heads.draw(base.heads[layer], scale, `Column cosine between heads of block ${layer}, ${STAGES[stage]} stage`);
     this.headTiles.options = Array.from({ length: layers }, (_, index) => [String(index), String(index), `heads of block ${index}`, ""]);
     base.heads.forEach((rows, index) => this.headTiles.draw(String(index), rows.flat(), heads, heads, scale));
     this.headTiles.value = String(layer);
@@ -199,6 +204,10 @@ export class Understand {
     const { id } = this.shared.session.seen(this.scene.model);
     return { path: "similarity", query: { id, model: this.scene.model, stage, threshold: this.state.values.threshold }, json: true };
   };
+
+  get ready() {
+    return Boolean(this.data && this.soft && this.pairMaps);
+  }
 
   get #stage() {
     return this.data.stage;

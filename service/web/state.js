@@ -38,6 +38,7 @@ const ALLOWED = {
 export class State {
   #values = { ...DEFAULTS };
   #listeners = [];
+  #writing = 0;
 
   constructor() {
     this.#read();
@@ -68,7 +69,9 @@ export class State {
     const before = this.hash;
     for (const [name, value] of Object.entries(changes)) this.#values[name] = String(value);
     if (this.hash === before) return;
-    history.replaceState(null, "", this.hash || location.pathname + location.search);
+    // Browsers refuse to write many addresses at once, as a dragged slider would.
+    clearTimeout(this.#writing);
+    this.#writing = setTimeout(() => history.replaceState(null, "", this.hash || location.pathname + location.search), 100);
     this.#tell(false);
   }
 

@@ -1,5 +1,6 @@
 // How a block mixes its heads: Theta as a matrix, and what it does to rows of the maps.
 
+import { STAGES } from "./attention.js";
 import { colour } from "./colour.js";
 import { make } from "./dom.js";
 import { number, percent } from "./scale.js";
@@ -22,6 +23,7 @@ export class Theta {
       this.element.replaceChildren(make("p", {}, text));
       return;
     }
+    this.element.classList.toggle("many", scene.facts.heads > 8);
     this.element.replaceChildren(
       figure("Theta as trained", mixing.theta),
       figure("With the norm folded in", mixing.matrix),
@@ -47,9 +49,12 @@ export class Theta {
     const titles = ["head", "offset", "row sum, from the weights", ...(block ? ["row sum, measured", "negative entries"] : [])];
     return make("figure", {}, make("figcaption", {}, make("h3", {}, "What it does to the maps")),
       make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))), make("tbody", {}, ...rows))),
-      make("p", { className: "quiet" }, `Every row of a mixed map sums to one constant, known from the weights alone${block ? `; measured here in the ${scene.stage} stage` : ""}.`));
+      make("p", { className: "quiet" }, `Every row of a mixed map sums to one constant, known from the weights alone${block ? `; measured here in the ${STAGES[scene.stage]} stage` : ""}.`));
   }
 }
+
+/** As many decimals as the largest entry leaves room for, so that columns line up. */
+const fixed = (entry, limit) => entry.toFixed(limit < 2 ? 2 : limit < 20 ? 1 : 0).replace("-", "\u2212");
 
 const value = (entry) => make("td", { data: { value: entry } }, number(entry));
 
@@ -59,7 +64,7 @@ function figure(title, matrix) {
   const rows = matrix.map((row, head) => {
     const cells = row.map((entry, from) => {
       const { fill, ink } = colour(entry, { signed: true, limit });
-      const cell = make("td", { title: `head ${head} takes ${entry} of head ${from}` }, number(Number(entry.toPrecision(2))));
+      const cell = make("td", { title: `head ${head} takes ${entry} of head ${from}` }, fixed(entry, limit));
       cell.style.background = fill;
       cell.style.color = ink;
       return cell;

@@ -2,6 +2,7 @@
 
 import { make } from "./dom.js";
 import { paint } from "./paint.js";
+import { readout, readValues } from "./read.js";
 
 let groups = 0;
 
@@ -13,6 +14,8 @@ export class Tiles {
   constructor(legend, className, choose) {
     this.list = make("div", { className: `tiles ${className}` });
     this.element = make("fieldset", { className: "tileset" }, make("legend", {}, legend), this.list);
+    this.line = readout();
+    this.element.append(this.line);
     this.choose = choose;
   }
 
@@ -37,6 +40,7 @@ export class Tiles {
   draw(value, values, rows, columns, scale, caption = "") {
     const tile = this.#tiles.get(value);
     paint(tile.canvas, values, rows, columns, scale);
+    tile.map = { name: tile.spoken, values, rows, columns };
     tile.caption.textContent = caption;
     tile.label.classList.remove("empty");
   }
@@ -45,6 +49,7 @@ export class Tiles {
   clear(value) {
     const tile = this.#tiles.get(value);
     tile.canvas.width = tile.canvas.height = 1;
+    tile.map = null;
     tile.label.classList.add("empty");
   }
 
@@ -59,6 +64,10 @@ export class Tiles {
     const canvas = make("canvas", { className: "pixels", width: 1, height: 1, aria: { hidden: "true" } });
     const caption = make("small", {});
     const head = make("span", { className: "tile-name", aria: { hidden: "true" } }, text, mark ? make("b", { title: "mixes its heads" }, mark) : null);
-    return { label: make("label", { title: spoken }, input, canvas, head, caption), input, canvas, caption, text };
+    const label = make("label", {}, input, canvas, head, caption);
+    const tile = { label, input, canvas, caption, text, spoken: spoken.split(",")[0], map: null };
+    // The input lies over the canvas and gets its events.
+    readValues(input, () => tile.map, this.line, canvas);
+    return tile;
   }
 }

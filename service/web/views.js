@@ -3,7 +3,7 @@
 import { make, radios } from "./dom.js";
 import { card } from "./download.js";
 import { Grid } from "./grid.js";
-import { paintTiles } from "./paint.js";
+import { paintTiles, showBar } from "./paint.js";
 import { Raw } from "./raw.js";
 import { number, percent, scaleOf } from "./scale.js";
 import { Theta } from "./theta.js";
@@ -15,7 +15,9 @@ export class Views {
   constructor(element, state, { session, mark }) {
     this.state = state;
     this.session = session;
-    this.strip = new Tiles("Blocks; Θ mixes its heads", "strip", (layer) => state.set({ layer }));
+    this.strip = new Tiles("Θ marks blocks that mix their heads", "strip", (layer) => state.set({ layer }));
+    this.stripBar = make("div");
+    this.headsBar = make("div");
     this.heads = new Tiles("Heads", "heads", (head) => state.set({ head }));
     this.grid = new Grid(state);
     this.raw = new Raw(state, (query, key) => mark(key));
@@ -23,8 +25,8 @@ export class Views {
     this.choice = radios("view", "View", VIEWS, (view) => state.set({ view }));
     this.empty = make("p", { className: "quiet" }, "Rollout combines the heads and blocks into one map: choose a block to see its heads.");
     element.append(
-      card("Blocks", this, () => this.#takeStrip(), this.strip.element),
-      card("Inside", this, () => this.#takeView(), this.choice.element, this.empty, this.heads.element, this.grid.element, this.raw.element, this.theta.element),
+      card("Blocks", this, () => this.#takeStrip(), this.strip.element, this.stripBar),
+      card("Inside", this, () => this.#takeView(), this.choice.element, this.empty, this.heads.element, this.headsBar, this.grid.element, this.raw.element, this.theta.element),
     );
   }
 
@@ -35,6 +37,7 @@ export class Views {
     this.choice.value = view;
     this.#drawStrip(scene, attention);
     this.empty.hidden = !(scene.rollout && view === "heads");
+    this.headsBar.hidden = view !== "heads" || scene.rollout;
     this.heads.element.hidden = view !== "heads" || scene.rollout;
     this.grid.element.hidden = view !== "grid";
     this.raw.element.hidden = view !== "raw";
@@ -63,8 +66,10 @@ export class Views {
     if (scene.rows)
       for (let layer = 0; layer < facts.layers; layer++) {
         const map = scene.blockMap(layer);
-        this.strip.draw(String(layer), map.subarray(1), facts.grid, facts.grid, scene.scaleOfBlock(layer, map));
+        const scale = scene.scaleOfBlock(layer, map);
+        this.strip.draw(String(layer), map.subarray(1), facts.grid, facts.grid, scale, reach(scale));
       }
+    if (scene.rows) this.#showBar(this.stripBar, scene.scale === "all" && !scene.rollout ? scene.scaleOfBlock(0, scene.blockMap(0)) : null, "Attention, range of all blocks", "Each block has a range of its own, written under it.");
     if (scene.rollout && scene.map) this.strip.draw("rollout", scene.map.subarray(1), facts.grid, facts.grid, scaleOf([scene.map], false, 1));
     else if (!attention.peekRollout(scene.model)) this.strip.clear("rollout");
   }
@@ -81,6 +86,16 @@ export class Views {
       const map = scene.layerRows.subarray(head * facts.tokens, (head + 1) * facts.tokens);
       const scale = scene.scaleOfHead(layer, map);
       this.heads.draw(String(head), map.subarray(1), facts.grid, facts.grid, scale, caption(map, scale));
+    }
+    const scale = scene.scale === "map" ? null : scene.scaleOfHead(layer, scene.layerRows);
+    this.#showBar(this.headsBar, scale, `Attention, range of ${scene.scale === "all" ? "all blocks and heads" : `all heads of block ${layer}`}`, "Each head has a range of its own, up to its largest value.");
+  }
+
+  #showBar(bar, scale, words, none) {
+    if (scale) showBar(bar, scale, words);
+    else {
+      bar.className = "quiet";
+      bar.replaceChildren(none);
     }
   }
 
@@ -144,6 +159,13 @@ export class Views {
     };
   }
 
+  get ready() {
+    const { scene } = this;
+    const { view } = this.state.values;
+    if (!scene?.rows || !scene.map) return false;
+    return view !== "raw" || Boolean(this.raw.map);
+  }
+
   get #words() {
     const { scene } = this;
     const who = scene.pinned === "cls" ? "class token" : `patch ${scene.pinned}`;
@@ -165,8 +187,10 @@ function caption(map, scale) {
     negative += map[i] < 0;
   }
   if (!scale.signed) return `max ${number(most)}`;
-  return `max ${number(most)} · sum ${number(sum)} · ${percent((negative + (map[0] < 0)) / map.length)} < 0`;
+  return `max ${number(most)}, sum ${number(sum)}\n${percent((negative + (map[0] < 0)) / map.length)} negative`;
 }
+
+const reach = (scale) => (scale.signed ? "±" : "") + number(scale.limit);
 
 function join(maps) {
   const all = new Float32Array(maps.length * maps[0].length);

@@ -1,11 +1,21 @@
 """Debian's Chromium in front of a real server; an error in its console fails the test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    ViewportSize,
+    sync_playwright,
+)
 
 from tests.server import Server
+
+Visit = Callable[[Server], AbstractContextManager[Page]]
 
 CHROMIUM = "/usr/bin/chromium"
 _QUIET = [
@@ -36,23 +46,33 @@ def wrong() -> list[str]:
 
 
 @pytest.fixture
-def page(browser: Browser, server: Server, wrong: list[str]) -> Iterator[Page]:
-    """The explorer, with nothing chosen yet."""
+def visit(browser: Browser, wrong: list[str]) -> Visit:
+    """Opens the explorer of a server; to be left before the server ends."""
 
     def listen(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             wrong.append(message.text)
 
-    def watch(request: Request) -> None:
-        if not request.url.startswith((server.url, "data:", "blob:", "about:")):
-            wrong.append(request.url)
+    @contextmanager
+    def visiting(server: Server) -> Iterator[Page]:
+        def watch(request: Request) -> None:
+            if not request.url.startswith((server.url, "data:", "blob:", "about:")):
+                wrong.append(request.url)
 
-    context = browser.new_context(base_url=server.url, viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
-    opened.on("console", listen)
-    opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("request", watch)
-    opened.goto("/")
-    yield opened
-    context.close()
-    assert wrong == []
+        size: ViewportSize = {"width": 1280, "height": 900}
+        with browser.new_context(base_url=server.url, viewport=size) as context:
+            page = context.new_page()
+            page.on("console", listen)
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on("request", watch)
+            page.goto("/")
+            yield page
+        assert wrong == []
+
+    return visiting
+
+
+@pytest.fixture
+def page(visit: Visit, server: Server) -> Iterator[Page]:
+    with visit(server) as opened:
+        yield opened

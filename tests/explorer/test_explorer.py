@@ -115,7 +115,7 @@ def test_a_query_is_chosen_by_mouse_and_by_keyboard(page: Page, client: httpx.Cl
     for key in ("ArrowDown", "ArrowDown", "ArrowLeft"):
         crop.press(key)
     expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 4, column 4")
-    assert state(page)["query"] == "4,4"
+    page.wait_for_url(re.compile("query=4,4"))
     expect(page.locator("#progress")).to_be_hidden()
     expect(page.locator("#live")).to_contain_text("Query: row 4, column 4; block 15")
     shows(page, maps(client, id=image_id, layer=15, query="4,4"))
@@ -183,6 +183,7 @@ def test_a_link_restores_the_view(page: Page) -> None:
     page.locator("#crop").focus()
     page.locator("#crop").press("ArrowUp")
     choose(page, "view", "theta")
+    page.wait_for_url(re.compile("view=theta"))
     link = page.url
     reading = page.locator("#reading")
     before = reading.inner_text()
@@ -208,7 +209,7 @@ def test_a_link_to_a_forgotten_picture_says_so(page: Page, wrong: list[str]) -> 
 def test_views_can_be_taken_away(page: Page, client: httpx.Client, tmp_path: Path) -> None:
     image_id = choose_sample(page)
     with page.expect_download() as numbers:
-        page.get_by_role("button", name="Numbers of Inside").click()
+        page.get_by_role("button", name="NPZ of Inside").click()
     numbers.value.save_as(tmp_path / "heads.npz")
     with np.load(tmp_path / "heads.npz") as found:
         query = {"id": image_id, "layer": "15", "head": "all", "format": "npy"}
@@ -216,5 +217,5 @@ def test_views_can_be_taken_away(page: Page, client: httpx.Client, tmp_path: Pat
         expected = np.load(io.BytesIO(answer.content))[0]
         np.testing.assert_allclose(found["maps"], expected, rtol=1e-4, atol=1e-6)
     with page.expect_download() as picture:
-        page.get_by_role("button", name="Picture of Inside").click()
+        page.get_by_role("button", name="PNG of Inside").click()
     assert Path(picture.value.path()).read_bytes().startswith(b"\x89PNG")
