@@ -41,7 +41,7 @@ function table(colour) {
   return bytes;
 }
 
-export const unsigned = table((t) => srgb(0.17 + 0.77 * t, 0.1 + 0.1 * t - 0.04 * t * t, 300 - 195 * t));
+export const unsigned = table((t) => srgb(0.17 + 0.77 * t, 0.13 - 0.12 * t + 0.16 * t * t, 300 - 195 * t));
 export const signed = table((t) => {
   const arm = Math.abs(2 * t - 1);
   return srgb(0.97 - 0.55 * arm, 0.2 * arm ** 0.9, t < 0.5 ? 255 : 28);

@@ -21,7 +21,10 @@ export class Grid {
     this.tell = pick(this.plot, {
       label: "All blocks (columns) and heads (rows): arrow keys choose",
       size: () => [this.#scene.facts.heads, this.#scene.facts.layers],
-      at: () => this.#at,
+      at: () => {
+        const { layer, head } = state.values;
+        return layer === "" || Number.isNaN(Number(head)) || Number.isNaN(Number(layer)) ? this.#at : [Number(head), Number(layer)];
+      },
       choose: (head, layer) => state.set({ layer, head }),
       hover: (head, layer) => this.#read(layer, head),
       leave: () => this.#read(...(this.#at ?? [0, this.#scene.layer ?? 0]).toReversed()),

@@ -18,7 +18,7 @@ export class Loader {
     return this.#active;
   }
 
-  /** The first thing that could not be loaded: { error, keys }. */
+  /** Why something wanted is not here: an error, or { stopped, words } if a person stopped it. */
   get failure() {
     for (const key of this.#wanted.keys()) if (this.#failed.has(key)) return this.#failed.get(key);
     return null;
@@ -50,7 +50,8 @@ export class Loader {
       this.#active.controller.abort();
       this.#active = null;
     }
-    if (this.#active) return;
+    // What failed once would fail for the others too, and a busy server is left alone.
+    if (this.#active || (this.failure && !this.failure.stopped)) return;
     for (const [key, { load, words }] of this.#wanted)
       if (!this.#failed.has(key)) {
         this.#run(key, words, load);

@@ -19,8 +19,7 @@ export class Look {
     this.#state = state;
     this.crop = make("canvas", { className: "pixels" });
     this.query = make("span", { className: "marker query" });
-    this.key = make("span", { className: "marker key", hidden: true });
-    byId("crop").append(this.crop, this.query, this.key);
+    byId("crop").append(this.crop, this.query);
     this.grey = make("canvas", { className: "pixels grey" });
     this.map = make("canvas", { className: "pixels cover" });
     this.strong = make("span", { className: "marker strong" });
@@ -32,7 +31,7 @@ export class Look {
 
     const shared = {
       size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
-      at: () => cell(this.#scene.pinned),
+      at: () => cell(state.values.query), // not the scene: keys are faster than frames
       choose: (row, column) => state.set({ query: `${row},${column}` }),
       home: () => state.set({ query: "cls" }),
       text: () => this.#sentence(),
@@ -55,8 +54,9 @@ export class Look {
       byId(id).addEventListener("keydown", (event) => {
         const step = { "[": -1, "]": 1 }[event.key];
         if (!step || this.#scene.rollout) return;
-        const layer = this.#scene.layer + step;
-        if (layer >= 0 && layer < this.#scene.facts.layers) state.set({ layer });
+        const { facts } = this.#scene;
+        const layer = Number(state.values.layer || facts.layers - 1) + step;
+        if (layer >= 0 && layer < facts.layers) state.set({ layer });
       });
   }
 
@@ -109,12 +109,6 @@ export class Look {
         make("dd", { data: value === undefined ? { name } : { name, value } }, text),
       ]),
     );
-  }
-
-  /** Mark the key patch of a cell of the raw map, by its token. */
-  mark(key) {
-    const { facts } = this.#scene;
-    place(this.key, key ? cell(queryOf(key, facts)) : null, facts.grid, facts.grid);
   }
 
   #drawClassToken(value) {

@@ -36,7 +36,7 @@ const look = new Look(state, (query) => {
 const controls = new Controls(state);
 const shared = { session, redraw };
 const sections = {
-  look: new Views(byId("look"), state, { session, mark: (key) => look.mark(key) }),
+  look: new Views(byId("look"), state, session),
   understand: new Understand(byId("understand"), state, shared),
   compare: new Compare(byId("compare"), state, shared),
 };

@@ -11,11 +11,12 @@ export class Picture {
   constructor(state) {
     this.canvas = make("canvas", { className: "pixels" });
     this.marker = make("span", { className: "marker query" });
-    this.element = make("div", { className: "stack" }, this.canvas, this.marker);
+    this.key = make("span", { className: "marker key", hidden: true });
+    this.element = make("div", { className: "stack" }, this.canvas, this.marker, this.key);
     this.tell = pick(this.element, {
       label: "Query patch on the picture: arrow keys move it, Home takes the class token",
       size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
-      at: () => this.#at,
+      at: () => cell(token(state.values.query, this.#scene.facts), this.#scene.facts),
       choose: (row, column) => state.set({ query: `${row},${column}` }),
       home: () => state.set({ query: "cls" }),
       text: () => `Query: ${tokenName(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts)}`,
@@ -30,7 +31,17 @@ export class Picture {
     this.tell();
   }
 
+  /** Mark two other tokens: a query and a key. */
+  mark(query, key) {
+    const { facts } = this.#scene;
+    place(this.marker, cell(query, facts), facts.grid, facts.grid);
+    place(this.key, cell(key, facts), facts.grid, facts.grid);
+  }
+
   get #at() {
-    return this.#scene.pinned === "cls" ? null : this.#scene.pinned.split(",").map(Number);
+    return cell(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts);
   }
 }
+
+/** [row, column] of a token, or nothing for the class token. */
+const cell = (index, facts) => (index === 0 ? null : [Math.floor((index - 1) / facts.grid), (index - 1) % facts.grid]);

@@ -5,6 +5,7 @@ import { colours } from "./colour.js";
 import { make } from "./dom.js";
 import { showBar } from "./paint.js";
 import { pick } from "./picker.js";
+import { Picture } from "./picture.js";
 import { number } from "./scale.js";
 
 export class Raw {
@@ -12,8 +13,8 @@ export class Raw {
   #key = 1;
   #map;
 
-  /** `point(query, key)` marks two tokens on the picture; nulls unmark them. */
-  constructor(state, point) {
+  constructor(state) {
+    this.picture = new Picture(state);
     this.canvas = make("canvas", { className: "pixels" });
     this.across = make("span", { className: "hair across" });
     this.down = make("span", { className: "hair down" });
@@ -21,34 +22,28 @@ export class Raw {
     this.readout = make("p", { className: "readout" });
     this.bar = make("div");
     this.element = make("div", { className: "raw" }, this.plot,
-      make("div", {}, make("p", {}, "Each row is a query, each column a key: the class token first and apart, then the patches row by row."), this.readout, this.bar));
+      make("div", {}, make("p", {}, "Each row is a query, each column a key: the class token first and apart, then the patches row by row."), this.readout, make("div", { className: "linked" }, this.picture.element), this.bar));
     this.tell = pick(this.plot, {
       label: "Raw map, queries by keys: arrow keys move the cross-hair",
       size: () => [this.#side, this.#side],
-      at: () => [pixel(this.#query), pixel(this.#key)],
+      at: () => [pixel(token(state.values.query, this.#scene.facts)), pixel(this.#key)],
       choose: (row, column) => {
-        const before = this.#query;
+        const before = token(state.values.query, this.#scene.facts);
         // Across the gap beside the class token, on the way there or back.
         const query = row === 1 ? (before === 0 ? 1 : 0) : back(row);
         this.#key = column === 1 ? (this.#key === 0 ? 1 : 0) : back(column);
-        if (query === before) this.draw(this.#scene, this.#block);
+        if (query === before) this.#show(query, this.#key);
         else state.set({ query: queryOf(query, this.#scene.facts) });
       },
-      hover: (row, column) => this.#show(back(row), back(column), point),
-      leave: () => {
-        point(null, null);
-        this.#show(this.#query, this.#key);
-      },
+      hover: (row, column) => this.#show(back(row), back(column)),
+      leave: () => this.#show(this.#query, this.#key),
       text: () => this.readout.textContent,
     });
-    this.point = point;
   }
 
-  #block;
-
-  draw(scene, block) {
+  draw(scene, block, seen) {
     this.#scene = scene;
-    this.#block = block;
+    this.picture.draw(scene, seen);
     this.element.setAttribute("aria-busy", String(!block));
     if (!block) return;
     const { tokens, heads } = scene.facts;
@@ -93,7 +88,7 @@ export class Raw {
     context.putImageData(image, 0, 0);
   }
 
-  #show(query, key, point) {
+  #show(query, key) {
     if (!this.#map) return;
     const { facts } = this.#scene;
     const side = this.#side;
@@ -102,7 +97,7 @@ export class Raw {
     const value = this.#map[query * facts.tokens + key];
     this.readout.dataset.value = value;
     this.readout.textContent = `${tokenName(query, facts)} looks at ${tokenName(key, facts)}: ${number(value)}`;
-    point?.(query, key);
+    this.picture.mark(query, key);
   }
 }
 

@@ -55,7 +55,7 @@ export class Tiles {
 
   /** What is drawn, for the picture to take away. */
   get panels() {
-    return [...this.#tiles].map(([, tile]) => ({ label: tile.text, canvas: tile.canvas }));
+    return [...this.#tiles].map(([, tile]) => ({ label: `${tile.text}   ${tile.caption.textContent.split("\n")[0]}`, canvas: tile.canvas }));
   }
 
   #tile(value, text, spoken, mark) {

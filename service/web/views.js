@@ -1,5 +1,6 @@
 // Look: blocks as a strip, and one of four views: heads, all blocks x heads, the raw map, Theta.
 
+import { slice } from "./attention.js";
 import { make, radios } from "./dom.js";
 import { card } from "./download.js";
 import { Grid } from "./grid.js";
@@ -12,7 +13,7 @@ import { Tiles } from "./tiles.js";
 const VIEWS = [["heads", "Heads"], ["grid", "All blocks × heads"], ["raw", "Raw map"], ["theta", "Theta"]];
 
 export class Views {
-  constructor(element, state, { session, mark }) {
+  constructor(element, state, session) {
     this.state = state;
     this.session = session;
     this.strip = new Tiles("Θ marks blocks that mix their heads", "strip", (layer) => state.set({ layer }));
@@ -20,7 +21,7 @@ export class Views {
     this.headsBar = make("div");
     this.heads = new Tiles("Heads", "heads", (head) => state.set({ head }));
     this.grid = new Grid(state);
-    this.raw = new Raw(state, (query, key) => mark(key));
+    this.raw = new Raw(state);
     this.theta = new Theta();
     this.choice = radios("view", "View", VIEWS, (view) => state.set({ view }));
     this.empty = make("p", { className: "quiet" }, "Rollout combines the heads and blocks into one map: choose a block to see its heads.");
@@ -50,7 +51,7 @@ export class Views {
       if (scene.rows && !scene.rollout) attention.block(scene.model, scene.stage, scene.layer);
       return;
     }
-    if (view === "raw") this.raw.draw(scene, scene.rollout ? attention.rollout(scene.model) : attention.block(scene.model, scene.stage, scene.layer));
+    if (view === "raw") this.raw.draw(scene, scene.rollout ? attention.rollout(scene.model) : attention.block(scene.model, scene.stage, scene.layer), this.session.seen(scene.model));
     else this.theta.draw(scene, scene.rollout || !facts.mixing.has(scene.layer) ? undefined : attention.block(scene.model, scene.stage, scene.layer));
   }
 
@@ -70,8 +71,11 @@ export class Views {
         this.strip.draw(String(layer), map.subarray(1), facts.grid, facts.grid, scale, reach(scale));
       }
     if (scene.rows) this.#showBar(this.stripBar, scene.scale === "all" && !scene.rollout ? scene.scaleOfBlock(0, scene.blockMap(0)) : null, "Attention, range of all blocks", "Each block has a range of its own, written under it.");
-    if (scene.rollout && scene.map) this.strip.draw("rollout", scene.map.subarray(1), facts.grid, facts.grid, scaleOf([scene.map], false, 1));
-    else if (!attention.peekRollout(scene.model)) this.strip.clear("rollout");
+    const rollout = attention.peekRollout(scene.model);
+    if (!rollout) return this.strip.clear("rollout");
+    const map = slice(rollout, 1, facts.tokens, scene.token, scene.direction);
+    const scale = scaleOf([map], false, 1);
+    return this.strip.draw("rollout", map.subarray(1), facts.grid, facts.grid, scale, reach(scale));
   }
 
   #drawHeads(scene) {

@@ -10,6 +10,7 @@ from playwright.sync_api import (
     Page,
     Request,
     ViewportSize,
+    expect,
     sync_playwright,
 )
 
@@ -28,6 +29,9 @@ _QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+expect.set_options(timeout=30_000)  # milliseconds; machines may be busy
 
 
 # No longer than these tests: while it is there, no other event loop runs in this thread.
@@ -76,3 +80,15 @@ def visit(browser: Browser, wrong: list[str]) -> Visit:
 def page(visit: Visit, server: Server) -> Iterator[Page]:
     with visit(server) as opened:
         yield opened
+
+
+def refused(page: Page, wrong: list[str], *statuses: int) -> None:
+    """The browser's own words about failed requests are all that stands in its console."""
+    for _ in range(200):  # they may come a little later than the answer
+        if len(wrong) >= len(statuses):
+            break
+        page.wait_for_timeout(50)
+    assert [str(status) in text for status, text in zip(statuses, wrong, strict=True)] == [
+        True for _ in statuses
+    ]
+    wrong.clear()

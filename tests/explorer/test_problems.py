@@ -5,18 +5,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.explorer.conftest import Visit
+from tests.explorer.conftest import Visit, refused
 from tests.server import running_server
 
 CAT = Path(__file__).parents[1] / "data" / "cat.jpg"
-
-
-def refused(wrong: list[str], *statuses: int) -> None:
-    """The browser's own words about failed requests are all that stood in its console."""
-    assert [str(status) in text for status, text in zip(statuses, wrong, strict=True)] == [
-        True for _ in statuses
-    ]
-    wrong.clear()
 
 
 def test_a_file_that_is_no_image(page: Page, wrong: list[str]) -> None:
@@ -25,7 +17,7 @@ def test_a_file_that_is_no_image(page: Page, wrong: list[str]) -> None:
     )
     expect(page.get_by_role("alert")).to_contain_text("Not an image, or not one that can be read")
     expect(page.locator("#work")).to_be_hidden()
-    refused(wrong, 415)
+    refused(page, wrong, 415)
     page.set_input_files("#file", CAT)
     expect(page.locator("#predictions li")).to_have_count(5)
     expect(page.locator("#notice")).to_be_hidden()
@@ -35,7 +27,7 @@ def test_a_file_that_is_too_large(repository: Path, visit: Visit, wrong: list[st
     with running_server(repository, max_upload_bytes=20_000) as server, visit(server) as page:
         page.set_input_files("#file", CAT)
         expect(page.get_by_role("alert")).to_contain_text("The upload has too many bytes")
-        refused(wrong, 413)
+        refused(page, wrong, 413)
 
 
 def test_a_busy_server_is_asked_again_after_its_wait(page: Page, wrong: list[str]) -> None:
@@ -47,7 +39,7 @@ def test_a_busy_server_is_asked_again_after_its_wait(page: Page, wrong: list[str
     page.get_by_role("button", name="cat").click()
     expect(page.get_by_role("alert")).to_contain_text("The server is busy")
     expect(page.get_by_role("alert")).to_contain_text("It asks to wait 1 s")
-    refused(wrong, 429)
+    refused(page, wrong, 429)
     page.get_by_role("button", name="Try again", exact=True).click()
     expect(page.locator("#predictions li")).to_have_count(5)
 
@@ -62,17 +54,15 @@ def test_a_key_is_asked_for_where_one_is_needed(
             page.get_by_role("button", name="Use it").click()
         page.get_by_role("button", name="cat").click()
         expect(page.locator("#predictions li")).to_have_count(5)
-        refused(wrong, 401, 401)
+        refused(page, wrong, 401, 401)
 
 
 @pytest.mark.parametrize("kept", ["file", "link"])
 def test_a_picture_that_the_server_forgot_is_sent_again_if_the_page_has_it(
     repository: Path, visit: Visit, wrong: list[str], kept: str
 ) -> None:
-    with (
-        running_server(repository, store_max_bytes=3072) as server,
-        visit(server) as page,
-    ):  # one image
+    one_image = 32 * 32 * 3
+    with running_server(repository, store_max_bytes=one_image) as server, visit(server) as page:
         page.set_input_files("#file", CAT)
         expect(page.locator("#predictions li")).to_have_count(5)
         expect(page.locator("#progress")).to_be_hidden()
@@ -87,8 +77,7 @@ def test_a_picture_that_the_server_forgot_is_sent_again_if_the_page_has_it(
         page.get_by_role("button", name="Understand").click()
         if kept == "file":
             expect(page.locator("#similar-count")).to_contain_text("of 15")
-            refused(wrong, 404)
         else:
             message = "The server no longer has this picture"
             expect(page.get_by_role("alert")).to_contain_text(message)
-            wrong.clear()
+        refused(page, wrong, 404)
