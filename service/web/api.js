@@ -35,7 +35,11 @@ async function request(path, query, options = {}) {
     response = await fetch(address(path, query), { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem({ title: "The server cannot be reached", detail: "it may be down, or the network is", code: "unreachable" });
+    throw new Problem({
+      title: "The server cannot be reached",
+      detail: "it may be down, or the network is",
+      code: "unreachable",
+    });
   }
   if (response.ok) return response;
   throw await problem(response);
@@ -64,7 +68,7 @@ async function download(response, progress) {
   if (!progress || !total || response.headers.get("Content-Encoding")) return response.arrayBuffer();
   const body = new Uint8Array(total);
   let at = 0;
-  for (const reader = response.body.getReader(); ; ) {
+  for (const reader = response.body.getReader(); ;) {
     const { done, value } = await reader.read();
     if (done) return body.buffer;
     body.set(value, at);

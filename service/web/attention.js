@@ -5,7 +5,12 @@ import * as api from "./api.js";
 
 const WHOLE_BYTES = 8e6; // models whose maps are smaller than this come in one piece
 
-export const REDUCTIONS = { mean: "mean of heads", max: "maximum", max_abs: "maximum of |values|", rms: "root mean square" };
+export const REDUCTIONS = {
+  mean: "mean of heads",
+  max: "maximum",
+  max_abs: "maximum of |values|",
+  rms: "root mean square",
+};
 
 export const STAGES = { softmax: "softmax", reattention: "re-attention" };
 
@@ -42,7 +47,11 @@ export class Attention {
   /** Keep the class token's maps that came with the classes. */
   keep(model, stage, answer) {
     const values = Float32Array.from(answer.attention.values.flat(2));
-    this.#loader.put(this.#rowsKey(model, this.#stage(model, stage), "cls", "from"), values, values.byteLength);
+    this.#loader.put(
+      this.#rowsKey(model, this.#stage(model, stage), "cls", "from"),
+      values,
+      values.byteLength,
+    );
   }
 
   /** [L, H, N] of one query, or nothing yet. */
@@ -57,7 +66,11 @@ export class Attention {
     }
     const words = `${query === "cls" ? "the class token's maps" : `maps of patch ${query}`} in every block of ${model}`;
     return this.#get(this.#rowsKey(model, stage, query, direction), model, words, {
-      stage, layer: "all", head: "all", query, direction,
+      stage,
+      layer: "all",
+      head: "all",
+      query,
+      direction,
     });
   }
 
@@ -118,10 +131,14 @@ export class Attention {
 
   #get(key, model, words, query) {
     return this.#loader.get(key, words, ({ signal, progress }) =>
-      this.#session.withImage(model, async (id) => {
-        const { values } = await api.attentionMaps({ id, model, ...query }, { signal, progress });
-        return { value: values, bytes: values.byteLength };
-      }, signal),
+      this.#session.withImage(
+        model,
+        async (id) => {
+          const { values } = await api.attentionMaps({ id, model, ...query }, { signal, progress });
+          return { value: values, bytes: values.byteLength };
+        },
+        signal,
+      ),
     );
   }
 

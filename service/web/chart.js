@@ -19,7 +19,13 @@ export class Chart {
     this.area.style.left = `${(100 * LEFT) / WIDTH}%`;
     this.area.style.right = `${(100 * RIGHT) / WIDTH}%`;
     this.legend = make("p", { className: "legend quiet" });
-    this.element = make("div", { className: "charted" }, make("div", { className: "chart-box" }, this.svg, this.area), this.readout, this.legend);
+    this.element = make(
+      "div",
+      { className: "charted" },
+      make("div", { className: "chart-box" }, this.svg, this.area),
+      this.readout,
+      this.legend,
+    );
     this.tell = pick(this.area, {
       label: `${label}: arrow keys read values`,
       size: () => [1, this.#data.xs.length],
@@ -42,19 +48,37 @@ export class Chart {
     const y = (value) => TOP + (1 - (value - low) / (high - low || 1)) * (HEIGHT - TOP - BOTTOM);
     const parts = [];
     for (let value = low; value <= high + step / 1e3; value += step) {
-      parts.push(svg("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }), text(LEFT - 6, y(value) + 4, number(Math.round(value * 1e4) / 1e4), "end"));
+      parts.push(
+        svg("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+        text(LEFT - 6, y(value) + 4, number(Math.round(value * 1e4) / 1e4), "end"),
+      );
     }
     const every = Math.ceil(xs.length / 16);
-    xs.forEach((name, index) => index % every === 0 && parts.push(text(x(index), HEIGHT - 8, name, "middle")));
+    xs.forEach(
+      (name, index) => index % every === 0 && parts.push(text(x(index), HEIGHT - 8, name, "middle")),
+    );
     this.hair = svg("line", { class: "hair-line", y1: TOP, y2: HEIGHT - BOTTOM });
     parts.push(this.hair);
     for (const { values, faint, kind = "" } of series) {
       const points = values.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
       parts.push(svg("polyline", { class: `${faint ? "line faint" : "line"} ${kind}`, points }));
-      if (!faint) values.forEach((value, index) => parts.push(svg("circle", { class: `dot ${kind} ${above && value > line.value ? "over" : ""}`, cx: x(index), cy: y(value), r: 3.5 })));
+      if (!faint)
+        values.forEach((value, index) =>
+          parts.push(
+            svg("circle", {
+              class: `dot ${kind} ${above && value > line.value ? "over" : ""}`,
+              cx: x(index),
+              cy: y(value),
+              r: 3.5,
+            }),
+          ),
+        );
     }
     if (line && line.value >= low && line.value <= high)
-      parts.push(svg("line", { class: "limit", x1: LEFT, x2: WIDTH - RIGHT, y1: y(line.value), y2: y(line.value) }), text(WIDTH - RIGHT - 4, y(line.value) - 5, line.name, "end"));
+      parts.push(
+        svg("line", { class: "limit", x1: LEFT, x2: WIDTH - RIGHT, y1: y(line.value), y2: y(line.value) }),
+        text(WIDTH - RIGHT - 4, y(line.value) - 5, line.name, "end"),
+      );
     this.svg.replaceChildren(...parts);
     this.x = x;
     this.legend.textContent = legend;
@@ -67,7 +91,9 @@ export class Chart {
     const { xs, series } = this.#data;
     this.hair.setAttribute("x1", this.x(index));
     this.hair.setAttribute("x2", this.x(index));
-    const spoken = series.filter((one) => !one.faint).map((one) => `${one.name} ${number(one.values[index])}`);
+    const spoken = series
+      .filter((one) => !one.faint)
+      .map((one) => `${one.name} ${number(one.values[index])}`);
     const faint = series.filter((one) => one.faint).map((one) => one.values[index]);
     if (faint.length) spoken.push(`heads ${number(Math.min(...faint))} to ${number(Math.max(...faint))}`);
     this.readout.textContent = `Block ${xs[index]}: ${spoken.join(", ")}`;
@@ -86,7 +112,15 @@ function text(x, y, content, anchor) {
   return element;
 }
 
-const STYLED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "font-size", "font-family"];
+const STYLED = [
+  "fill",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "stroke-opacity",
+  "font-size",
+  "font-family",
+];
 
 /** The chart as a picture of its own, with the page's styles written into it. */
 export async function chartCanvas(chart) {

@@ -28,13 +28,26 @@ export function listenForPictures(take) {
     const [file] = event.clipboardData.files;
     if (file) take({ blob: file, name: "pasted picture" });
   });
-  byId("samples").replaceChildren(...SAMPLES.map(({ name, text }) => {
-    const picture = make("img", { src: new URL(`${name}.jpg`, folder).href, alt: text, width: 120, height: 80 });
-    const button = make("button", { type: "button", data: { sample: name } }, picture, make("span", {}, name));
-    button.addEventListener("click", async () => take(await sample(name)));
-    return make("li", {}, button);
-  }));
-  byId("credits").textContent = `Photographs: ${SAMPLES.map(({ name, credit }) => `${name}, ${credit}`).join("; ")}.`;
+  byId("samples").replaceChildren(
+    ...SAMPLES.map(({ name, text }) => {
+      const picture = make("img", {
+        src: new URL(`${name}.jpg`, folder).href,
+        alt: text,
+        width: 120,
+        height: 80,
+      });
+      const button = make(
+        "button",
+        { type: "button", data: { sample: name } },
+        picture,
+        make("span", {}, name),
+      );
+      button.addEventListener("click", async () => take(await sample(name)));
+      return make("li", {}, button);
+    }),
+  );
+  byId("credits").textContent =
+    `Photographs: ${SAMPLES.map(({ name, credit }) => `${name}, ${credit}`).join("; ")}.`;
 }
 
 /** A bundled photograph by its name, or nothing. */
@@ -50,9 +63,17 @@ export function markSample(name) {
 }
 
 export function showPredictions(list, predictions) {
-  list.replaceChildren(...predictions.map(({ label, probability }) => {
-    const bar = make("span", { className: "bar-fill", aria: { hidden: "true" } });
-    bar.style.width = `${100 * probability}%`;
-    return make("li", { data: { label, probability } }, make("span", { className: "label" }, label), make("span", { className: "bar-track" }, bar), make("span", { className: "share" }, `${(100 * probability).toFixed(1)} %`));
-  }));
+  list.replaceChildren(
+    ...predictions.map(({ label, probability }) => {
+      const bar = make("span", { className: "bar-fill", aria: { hidden: "true" } });
+      bar.style.width = `${100 * probability}%`;
+      return make(
+        "li",
+        { data: { label, probability } },
+        make("span", { className: "label" }, label),
+        make("span", { className: "bar-track" }, bar),
+        make("span", { className: "share" }, `${(100 * probability).toFixed(1)} %`),
+      );
+    }),
+  );
 }

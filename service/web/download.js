@@ -18,13 +18,22 @@ export function card(title, owner, take, ...children) {
   const tools = make("div", { className: "take", role: "group", aria: { label: `Take away: ${title}` } });
   const button = (text, work) => {
     const element = make("button", { type: "button", aria: { label: `${text} of ${title}` } }, text);
-    element.addEventListener("click", () => (owner.ready ? work(take()) : openDialog("Not loaded yet", make("p", {}, "Wait until the view is drawn, or load it first."))));
+    element.addEventListener("click", () =>
+      owner.ready
+        ? work(take())
+        : openDialog("Not loaded yet", make("p", {}, "Wait until the view is drawn, or load it first.")),
+    );
     tools.append(element);
   };
   button("PNG", savePng);
   button("NPZ", (view) => save(writeNpz(view.arrays), `${view.name}.npz`));
   button("Call", showCall);
-  return make("section", { className: "card", aria: { label: title } }, make("header", {}, make("h2", {}, title), tools), ...children);
+  return make(
+    "section",
+    { className: "card", aria: { label: title } },
+    make("header", {}, make("h2", {}, title), tools),
+    ...children,
+  );
 }
 
 function save(blob, name) {
@@ -98,7 +107,9 @@ function showCall({ title, call, name }) {
   const key = hasKey() ? `-H 'X-API-Key: YOUR_KEY' ` : "";
   const curl = call.json ? `curl -s ${key}'${url}'` : `curl -s ${key}-o ${name}.npy '${url}'`;
   const request = hasKey() ? `Request(url, headers={"X-API-Key": "YOUR_KEY"})` : "url";
-  const imports = hasKey() ? "from urllib.request import Request, urlopen" : "from urllib.request import urlopen";
+  const imports = hasKey()
+    ? "from urllib.request import Request, urlopen"
+    : "from urllib.request import urlopen";
   const python = call.json
     ? `import json\n${imports}\n\nurl = "${url}"\nanswer = json.load(urlopen(${request}))\nprint(list(answer))`
     : `import io\n${imports}\n\nimport numpy as np\n\nurl = "${url}"\nmaps = np.load(io.BytesIO(urlopen(${request}).read()))\nprint(maps.shape)`;
@@ -108,7 +119,12 @@ function showCall({ title, call, name }) {
 function code(title, text) {
   const copy = make("button", { type: "button" }, "Copy");
   copy.addEventListener("click", () => copyText(text, copy));
-  return make("section", { className: "code" }, make("header", {}, make("h3", {}, title), copy), make("pre", { tabIndex: 0, aria: { label: title } }, text));
+  return make(
+    "section",
+    { className: "code" },
+    make("header", {}, make("h3", {}, title), copy),
+    make("pre", { tabIndex: 0, aria: { label: title } }, text),
+  );
 }
 
 /** Copy, and say so on the button; where the browser refuses, show the text to be copied by hand. */
@@ -119,7 +135,8 @@ export async function copyText(text, button) {
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = before), 1500);
   } catch {
-    if (!byId("dialog").open) openDialog("Copy this", make("pre", { tabIndex: 0, aria: { label: "Text to copy" } }, text));
+    if (!byId("dialog").open)
+      openDialog("Copy this", make("pre", { tabIndex: 0, aria: { label: "Text to copy" } }, text));
     else getSelection().selectAllChildren(button.closest("section").querySelector("pre"));
   }
 }

@@ -23,7 +23,9 @@ export class Grid {
       size: () => [this.#scene.facts.heads, this.#scene.facts.layers],
       at: () => {
         const { layer, head } = state.values;
-        return layer === "" || Number.isNaN(Number(head)) || Number.isNaN(Number(layer)) ? this.#at : [Number(head), Number(layer)];
+        return layer === "" || Number.isNaN(Number(head)) || Number.isNaN(Number(layer))
+          ? this.#at
+          : [Number(head), Number(layer)];
       },
       choose: (head, layer) => state.set({ layer, head }),
       hover: (head, layer) => this.#read(layer, head),

@@ -71,10 +71,12 @@ export class Look {
     byId("seen-size").textContent = `${facts.size} × ${facts.size} px, ${facts.grid} × ${facts.grid} patches`;
     place(this.query, cell(scene.query), facts.grid, facts.grid);
     place(this.source, cell(scene.query), facts.grid, facts.grid);
-    byId("map-title").textContent = `${scene.rollout ? "Rollout" : `Block ${scene.layer}`}, ${STAGES[scene.stage]}`;
+    byId("map-title").textContent =
+      `${scene.rollout ? "Rollout" : `Block ${scene.layer}`}, ${STAGES[scene.stage]}`;
     const who = scene.query === "cls" ? "the class token" : `patch ${scene.query}`;
     const heads = scene.rollout ? "" : `, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`;
-    byId("map-what").textContent = `${scene.direction === "from" ? `what ${who} looks at` : `what looks at ${who}`}${heads}`;
+    byId("map-what").textContent =
+      `${scene.direction === "from" ? `what ${who} looks at` : `what looks at ${who}`}${heads}`;
     byId("map").setAttribute("aria-busy", String(!map));
     if (!map) return;
     this.scale = scene.scaleOfBlock(scene.layer, map);
@@ -94,10 +96,19 @@ export class Look {
     const { facts, map, stage, direction } = this.#scene;
     if (!map) return;
     const { strongest, weakest } = extremes(map);
-    const rows = [["Query", this.#scene.query === "cls" ? "class token" : tokenName(this.#scene.token, facts)]];
-    if (token !== null) rows.push(["Pointed at", `${number(map[token])} at ${tokenName(token, facts)}`, map[token]]);
-    else rows.push(["Strongest patch", `${number(map[strongest])} at ${tokenName(strongest, facts)}`, map[strongest]]);
-    if (map[weakest] < 0) rows.push(["Most negative", `${number(map[weakest])} at ${tokenName(weakest, facts)}`, map[weakest]]);
+    const rows = [
+      ["Query", this.#scene.query === "cls" ? "class token" : tokenName(this.#scene.token, facts)],
+    ];
+    if (token !== null)
+      rows.push(["Pointed at", `${number(map[token])} at ${tokenName(token, facts)}`, map[token]]);
+    else
+      rows.push([
+        "Strongest patch",
+        `${number(map[strongest])} at ${tokenName(strongest, facts)}`,
+        map[strongest],
+      ]);
+    if (map[weakest] < 0)
+      rows.push(["Most negative", `${number(map[weakest])} at ${tokenName(weakest, facts)}`, map[weakest]]);
     rows.push(["Class token", number(map[0]), map[0]]);
     const sum = map.reduce((total, value) => total + value, 0);
     rows.push([direction === "from" ? "Row sum" : "Column sum", number(sum), sum]);
@@ -116,7 +127,8 @@ export class Look {
     const swatch = make("span", { className: "swatch" }, number(value));
     swatch.style.background = fill;
     swatch.style.color = ink;
-    const beyond = Math.abs(value) > this.scale.limit ? ", beyond the scale, which is that of the patches" : "";
+    const beyond =
+      Math.abs(value) > this.scale.limit ? ", beyond the scale, which is that of the patches" : "";
     this.classToken.replaceChildren(swatch, ` the class token, apart${beyond}`);
   }
 

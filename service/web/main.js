@@ -13,16 +13,18 @@ import { Look } from "./look.js";
 import { hideProblem, showProblem, showProgress } from "./notice.js";
 import { Scene } from "./scene.js";
 import { Session } from "./session.js";
-import { Understand } from "./similarity.js";
 import { State } from "./state.js";
 import { setUpTheme } from "./theme.js";
+import { Understand } from "./understand.js";
 import { Views } from "./views.js";
 
 const CACHE_BYTES = 256e6;
 
 const state = new State();
 const session = new Session();
-const loader = new Loader(new Cache(CACHE_BYTES), (progressOnly) => (progressOnly ? showProgress(loader) : redraw()));
+const loader = new Loader(new Cache(CACHE_BYTES), (progressOnly) =>
+  progressOnly ? showProgress(loader) : redraw(),
+);
 const attention = new Attention(loader, session);
 let preview = null;
 let frame = 0;
@@ -60,7 +62,10 @@ function draw() {
   byId("start").classList.toggle("small", Boolean(seen));
   if (!seen) return;
   loader.begin();
-  const scene = new Scene(attention, session.facts(values.model), values, preview);
+  // Rollout is one map over all blocks: where blocks are compared, the last one stands in.
+  const rollout = values.layer === "rollout" && values.section !== "look";
+  const shown = rollout ? { ...values, layer: "" } : values;
+  const scene = new Scene(attention, session.facts(values.model), shown, preview);
   controls.draw(scene);
   look.draw(scene, seen);
   showAnswer(seen);
@@ -75,7 +80,10 @@ function draw() {
 function load(model) {
   if (session.seen(model)?.predictions) return true;
   const key = `look ${model} ${session.seen(state.values.model).id} ${session.generation}`;
-  loader.get(key, `what ${model} says`, async ({ signal }) => ({ value: await session.look(model, signal), bytes: 0 }));
+  loader.get(key, `what ${model} says`, async ({ signal }) => ({
+    value: await session.look(model, signal),
+    bytes: 0,
+  }));
   return false;
 }
 
@@ -86,7 +94,9 @@ function showAnswer(seen) {
   showPredictions(byId("predictions"), seen.predictions);
   const { timings } = seen;
   byId("timing").textContent = timings
-    ? `${Object.values(timings).reduce((sum, ms) => sum + ms, 0).toFixed(1)} ms on the server, ${timings.inference.toFixed(1)} ms of them in the model.`
+    ? `${Object.values(timings)
+        .reduce((sum, ms) => sum + ms, 0)
+        .toFixed(1)} ms on the server, ${timings.inference.toFixed(1)} ms of them in the model.`
     : "";
 }
 
@@ -107,9 +117,19 @@ function fail(error, retry) {
 
 function askForKey(retry) {
   const input = make("input", { type: "password", autocomplete: "off", id: "api-key", required: true });
-  const form = make("form", { method: "dialog" },
-    make("p", {}, hasKey() ? "The server does not take this key." : "This server asks for an API key. It is kept in this tab only."),
-    make("label", { className: "field", htmlFor: "api-key" }, make("span", {}, "API key"), input), make("button", {}, "Use it"));
+  const form = make(
+    "form",
+    { method: "dialog" },
+    make(
+      "p",
+      {},
+      hasKey()
+        ? "The server does not take this key."
+        : "This server asks for an API key. It is kept in this tab only.",
+    ),
+    make("label", { className: "field", htmlFor: "api-key" }, make("span", {}, "API key"), input),
+    make("button", {}, "Use it"),
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     keepKey(input.value);
@@ -164,7 +184,13 @@ async function follow() {
   const here = values.id && session.seen(values.model)?.id === values.id;
   if (here || (!values.id && !values.sample)) redraw();
   else await open((signal) => fetchPicture(values, signal));
-  if (missing) showProblem(new Problem({ title: "No such model", detail: `${missing} is not served here; ${values.model} is shown.` }));
+  if (missing)
+    showProblem(
+      new Problem({
+        title: "No such model",
+        detail: `${missing} is not served here; ${values.model} is shown.`,
+      }),
+    );
 }
 
 /** A sample is classified again; anything else has to be at the server still. */
@@ -190,7 +216,8 @@ function changeModel(model) {
 
 async function start() {
   await session.start();
-  if (!session.models.length) throw new Problem({ title: "The server has no model", detail: "export one first" });
+  if (!session.models.length)
+    throw new Problem({ title: "The server has no model", detail: "export one first" });
   byId("model").replaceChildren(...session.models.map(({ name }) => make("option", { value: name }, name)));
   follow();
 }

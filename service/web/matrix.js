@@ -19,7 +19,13 @@ export class Matrix {
     this.down = make("div", { className: "down", aria: { hidden: "true" } });
     this.readout = make("p", { className: "readout" });
     this.bar = make("div");
-    this.element = make("div", {}, make("div", { className: "matrix" }, this.across, this.down, this.plot), this.readout, this.bar);
+    this.element = make(
+      "div",
+      {},
+      make("div", { className: "matrix" }, this.across, this.down, this.plot),
+      this.readout,
+      this.bar,
+    );
     this.tell = pick(this.plot, {
       label: `${label}: arrow keys choose a cell`,
       size: () => [this.#rows.length, this.#rows.length],

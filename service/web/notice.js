@@ -67,7 +67,12 @@ export function showProgress(loader) {
     const cancel = make("button", { type: "button" }, "Cancel");
     cancel.addEventListener("click", () => loader.cancel());
     place.dataset.key = active.key;
-    place.replaceChildren(make("span", {}, `Loading ${active.words}`), make("progress", { aria: { label: "Loading" } }), make("span", { className: "quiet" }), cancel);
+    place.replaceChildren(
+      make("span", {}, `Loading ${active.words}`),
+      make("progress", { aria: { label: "Loading" } }),
+      make("span", { className: "quiet" }),
+      cancel,
+    );
   }
   if (active.total) {
     const bar = place.querySelector("progress");

@@ -10,11 +10,17 @@ export function readNpy(buffer) {
   const view = new DataView(buffer);
   const [start, length] = bytes[6] === 1 ? [10, view.getUint16(8, true)] : [12, view.getUint32(8, true)];
   const header = text.decode(bytes.subarray(start, start + length));
-  const shape = /'shape': \(([^)]*)\)/.exec(header)[1].split(",").filter((part) => part.trim()).map(Number);
-  if (!header.includes("'<f4'") || header.includes("'fortran_order': True")) throw new Error(`unexpected npy: ${header}`);
+  const shape = /'shape': \(([^)]*)\)/
+    .exec(header)[1]
+    .split(",")
+    .filter((part) => part.trim())
+    .map(Number);
+  if (!header.includes("'<f4'") || header.includes("'fortran_order': True"))
+    throw new Error(`unexpected npy: ${header}`);
   const offset = start + length;
   const count = shape.reduce((product, side) => product * side, 1);
-  const values = offset % 4 ? new Float32Array(buffer.slice(offset), 0, count) : new Float32Array(buffer, offset, count);
+  const values =
+    offset % 4 ? new Float32Array(buffer.slice(offset), 0, count) : new Float32Array(buffer, offset, count);
   return { shape, values };
 }
 

@@ -22,14 +22,39 @@ export function writeNpz(arrays) {
     const data = writeNpy(array);
     const path = new TextEncoder().encode(`${name}.npy`);
     // version, flags, method, time, date (1980-01-01), crc, both sizes, lengths of name and extra
-    const facts = record([2, 20], [2, 0], [2, 0], [2, 0], [2, 33], [4, crc32(data)], [4, data.length], [4, data.length], [2, path.length], [2, 0]);
+    const facts = record(
+      [2, 20],
+      [2, 0],
+      [2, 0],
+      [2, 0],
+      [2, 33],
+      [4, crc32(data)],
+      [4, data.length],
+      [4, data.length],
+      [2, path.length],
+      [2, 0],
+    );
     const local = [record([4, 0x04034b50]), facts, path, data];
-    directory.push(record([4, 0x02014b50], [2, 20]), facts, record([2, 0], [2, 0], [2, 0], [4, 0], [4, offset]), path);
+    directory.push(
+      record([4, 0x02014b50], [2, 20]),
+      facts,
+      record([2, 0], [2, 0], [2, 0], [4, 0], [4, offset]),
+      path,
+    );
     parts.push(...local);
     offset += size(local);
   }
   const count = Object.keys(arrays).length;
-  const end = record([4, 0x06054b50], [2, 0], [2, 0], [2, count], [2, count], [4, size(directory)], [4, offset], [2, 0]);
+  const end = record(
+    [4, 0x06054b50],
+    [2, 0],
+    [2, 0],
+    [2, count],
+    [2, count],
+    [4, size(directory)],
+    [4, offset],
+    [2, 0],
+  );
   return new Blob([...parts, ...directory, end], { type: "application/x-npz" });
 }
 

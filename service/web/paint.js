@@ -47,7 +47,9 @@ export function ramp(scale) {
 export function numberAxis(element, count) {
   if (element.childElementCount === count) return;
   const every = Math.ceil(count / 20);
-  element.replaceChildren(...Array.from({ length: count }, (_, index) => make("span", {}, index % every ? "" : String(index))));
+  element.replaceChildren(
+    ...Array.from({ length: count }, (_, index) => make("span", {}, index % every ? "" : String(index))),
+  );
 }
 
 /** Numbers under a colour bar, from its left end to its right one. */
@@ -58,7 +60,11 @@ export function ticks(scale) {
 
 /** A labelled colour bar; `words` say what it measures and whose range it is. */
 export function showBar(element, scale, words) {
-  const marks = make("div", { className: "ticks" }, ...ticks(scale).map((value) => make("span", {}, number(value))));
+  const marks = make(
+    "div",
+    { className: "ticks" },
+    ...ticks(scale).map((value) => make("span", {}, number(value))),
+  );
   const canvas = ramp(scale);
   canvas.setAttribute("aria-hidden", "true");
   const text = scale.signed ? "blue is negative, red positive" : "dark is zero, light is large";

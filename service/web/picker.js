@@ -16,8 +16,12 @@ export function pick(element, { label, size, at, choose, hover, leave, home, tex
   const cell = (event) => {
     const box = element.getBoundingClientRect();
     const [rows, columns] = size();
-    const part = (offset, length, count) => Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
-    return [part(event.clientY - box.top, box.height, rows), part(event.clientX - box.left, box.width, columns)];
+    const part = (offset, length, count) =>
+      Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
+    return [
+      part(event.clientY - box.top, box.height, rows),
+      part(event.clientX - box.left, box.width, columns),
+    ];
   };
   let last = "";
   element.addEventListener("pointermove", (event) => {

@@ -44,4 +44,5 @@ export class Picture {
 }
 
 /** [row, column] of a token, or nothing for the class token. */
-const cell = (index, facts) => (index === 0 ? null : [Math.floor((index - 1) / facts.grid), (index - 1) % facts.grid]);
+const cell = (index, facts) =>
+  index === 0 ? null : [Math.floor((index - 1) / facts.grid), (index - 1) % facts.grid];

@@ -21,8 +21,23 @@ export class Raw {
     this.plot = make("div", { className: "plot square" }, this.canvas, this.across, this.down);
     this.readout = make("p", { className: "readout" });
     this.bar = make("div");
-    this.element = make("div", { className: "raw" }, this.plot,
-      make("div", {}, make("p", {}, "Each row is a query, each column a key: the class token first and apart, then the patches row by row."), this.readout, make("div", { className: "linked" }, this.picture.element), this.bar));
+    this.element = make(
+      "div",
+      { className: "raw" },
+      this.plot,
+      make(
+        "div",
+        {},
+        make(
+          "p",
+          {},
+          "Each row is a query, each column a key: the class token first and apart, then the patches row by row.",
+        ),
+        this.readout,
+        make("div", { className: "linked" }, this.picture.element),
+        this.bar,
+      ),
+    );
     this.tell = pick(this.plot, {
       label: "Raw map, queries by keys: arrow keys move the cross-hair",
       size: () => [this.#side, this.#side],
@@ -53,7 +68,11 @@ export class Raw {
       this.#map = scene.rollout ? block : reduce(block, heads, scene.head);
       this.scale = rangeOfPatches(this.#map, tokens, scene.signed(scene.layer));
       this.#paint(tokens);
-      showBar(this.bar, this.scale, `Attention, ${scene.rollout ? "rollout" : `block ${scene.layer}, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`}, range between patches`);
+      showBar(
+        this.bar,
+        this.scale,
+        `Attention, ${scene.rollout ? "rollout" : `block ${scene.layer}, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`}, range between patches`,
+      );
       this.drawn = key;
       this.source = block.buffer;
     }

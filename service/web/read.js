@@ -16,7 +16,8 @@ export function readValues(target, map, line, canvas = target) {
     if (!drawn) return;
     const { name, values, rows, columns } = drawn;
     const box = canvas.getBoundingClientRect();
-    const part = (offset, length, count) => Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
+    const part = (offset, length, count) =>
+      Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
     const row = part(event.clientY - box.top, box.height, rows);
     const column = part(event.clientX - box.left, box.width, columns);
     line.textContent = `${name}, row ${row}, column ${column}: ${number(values[row * columns + column])}`;

@@ -11,7 +11,9 @@ export class Scene {
     this.stage = facts.mixing.size && !this.rollout ? values.stage : "softmax";
     this.direction = values.direction;
     this.scale = values.scale;
-    this.layer = this.rollout ? null : Math.min(values.layer === "" ? facts.layers - 1 : Number(values.layer), facts.layers - 1);
+    this.layer = this.rollout
+      ? null
+      : Math.min(values.layer === "" ? facts.layers - 1 : Number(values.layer), facts.layers - 1);
     this.head = Number(values.head) >= facts.heads ? "mean" : values.head;
     this.pinned = token(values.query, facts) === 0 ? "cls" : values.query;
     this.rows = attention.rows(this.model, this.stage, this.pinned, this.direction);
@@ -58,21 +60,32 @@ export class Scene {
       block: () => (single ? [this.layer === layer ? this.layerRows : this.heads(layer)] : [map]),
       all: () => (single || !this.rows ? [this.rows ?? map] : this.#allBlocks()),
     }[this.rollout ? "map" : this.scale]();
-    return single && group[0] !== map ? this.#patches(group[0], this.signed(layer)) : scaleOf(group, this.signed(layer), 1);
+    return single && group[0] !== map
+      ? this.#patches(group[0], this.signed(layer))
+      : scaleOf(group, this.signed(layer), 1);
   }
 
   /** The scale of one head among the heads of a block. */
   scaleOfHead(layer, map) {
     const both = this.signed(layer, "0");
     if (this.scale === "map") return scaleOf([map], both, 1);
-    return this.#patches(this.scale === "all" && this.rows ? this.rows : this.layer === layer ? this.layerRows : this.heads(layer), both);
+    return this.#patches(
+      this.scale === "all" && this.rows
+        ? this.rows
+        : this.layer === layer
+          ? this.layerRows
+          : this.heads(layer),
+      both,
+    );
   }
 
   get scaleWords() {
     if (this.rollout) return "range of this map";
     if (this.scale === "map") return "range of this map";
     if (this.scale === "all") return "range of all blocks";
-    return Number.isNaN(Number(this.head)) ? "range of this block" : `range of all heads of block ${this.layer}`;
+    return Number.isNaN(Number(this.head))
+      ? "range of this block"
+      : `range of all heads of block ${this.layer}`;
   }
 
   get blockWords() {

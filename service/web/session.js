@@ -132,7 +132,11 @@ export class Session {
     const most = Math.max(...logits);
     const sum = logits.reduce((total, logit) => total + Math.exp(logit - most), 0);
     seen.predictions = logits
-      .map((logit, index) => ({ index, label: facts.labels[index], probability: Math.exp(logit - most) / sum }))
+      .map((logit, index) => ({
+        index,
+        label: facts.labels[index],
+        probability: Math.exp(logit - most) / sum,
+      }))
       .sort((a, b) => b.probability - a.probability)
       .slice(0, 5);
     return seen;

@@ -71,7 +71,10 @@ export class State {
     if (this.hash === before) return;
     // Browsers refuse to write many addresses at once, as a dragged slider would.
     clearTimeout(this.#writing);
-    this.#writing = setTimeout(() => history.replaceState(null, "", this.hash || location.pathname + location.search), 100);
+    this.#writing = setTimeout(
+      () => history.replaceState(null, "", this.hash || location.pathname + location.search),
+      100,
+    );
     this.#tell(false);
   }
 

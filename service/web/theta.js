@@ -19,7 +19,9 @@ export class Theta {
     [this.#shown, this.source] = [key, block?.buffer];
     const mixing = scene.facts.mixing.get(scene.layer);
     if (!mixing) {
-      const text = scene.rollout ? "Choose a block to see its Theta." : `Block ${scene.layer} does not mix its heads: both stages are the same map.`;
+      const text = scene.rollout
+        ? "Choose a block to see its Theta."
+        : `Block ${scene.layer} does not mix its heads: both stages are the same map.`;
       this.element.replaceChildren(make("p", {}, text));
       return;
     }
@@ -46,10 +48,32 @@ export class Theta {
       }
       return make("tr", {}, ...cells);
     });
-    const titles = ["head", "offset", "row sum, from the weights", ...(block ? ["row sum, measured", "negative entries"] : [])];
-    return make("figure", {}, make("figcaption", {}, make("h3", {}, "What it does to the maps")),
-      make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))), make("tbody", {}, ...rows))),
-      make("p", { className: "quiet" }, `Every row of a mixed map sums to one constant, known from the weights alone${block ? `; measured here in the ${STAGES[scene.stage]} stage` : ""}.`));
+    const titles = [
+      "head",
+      "offset",
+      "row sum, from the weights",
+      ...(block ? ["row sum, measured", "negative entries"] : []),
+    ];
+    return make(
+      "figure",
+      {},
+      make("figcaption", {}, make("h3", {}, "What it does to the maps")),
+      make(
+        "div",
+        { className: "scroll" },
+        make(
+          "table",
+          {},
+          make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),
+          make("tbody", {}, ...rows),
+        ),
+      ),
+      make(
+        "p",
+        { className: "quiet" },
+        `Every row of a mixed map sums to one constant, known from the weights alone${block ? `; measured here in the ${STAGES[scene.stage]} stage` : ""}.`,
+      ),
+    );
   }
 }
 
@@ -60,7 +84,12 @@ const value = (entry) => make("td", { data: { value: entry } }, number(entry));
 
 function figure(title, matrix) {
   const limit = Math.max(...matrix.flat().map(Math.abs));
-  const header = make("tr", {}, make("td", {}), ...matrix.map((_, head) => make("th", { scope: "col" }, String(head))));
+  const header = make(
+    "tr",
+    {},
+    make("td", {}),
+    ...matrix.map((_, head) => make("th", { scope: "col" }, String(head))),
+  );
   const rows = matrix.map((row, head) => {
     const cells = row.map((entry, from) => {
       const { fill, ink } = colour(entry, { signed: true, limit });
@@ -71,7 +100,15 @@ function figure(title, matrix) {
     });
     return make("tr", {}, make("th", { scope: "row" }, String(head)), ...cells);
   });
-  return make("figure", {}, make("figcaption", {}, make("h3", {}, title)),
-    make("div", { className: "scroll" }, make("table", { className: "numbers" }, make("thead", {}, header), make("tbody", {}, ...rows))),
-    make("p", { className: "quiet" }, "Row: head that comes out. Column: head that goes in."));
+  return make(
+    "figure",
+    {},
+    make("figcaption", {}, make("h3", {}, title)),
+    make(
+      "div",
+      { className: "scroll" },
+      make("table", { className: "numbers" }, make("thead", {}, header), make("tbody", {}, ...rows)),
+    ),
+    make("p", { className: "quiet" }, "Row: head that comes out. Column: head that goes in."),
+  );
 }

@@ -28,7 +28,9 @@ export class Tiles {
     const key = JSON.stringify(options);
     if (key === this.#key) return;
     this.#key = key;
-    this.#tiles = new Map(options.map(([value, text, spoken, mark]) => [value, this.#tile(value, text, spoken, mark)]));
+    this.#tiles = new Map(
+      options.map(([value, text, spoken, mark]) => [value, this.#tile(value, text, spoken, mark)]),
+    );
     this.list.replaceChildren(...[...this.#tiles.values()].map((tile) => tile.label));
   }
 
@@ -55,7 +57,10 @@ export class Tiles {
 
   /** What is drawn, for the picture to take away. */
   get panels() {
-    return [...this.#tiles].map(([, tile]) => ({ label: `${tile.text}   ${tile.caption.textContent.split("\n")[0]}`, canvas: tile.canvas }));
+    return [...this.#tiles].map(([, tile]) => ({
+      label: `${tile.text}   ${tile.caption.textContent.split("\n")[0]}`,
+      canvas: tile.canvas,
+    }));
   }
 
   #tile(value, text, spoken, mark) {
@@ -63,7 +68,12 @@ export class Tiles {
     input.addEventListener("change", () => this.choose(value));
     const canvas = make("canvas", { className: "pixels", width: 1, height: 1, aria: { hidden: "true" } });
     const caption = make("small", {});
-    const head = make("span", { className: "tile-name", aria: { hidden: "true" } }, text, mark ? make("b", { title: "mixes its heads" }, mark) : null);
+    const head = make(
+      "span",
+      { className: "tile-name", aria: { hidden: "true" } },
+      text,
+      mark ? make("b", { title: "mixes its heads" }, mark) : null,
+    );
     const label = make("label", {}, input, canvas, head, caption);
     const tile = { label, input, canvas, caption, text, spoken: spoken.split(",")[0], map: null };
     // The input lies over the canvas and gets its events.

@@ -10,7 +10,12 @@ import { number, percent, scaleOf } from "./scale.js";
 import { Theta } from "./theta.js";
 import { Tiles } from "./tiles.js";
 
-const VIEWS = [["heads", "Heads"], ["grid", "All blocks × heads"], ["raw", "Raw map"], ["theta", "Theta"]];
+const VIEWS = [
+  ["heads", "Heads"],
+  ["grid", "All blocks × heads"],
+  ["raw", "Raw map"],
+  ["theta", "Theta"],
+];
 
 export class Views {
   constructor(element, state, session) {
@@ -24,10 +29,25 @@ export class Views {
     this.raw = new Raw(state);
     this.theta = new Theta();
     this.choice = radios("view", "View", VIEWS, (view) => state.set({ view }));
-    this.empty = make("p", { className: "quiet" }, "Rollout combines the heads and blocks into one map: choose a block to see its heads.");
+    this.empty = make(
+      "p",
+      { className: "quiet" },
+      "Rollout combines the heads and blocks into one map: choose a block to see its heads.",
+    );
     element.append(
       card("Blocks", this, () => this.#takeStrip(), this.strip.element, this.stripBar),
-      card("Inside", this, () => this.#takeView(), this.choice.element, this.empty, this.heads.element, this.headsBar, this.grid.element, this.raw.element, this.theta.element),
+      card(
+        "Inside",
+        this,
+        () => this.#takeView(),
+        this.choice.element,
+        this.empty,
+        this.heads.element,
+        this.headsBar,
+        this.grid.element,
+        this.raw.element,
+        this.theta.element,
+      ),
     );
   }
 
@@ -51,15 +71,33 @@ export class Views {
       if (scene.rows && !scene.rollout) attention.block(scene.model, scene.stage, scene.layer);
       return;
     }
-    if (view === "raw") this.raw.draw(scene, scene.rollout ? attention.rollout(scene.model) : attention.block(scene.model, scene.stage, scene.layer), this.session.seen(scene.model));
-    else this.theta.draw(scene, scene.rollout || !facts.mixing.has(scene.layer) ? undefined : attention.block(scene.model, scene.stage, scene.layer));
+    if (view === "raw")
+      this.raw.draw(
+        scene,
+        scene.rollout
+          ? attention.rollout(scene.model)
+          : attention.block(scene.model, scene.stage, scene.layer),
+        this.session.seen(scene.model),
+      );
+    else
+      this.theta.draw(
+        scene,
+        scene.rollout || !facts.mixing.has(scene.layer)
+          ? undefined
+          : attention.block(scene.model, scene.stage, scene.layer),
+      );
   }
 
   #drawStrip(scene, attention) {
     const { facts } = scene;
     const blocks = Array.from({ length: facts.layers }, (_, layer) => {
       const mixes = facts.mixing.has(layer);
-      return [String(layer), String(layer), `block ${layer}${mixes ? ", mixes its heads" : ""}`, mixes ? "Θ" : ""];
+      return [
+        String(layer),
+        String(layer),
+        `block ${layer}${mixes ? ", mixes its heads" : ""}`,
+        mixes ? "Θ" : "",
+      ];
     });
     this.strip.options = [...blocks, ["rollout", "rollout", "rollout over all blocks, softmax stage", ""]];
     this.strip.value = scene.rollout ? "rollout" : String(scene.layer);
@@ -70,7 +108,13 @@ export class Views {
         const scale = scene.scaleOfBlock(layer, map);
         this.strip.draw(String(layer), map.subarray(1), facts.grid, facts.grid, scale, reach(scale));
       }
-    if (scene.rows) this.#showBar(this.stripBar, scene.scale === "all" && !scene.rollout ? scene.scaleOfBlock(0, scene.blockMap(0)) : null, "Attention, range of all blocks", "Each block has a range of its own, written under it.");
+    if (scene.rows)
+      this.#showBar(
+        this.stripBar,
+        scene.scale === "all" && !scene.rollout ? scene.scaleOfBlock(0, scene.blockMap(0)) : null,
+        "Attention, range of all blocks",
+        "Each block has a range of its own, written under it.",
+      );
     const rollout = attention.peekRollout(scene.model);
     if (!rollout) return this.strip.clear("rollout");
     const map = slice(rollout, 1, facts.tokens, scene.token, scene.direction);
@@ -80,7 +124,12 @@ export class Views {
 
   #drawHeads(scene) {
     const { facts, layer } = scene;
-    this.heads.options = Array.from({ length: facts.heads }, (_, head) => [String(head), `head ${head}`, `head ${head} of the block`, ""]);
+    this.heads.options = Array.from({ length: facts.heads }, (_, head) => [
+      String(head),
+      `head ${head}`,
+      `head ${head} of the block`,
+      "",
+    ]);
     this.heads.legend = `Heads of block ${layer}; choose one, or a mean above`;
     this.heads.value = scene.head;
     this.heads.list.style.setProperty("--across", facts.heads > 8 ? Math.ceil(facts.heads / 2) : facts.heads);
@@ -92,7 +141,12 @@ export class Views {
       this.heads.draw(String(head), map.subarray(1), facts.grid, facts.grid, scale, caption(map, scale));
     }
     const scale = scene.scale === "map" ? null : scene.scaleOfHead(layer, scene.layerRows);
-    this.#showBar(this.headsBar, scale, `Attention, range of ${scene.scale === "all" ? "all blocks and heads" : `all heads of block ${layer}`}`, "Each head has a range of its own, up to its largest value.");
+    this.#showBar(
+      this.headsBar,
+      scale,
+      `Attention, range of ${scene.scale === "all" ? "all blocks and heads" : `all heads of block ${layer}`}`,
+      "Each head has a range of its own, up to its largest value.",
+    );
   }
 
   #showBar(bar, scale, words, none) {
@@ -108,7 +162,10 @@ export class Views {
     const maps = Array.from({ length: scene.facts.layers }, (_, layer) => scene.blockMap(layer));
     const scale = scene.scale === "all" ? scene.scaleOfBlock(0, maps[0]) : null;
     return {
-      name: "blocks", title: `${this.#words}, every block`, across: 8, scale,
+      name: "blocks",
+      title: `${this.#words}, every block`,
+      across: 8,
+      scale,
       panels: this.strip.panels.slice(0, scene.facts.layers),
       arrays: { maps: { shape: [maps.length, scene.facts.tokens], values: join(maps) } },
       call: this.#call({ layer: "all", head: this.state.values.head }),
@@ -123,25 +180,43 @@ export class Views {
     if (scene.rollout && view !== "grid") {
       const whole = view === "raw";
       return {
-        name: "rollout", title: block, panels: [{ label: "rollout", canvas: whole ? this.raw.canvas : this.strip.panels.at(-1).canvas }],
-        arrays: { maps: whole ? { shape: [tokens, tokens], values: this.raw.map } : { shape: [tokens], values: scene.map } },
+        name: "rollout",
+        title: block,
+        panels: [{ label: "rollout", canvas: whole ? this.raw.canvas : this.strip.panels.at(-1).canvas }],
+        arrays: {
+          maps: whole
+            ? { shape: [tokens, tokens], values: this.raw.map }
+            : { shape: [tokens], values: scene.map },
+        },
         call: this.#call({ layer: "rollout", ...(whole ? { query: "all" } : {}) }),
       };
     }
     if (view === "heads")
       return {
-        name: `block-${scene.layer}-heads`, title: block, panels: this.heads.panels, across: Math.ceil(heads / 2), scale: scene.scale === "map" ? null : scene.scaleOfHead(scene.layer, scene.layerRows),
-        arrays: { maps: { shape: [heads, tokens], values: scene.layerRows } }, call: this.#call({ layer: scene.layer, head: "all" }),
+        name: `block-${scene.layer}-heads`,
+        title: block,
+        panels: this.heads.panels,
+        across: Math.ceil(heads / 2),
+        scale: scene.scale === "map" ? null : scene.scaleOfHead(scene.layer, scene.layerRows),
+        arrays: { maps: { shape: [heads, tokens], values: scene.layerRows } },
+        call: this.#call({ layer: scene.layer, head: "all" }),
       };
     if (view === "grid")
       return {
-        name: "all-heads", title: `${this.#words}: blocks across, heads down`, panels: [{ label: `blocks 0 to ${layers - 1}`, canvas: this.grid.canvas }],
-        arrays: { maps: { shape: [layers, heads, tokens], values: scene.rows } }, call: this.#call({ layer: "all", head: "all" }),
+        name: "all-heads",
+        title: `${this.#words}: blocks across, heads down`,
+        panels: [{ label: `blocks 0 to ${layers - 1}`, canvas: this.grid.canvas }],
+        arrays: { maps: { shape: [layers, heads, tokens], values: scene.rows } },
+        call: this.#call({ layer: "all", head: "all" }),
       };
     if (view === "raw")
       return {
-        name: `block-${scene.layer}-raw`, title: `${block}: queries down, keys across`, panels: [{ label: scene.head, canvas: this.raw.canvas }], scale: this.raw.scale,
-        arrays: { maps: { shape: [tokens, tokens], values: this.raw.map } }, call: this.#call({ layer: scene.layer, head: scene.head, query: "all" }),
+        name: `block-${scene.layer}-raw`,
+        title: `${block}: queries down, keys across`,
+        panels: [{ label: scene.head, canvas: this.raw.canvas }],
+        scale: this.raw.scale,
+        arrays: { maps: { shape: [tokens, tokens], values: this.raw.map } },
+        call: this.#call({ layer: scene.layer, head: scene.head, query: "all" }),
       };
     return this.#takeTheta();
   }
@@ -157,8 +232,16 @@ export class Views {
     const scale = { signed: true, limit };
     if (side) paintTiles(canvas, [Float32Array.from(mixing.theta.flat())], heads, 1, [scale]);
     return {
-      name: `block-${scene.layer}-theta`, title: `${scene.model}: Theta of block ${scene.layer} as trained`, panels: [{ label: "heads out by heads in", canvas }], scale,
-      arrays: { theta: array(mixing.theta), matrix: array(mixing.matrix), offset: { shape: [side], values: Float32Array.from(mixing.offset) }, row_sum: { shape: [side], values: Float32Array.from(mixing.row_sum) } },
+      name: `block-${scene.layer}-theta`,
+      title: `${scene.model}: Theta of block ${scene.layer} as trained`,
+      panels: [{ label: "heads out by heads in", canvas }],
+      scale,
+      arrays: {
+        theta: array(mixing.theta),
+        matrix: array(mixing.matrix),
+        offset: { shape: [side], values: Float32Array.from(mixing.offset) },
+        row_sum: { shape: [side], values: Float32Array.from(mixing.row_sum) },
+      },
       call: { path: `models/${scene.model}`, query: {}, json: true },
     };
   }
@@ -179,7 +262,17 @@ export class Views {
   #call(query) {
     const { scene } = this;
     const { id } = this.session.seen(scene.model);
-    return { path: "attention-maps", query: { id, model: scene.model, query: scene.pinned, direction: scene.direction, stage: scene.stage, ...query } };
+    return {
+      path: "attention-maps",
+      query: {
+        id,
+        model: scene.model,
+        query: scene.pinned,
+        direction: scene.direction,
+        stage: scene.stage,
+        ...query,
+      },
+    };
   }
 }
 

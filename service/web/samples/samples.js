@@ -6,5 +6,9 @@ export const SAMPLES = [
   { name: "cat", text: "a cat’s face", credit: "Stéfan van der Walt, CC0" },
   { name: "moose", text: "a moose in a clearing", credit: "Ryan Hagerty, public domain" },
   { name: "owl", text: "an owl on a branch", credit: "Lepale, CC0" },
-  { name: "rocket", text: "a rocket before its launch, which is none of the ten classes", credit: "SpaceX, CC0" },
+  {
+    name: "rocket",
+    text: "a rocket before its launch, which is none of the ten classes",
+    credit: "SpaceX, CC0",
+  },
 ];
