@@ -1,6 +1,6 @@
 // One drawing's worth of numbers: the maps of the chosen query, block and heads, on one scale.
 
-import { isSigned, reduce, slice, token } from "./attention.js";
+import { isSigned, queryOf, reduce, slice, token } from "./attention.js";
 import { scaleOf } from "./scale.js";
 
 export class Scene {
@@ -15,7 +15,7 @@ export class Scene {
       ? null
       : Math.min(values.layer === "" ? facts.layers - 1 : Number(values.layer), facts.layers - 1);
     this.head = Number(values.head) >= facts.heads ? "mean" : values.head;
-    this.pinned = token(values.query, facts) === 0 ? "cls" : values.query;
+    this.pinned = queryOf(token(values.query, facts), facts); // inside this model's grid
     this.rows = attention.rows(this.model, this.stage, this.pinned, this.direction);
     this.query = this.pinned;
     this.layerRows = this.rows && !this.rollout ? this.#layer(this.rows) : undefined;
