@@ -219,3 +219,19 @@ def test_views_can_be_taken_away(page: Page, client: httpx.Client, tmp_path: Pat
     with page.expect_download() as picture:
         page.get_by_role("button", name="PNG of Inside").click()
     assert Path(picture.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_nothing_is_wider_than_a_narrow_screen(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    choose_sample(page)
+    views = [("view", view) for view in ("heads", "grid", "raw", "theta")]
+    for group, value in [*views, ("section", "understand"), ("section", "compare")]:
+        if group == "view":
+            choose(page, group, value)
+        else:
+            page.locator(f"[data-section={value}]").click()
+        page.wait_for_url(re.compile(value if value != "heads" else "id="))
+        expect(page.locator("#progress")).to_be_hidden()
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= page.evaluate("document.documentElement.clientWidth"), value
