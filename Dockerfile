@@ -13,9 +13,11 @@ FROM base AS export
 RUN pip install --no-cache-dir --constraint constraints.txt '.[cpu,export]'
 COPY models models
 COPY export export
+# fp16 adds classifiers for GPUs
+ARG PRECISION=fp32
 RUN for checkpoint in models/zoo/*.safetensors; do \
         python -m export "$checkpoint" --name "$(basename "$checkpoint" .safetensors)" \
-            --output /model_repository || exit 1; \
+            --precision "$PRECISION" --output /model_repository || exit 1; \
     done
 
 FROM base AS runtime

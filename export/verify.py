@@ -16,13 +16,14 @@ from models.manifest import Manifest, Parity
 from models.preprocess import Preprocessing
 
 Array = npt.NDArray[np.float32]
-Graph = Literal["model", "explain"]
+Graph = Literal["model", "model.fp16", "explain"]
 
 # Largest difference allowed, as a share of the largest value of the reference.
 # A mixed map magnifies rounding by the norm's gain, and a cosine of single, nearly empty
 # columns magnifies it again; means over heads and tokens do not.
 _TOLERANCE = {"logits": 1e-4, "map": 2e-4, "class_rows": 2e-4, "neighbour_similarity": 2e-2}
 _MEASURES = 5e-4
+_HALF = 2e-2  # of everything that is computed in float16
 
 
 class VerificationError(Exception):
@@ -35,19 +36,22 @@ def verify(
     manifest: Manifest,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Parity, ...]:
-    """Compare both graphs with the unfolded network at batch 1, 2 and the largest.
+    """Compare every graph with the unfolded network at batch 1, 2 and the largest.
 
     Raises `VerificationError` naming every output beyond its tolerance.
     """
     found: list[Parity] = []
     largest: dict[Graph, int] = {
         "model": manifest.max_batch_size,
+        "model.fp16": manifest.max_batch_size,
         "explain": manifest.max_explain_batch_size,
     }
     options = ort.SessionOptions()
     # Threads that spin between runs would take the processors from PyTorch.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for graph in largest:
+        if not (folder / f"{graph}.onnx").exists():
+            continue
         session = ort.InferenceSession(
             folder / f"{graph}.onnx", options, providers=["CPUExecutionProvider"]
         )
@@ -94,7 +98,7 @@ def _reference(
     graph: Graph,
 ) -> dict[str, Tensor]:
     normalized = normalize(images, rule)
-    if graph == "model":
+    if graph != "explain":
         return {"logits": network(normalized)}
     logits, traces = network.trace(normalized)
     inside = Inside(network.config)
@@ -113,6 +117,7 @@ def _compare(
     measures = {output.name: output.measure for output in manifest.outputs}
     for name, expected in reference.items():
         answer = torch.from_numpy(answers[name])
+        share = _HALF if graph == "model.fp16" else _TOLERANCE.get(measures[name], _MEASURES)
         scale = expected.abs().max().item() if expected.numel() else 1.0
         difference = (answer - expected).abs().max().item() if expected.numel() else 0.0
         yield Parity(
@@ -120,5 +125,5 @@ def _compare(
             output=name,
             batch=batch,
             max_abs_difference=difference,
-            tolerance=scale * _TOLERANCE.get(measures[name], _MEASURES),
+            tolerance=scale * share,
         )

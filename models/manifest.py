@@ -55,7 +55,7 @@ class ReAttention(_Record):
 class Parity(_Record):
     """ONNX Runtime against PyTorch, as measured when the model was exported."""
 
-    graph: Literal["model", "explain"]
+    graph: Literal["model", "model.fp16", "explain"]
     output: str
     batch: int
     max_abs_difference: float

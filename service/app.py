@@ -12,7 +12,6 @@ import orjson
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
@@ -28,7 +27,9 @@ from service.repository import ModelRepository, QueueOptions
 from service.routes import (
     attention,
     classify,
+    explorer,
     health,
+    images,
     metrics,
     models,
     similarity,
@@ -56,6 +57,8 @@ def build_runtime(settings: Settings) -> Runtime:
         settings.model_repository,
         EngineOptions(
             provider=settings.provider,
+            precision=settings.precision,
+            cuda_graphs=settings.cuda_graphs,
             intra_op_threads=settings.intra_op_threads,
             max_batch_size=settings.max_batch_size,
         ),
@@ -147,9 +150,20 @@ def create_app(
         telemetry=_telemetry(tracing),
     )
     app.state.runtime = runtime
-    for room in (classify, attention, similarity, models, health, metrics, v2, v2_repository):
+    for room in (
+        explorer,
+        classify,
+        images,
+        attention,
+        similarity,
+        models,
+        health,
+        metrics,
+        v2,
+        v2_repository,
+    ):
         app.include_router(room.router)
-    app.add_api_route("/", _root, include_in_schema=False)
+    app.mount("/web", explorer.Files(directory=explorer.WEB), name="web")
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
@@ -181,10 +195,6 @@ async def _poll(models: ModelRepository, every_s: float) -> None:
             await models.poll()
         except Exception:  # the next look may go well
             _logger.exception("looking for new versions failed")
-
-
-async def _root() -> Response:
-    return RedirectResponse("/docs")
 
 
 async def _service_error(request: Request, exc: Exception) -> Response:

@@ -6,7 +6,7 @@ Not thread-safe on purpose: `classify` and `explain` each belong to one thread, 
 import json
 import mmap
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import onnxruntime as ort
 
 from models.manifest import METADATA_KEY, Manifest, Output
 from models.preprocess import Pixels
+from service.buckets import Buckets
 from service.errors import InferenceFailed, StartupError
 
 Array = npt.NDArray[np.float32]
@@ -40,6 +41,8 @@ ort.create_and_register_allocator(_MEMORY, ort.OrtArenaCfg({}))
 @dataclass(frozen=True)
 class EngineOptions:
     provider: str = "auto"  # or a key of _PROVIDERS, which is then demanded
+    precision: str = "auto"  # fp32, fp16, or fp16 where a GPU has it to run
+    cuda_graphs: bool = False
     intra_op_threads: int = 1
     max_batch_size: int = 32
 
@@ -57,9 +60,15 @@ class Engine:
         self._demanded = options.provider != "auto"
         self._providers = _choose_providers(options.provider)
         # Held: sessions for explanations open later, when the folder may have been removed.
-        graph, self._explain_graph, self._weights = _held(folder)
-        self._classifier = self._open(graph)
+        graphs, self._weights = _held(folder)
+        self._explain_graph = graphs["explain"]
+        self.precision = self._choose_precision(graphs)
+        self._classifier = self._open(graphs[self.precision], options.cuda_graphs)
+        if (self.provider, self.precision, options.precision) == ("cpu", "fp16", "auto"):
+            self.precision = "fp32"  # the GPU that fp16 was meant for does not work
+            self._classifier = self._open(graphs["fp32"])
         self.manifest = self._embedded_manifest()
+        self._buckets = self._captured() if options.cuda_graphs else None
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
 
     @property
@@ -75,11 +84,14 @@ class Engine:
     def warm_up(self) -> None:
         """Run the largest batch, then one image, so that no request meets a new shape first."""
         size = self.manifest.preprocessing.size
-        for batch in (self.max_batch_size, 1):
+        sizes = self._buckets.sizes if self._buckets else (1, self.max_batch_size)
+        for batch in reversed(sizes):
             self.classify([np.zeros((size, size, 3), np.uint8)] * batch)
 
     def classify(self, images: Sequence[Pixels]) -> Sequence[Array]:
         """Inputs [S, S, 3] to logits [classes], one for each image."""
+        if self._buckets:
+            return list(self._buckets.run(np.stack(images)))
         logits: Array = self._classifier.run(["logits"], {"images": np.stack(images)})[0]
         return list(logits)
 
@@ -106,7 +118,22 @@ class Engine:
             self._explainers.popitem(last=False)
         return self._explainers[kinds]
 
-    def _open(self, graph: bytes) -> ort.InferenceSession:
+    def _choose_precision(self, graphs: Mapping[str, bytes]) -> str:
+        wanted = self._options.precision
+        if wanted == "auto":
+            gpu = self._providers[0] != _PROVIDERS["cpu"]
+            return "fp16" if gpu and "fp16" in graphs else "fp32"
+        if wanted not in graphs:
+            raise StartupError(f"{self._folder} has no {wanted}: export with --precision {wanted}")
+        return wanted
+
+    def _captured(self) -> Buckets:
+        if self.provider != "cuda":
+            raise StartupError(f"CUDA graphs were asked for, but the model runs on {self.provider}")
+        size, classes = self.manifest.preprocessing.size, len(self.manifest.labels)
+        return Buckets(self._classifier, self.max_batch_size, (size, size, 3), classes, "cuda")
+
+    def _open(self, graph: bytes, cuda_graphs: bool = False) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._options.intra_op_threads
         options.inter_op_num_threads = 1
@@ -122,7 +149,17 @@ class Engine:
                 [_WEIGHTS], [self._weights], [len(self._weights)]
             )
         try:
-            session = ort.InferenceSession(graph, options, providers=self._providers)
+            session = ort.InferenceSession(
+                graph,
+                options,
+                providers=self._providers,
+                provider_options=[
+                    {"enable_cuda_graph": "1"}
+                    if cuda_graphs and provider == _PROVIDERS["cuda"]
+                    else {}
+                    for provider in self._providers
+                ],
+            )
         except Exception as exc:  # ONNX Runtime's errors have no common class
             reason = " ".join(str(exc).split())
             raise StartupError(f"{self._folder} cannot be loaded: {reason}") from exc
@@ -167,12 +204,18 @@ def _choose_providers(name: str) -> list[str]:
     return [_PROVIDERS[chosen], *fallback]
 
 
-def _held(folder: Path) -> tuple[bytes, bytes, mmap.mmap]:
-    """Both graphs, and their weights as mapped into memory. Raises `StartupError`."""
+def _held(folder: Path) -> tuple[dict[str, bytes], mmap.mmap]:
+    """The graphs, and their weights as mapped into memory. Raises `StartupError`."""
+    files = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "explain": "explain.onnx"}
     try:
         with (folder / _WEIGHTS).open("rb") as file:
             weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return (folder / "model.onnx").read_bytes(), (folder / "explain.onnx").read_bytes(), weights
+        graphs = {
+            name: (folder / file).read_bytes()
+            for name, file in files.items()
+            if name != "fp16" or (folder / file).exists()
+        }
+        return graphs, weights
     except (OSError, ValueError) as exc:
         raise StartupError(f"{folder} cannot be read: {exc}") from exc
 

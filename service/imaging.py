@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from models.preprocess import Pixels
 from service.errors import CorruptImage, ImageTooLarge, NoImage, OutOfMemory, UnsupportedMedia
 
 # Formats whose readers are pure image decoders: none that runs programs or follows links.
@@ -88,6 +89,13 @@ class Decoder:
                     f"the image has {width} x {height} pixels; "
                     f"at most {self._max_pixels:,} are read"
                 )
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Pixels [H, W, 3] as a picture that loses nothing."""
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    return png.getvalue()
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -55,6 +55,8 @@ class Model(Protocol):
     @property
     def provider(self) -> str: ...
     @property
+    def precision(self) -> str: ...
+    @property
     def queues(self) -> Mapping[str, Queue]: ...
 
 
@@ -111,7 +113,9 @@ class _Models(Collector):
         sizes = HistogramMetricFamily("deepvit_batch_size", "Images in a batch", labels=where)
         info = InfoMetricFamily("deepvit_model", "What is served where", labels=where[:2])
         for model in self._models:
-            info.add_metric(model.labels, {"provider": model.provider})
+            info.add_metric(
+                model.labels, {"provider": model.provider, "precision": model.precision}
+            )
             for name, queue in model.queues.items():
                 labels = [*model.labels, name]
                 books = queue.books

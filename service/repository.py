@@ -65,6 +65,10 @@ class ServedModel:
         return self.engine.provider
 
     @property
+    def precision(self) -> str:
+        return self.engine.precision
+
+    @property
     def queues(self) -> dict[str, "Batcher[Any, Any]"]:
         return {"classify": self.classifier, "explain": self.explainer}
 

@@ -121,6 +121,7 @@ class ModelSummary(_Answer):
     version: int
     default: bool
     provider: str = Field(description="where it really runs")
+    precision: str = Field(description="of classification: fp32 or fp16")
     input_size: int
     classes: int
     blocks: int
@@ -137,6 +138,7 @@ class ModelDetail(_Answer):
     """Everything known of a model; `manifest.reattention` holds Theta of each mixing block."""
 
     provider: str
+    precision: str
     default: bool
     manifest: Manifest
 

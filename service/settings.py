@@ -42,6 +42,13 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
         "auto", description="where models run; a named provider is demanded, auto takes what works"
     )
+    precision: Literal["auto", "fp32", "fp16"] = Field(
+        "auto",
+        description="of classification; auto is fp16 on a GPU where it was exported, else fp32",
+    )
+    cuda_graphs: bool = Field(
+        False, description="replay CUDA graphs for batches padded to powers of two; CUDA only"
+    )
     intra_op_threads: int = Field(
         default_factory=available_cpus,
         ge=1,

@@ -21,16 +21,17 @@ TINY = "tiny"
 
 @pytest.fixture(scope="session")
 def repository(pytestconfig: pytest.Config) -> Path:
-    """A model repository with both bundled checkpoints, to be read only.
+    """A model repository with both bundled checkpoints, one in fp16 too, to be read only.
 
     Kept in pytest's cache for as long as nothing that makes it changes.
     """
     assert pytestconfig.cache is not None
     folder = pytestconfig.cache.mkdir(f"model_repository-{_sources()[:16]}")
-    for name in (DEEPVIT, VIT):
+    for name, precision in ((DEEPVIT, "fp16"), (VIT, "fp32")):
         weights = ROOT / "models" / "zoo" / f"{name}.safetensors"
         if not (folder / name / "1").exists():
-            assert main([str(weights), "--name", name, "--output", str(folder)]) == 0
+            options = ["--name", name, "--precision", precision, "--output", str(folder)]
+            assert main([str(weights), *options]) == 0
     return folder
 
 

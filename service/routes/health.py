@@ -27,5 +27,5 @@ async def readyz(runtime: RuntimeDep, response: Response) -> Health:
 def _health(runtime: Runtime, response: Response, well: bool, yes: str, no: str) -> Health:
     response.status_code = 200 if well else 503
     pipeline = runtime.pipeline
-    providers = {model.manifest.name: model.engine.provider for model in pipeline.models}
+    providers = {model.manifest.name: model.provider for model in pipeline.models}
     return Health(status=yes if well else no, models=providers, store=pipeline.store.state)

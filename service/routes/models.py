@@ -23,7 +23,8 @@ async def show_model(runtime: RuntimeDep, name: str, version: ModelVersion = Non
     models = runtime.pipeline.models
     model = models.get(name, version)
     return ModelDetail(
-        provider=model.engine.provider,
+        provider=model.provider,
+        precision=model.precision,
         default=name == models.default,
         manifest=model.manifest,
     )
@@ -35,7 +36,8 @@ def _summary(model: ServedModel, default: str) -> ModelSummary:
         name=manifest.name,
         version=manifest.version,
         default=manifest.name == default,
-        provider=model.engine.provider,
+        provider=model.provider,
+        precision=model.precision,
         input_size=manifest.preprocessing.size,
         classes=len(manifest.labels),
         blocks=manifest.config.depth,

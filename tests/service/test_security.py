@@ -18,7 +18,8 @@ def test_keys_open_everything_but_what_is_public(repository: Path, photo: bytes)
         def post(**headers: str) -> httpx.Response:
             return client.post("/classify", files={"image": photo}, headers=headers)
 
-        for path in ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"):
+        public = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+        for path in (*public, "/", "/web/main.js"):
             assert client.get(path).status_code == 200
         for key in ("first-key", "second-key"):
             assert post(Authorization=f"Bearer {key}").status_code == 200
@@ -49,6 +50,16 @@ def test_every_answer_has_the_headers_that_keep_browsers_careful(client: httpx.C
         headers = client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize("path", ["/", "/web/main.js", "/web/samples/cat.jpg"])
+def test_the_explorer_runs_nothing_but_its_own_files(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self';")
+    assert "unsafe" not in policy
+    assert client.get("/web/../app.py").status_code == 404
 
 
 @pytest.mark.parametrize("origin", ["https://a.example", "https://b.example"])

@@ -20,6 +20,8 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "model_repository": ("/srv/models", Path("/srv/models")),
     "default_model": ("deepvit", "deepvit"),
     "provider": ("cuda", "cuda"),
+    "precision": ("fp16", "fp16"),
+    "cuda_graphs": ("true", True),
     "intra_op_threads": ("3", 3),
     "decode_threads": ("5", 5),
     "max_batch_size": ("7", 7),

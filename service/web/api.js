@@ -1,0 +1,120 @@
+// The service's API: requests, and what can go wrong with them, in words.
+
+import { readNpy } from "./npy.js";
+
+const KEY = "deepvit-api-key";
+
+/** An answer that is none: what a person can be told, and when to ask again. */
+export class Problem extends Error {
+  constructor({ title, detail = "", code = "", status = 0, retryAfterS = null }) {
+    super(detail ? `${title}: ${detail}` : title);
+    Object.assign(this, { title, detail, code, status, retryAfterS });
+  }
+
+  get gone() {
+    return this.code === "unknown-image" || this.code === "expired-image";
+  }
+}
+
+/** The absolute address of a path of the API, wherever the page is served. */
+export const address = (path, query = {}) => {
+  const found = new URL(path, document.baseURI);
+  found.hash = "";
+  found.search = new URLSearchParams(query).toString().replaceAll("%2C", ",");
+  return found.href;
+};
+
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const keepKey = (key) => sessionStorage.setItem(KEY, key);
+
+async function request(path, query, options = {}) {
+  const headers = { ...options.headers };
+  if (hasKey()) headers["X-API-Key"] = sessionStorage.getItem(KEY);
+  let response;
+  try {
+    response = await fetch(address(path, query), { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem({
+      title: "The server cannot be reached",
+      detail: "it may be down, or the network is",
+      code: "unreachable",
+    });
+  }
+  if (response.ok) return response;
+  throw await problem(response);
+}
+
+async function problem(response) {
+  const retryAfter = response.headers.get("Retry-After");
+  let found = {};
+  try {
+    found = await response.json();
+  } catch {
+    // a proxy's own page: the status has to do
+  }
+  return new Problem({
+    title: found.title ?? `The server answered ${response.status}`,
+    detail: found.detail ?? found.error ?? "",
+    code: found.code ?? "",
+    status: response.status,
+    retryAfterS: retryAfter === null ? null : Number(retryAfter),
+  });
+}
+
+/** The body of a response, with `progress(bytes, total)` on its way. */
+async function download(response, progress) {
+  const total = Number(response.headers.get("Content-Length"));
+  if (!progress || !total || response.headers.get("Content-Encoding")) return response.arrayBuffer();
+  const body = new Uint8Array(total);
+  let at = 0;
+  for (const reader = response.body.getReader(); ;) {
+    const { done, value } = await reader.read();
+    if (done) return body.buffer;
+    body.set(value, at);
+    at += value.length;
+    progress(at, total);
+  }
+}
+
+export async function models() {
+  return (await (await request("models")).json()).models;
+}
+
+export async function manifest(name) {
+  return (await (await request(`models/${encodeURIComponent(name)}`)).json()).manifest;
+}
+
+/** Classes of a picture, and the class token's maps if a stage is given. */
+export async function classify(picture, { model, stage, signal }) {
+  const query = { model, top_k: 5, ...(stage ? { attention: true, stage } : {}) };
+  const body = new FormData();
+  body.append("image", picture);
+  const answer = await (await request("classify", query, { method: "POST", body, signal })).json();
+  return answer.results[0];
+}
+
+/** What the model saw, as a Blob of a PNG. */
+export async function image(id, signal) {
+  return (await request(`images/${id}`, {}, { signal })).blob();
+}
+
+/** { facts, shape, values } of /attention-maps, in binary. */
+export async function attentionMaps(query, { signal, progress }) {
+  const response = await request("attention-maps", { ...query, format: "npy" }, { signal });
+  const facts = JSON.parse(response.headers.get("X-Attention-Maps"));
+  return { facts, ...readNpy(await download(response, progress)) };
+}
+
+export async function similarity(query, { signal }) {
+  return (await request("similarity", query, { signal })).json();
+}
+
+/** Logits of pixels [S, S, 3] that are the model's input already. */
+export async function infer(model, pixels, size, signal) {
+  const inputs = [{ name: "images", datatype: "UINT8", shape: [1, size, size, 3], data: Array.from(pixels) }];
+  const body = JSON.stringify({ inputs, outputs: [{ name: "logits" }] });
+  const options = { method: "POST", body, signal, headers: { "Content-Type": "application/json" } };
+  const response = await request(`v2/models/${encodeURIComponent(model)}/infer`, {}, options);
+  return (await response.json()).outputs[0].data;
+}

@@ -1,0 +1,197 @@
+// Attention maps of a model and a picture: which requests hold what is to be shown, and the
+// reductions over heads that the API offers too.
+
+import * as api from "./api.js";
+
+const WHOLE_BYTES = 8e6; // models whose maps are smaller than this come in one piece
+
+export const REDUCTIONS = {
+  mean: "mean of heads",
+  max: "maximum",
+  max_abs: "maximum of |values|",
+  rms: "root mean square",
+};
+
+export const STAGES = { softmax: "softmax", reattention: "re-attention" };
+
+/** Index of a query's token. */
+export function token(query, facts) {
+  if (query === "cls") return 0;
+  const [row, column] = query.split(",").map(Number);
+  return 1 + Math.min(row, facts.grid - 1) * facts.grid + Math.min(column, facts.grid - 1);
+}
+
+/** The query that a token is. */
+export function queryOf(index, facts) {
+  return index === 0 ? "cls" : `${Math.floor((index - 1) / facts.grid)},${(index - 1) % facts.grid}`;
+}
+
+export function tokenName(index, facts) {
+  if (index === 0) return "class token";
+  return `row ${Math.floor((index - 1) / facts.grid)}, column ${(index - 1) % facts.grid}`;
+}
+
+/** Whether values of a block and stage can be negative. */
+export const isSigned = (facts, stage, layer, head = "0") =>
+  stage === "reattention" && facts.mixing.has(layer) && head !== "max_abs" && head !== "rms";
+
+export class Attention {
+  #loader;
+  #session;
+
+  constructor(loader, session) {
+    this.#loader = loader;
+    this.#session = session;
+  }
+
+  /** Keep the class token's maps that came with the classes. */
+  keep(model, stage, answer) {
+    const values = Float32Array.from(answer.attention.values.flat(2));
+    this.#loader.put(
+      this.#rowsKey(model, this.#stage(model, stage), "cls", "from"),
+      values,
+      values.byteLength,
+    );
+  }
+
+  /** [L, H, N] of one query, or nothing yet. */
+  rows(model, stage, query, direction) {
+    stage = this.#stage(model, stage);
+    const ready = this.peekRows(model, stage, query, direction);
+    if (ready) return ready;
+    const facts = this.#session.facts(model);
+    if (small(facts) && query !== "cls") {
+      this.#whole(model, stage);
+      return undefined;
+    }
+    const words = `${query === "cls" ? "the class token's maps" : `maps of patch ${query}`} in every block of ${model}`;
+    return this.#get(this.#rowsKey(model, stage, query, direction), model, words, {
+      stage,
+      layer: "all",
+      head: "all",
+      query,
+      direction,
+    });
+  }
+
+  peekRows(model, stage, query, direction) {
+    stage = this.#stage(model, stage);
+    const key = this.#rowsKey(model, stage, query, direction);
+    const kept = this.#loader.peek(key);
+    if (kept) return kept;
+    const whole = this.#loader.peek(this.#wholeKey(model, stage));
+    if (!whole) return undefined;
+    const { layers, heads, tokens } = this.#session.facts(model);
+    const index = token(query, this.#session.facts(model));
+    return slice(whole, layers * heads, tokens, index, direction);
+  }
+
+  /** [H, N] of one query in one block, where the block is here already. */
+  peekBlockRows(model, stage, layer, query, direction) {
+    const block = this.peekBlock(model, stage, layer);
+    const facts = this.#session.facts(model);
+    return block && slice(block, facts.heads, facts.tokens, token(query, facts), direction);
+  }
+
+  /** [H, N, N] of one block, or nothing yet. */
+  block(model, stage, layer) {
+    const facts = this.#session.facts(model);
+    stage = this.#stage(model, stage);
+    if (small(facts)) {
+      this.#whole(model, stage);
+      return this.peekBlock(model, stage, layer);
+    }
+    const query = { stage, layer, head: "all", query: "all" };
+    return this.#get(this.#blockKey(model, stage, layer), model, `block ${layer} of ${model}`, query);
+  }
+
+  peekBlock(model, stage, layer) {
+    stage = this.#stage(model, stage);
+    const { heads, tokens } = this.#session.facts(model);
+    const whole = this.#loader.peek(this.#wholeKey(model, stage));
+    const size = heads * tokens * tokens;
+    if (whole) return whole.subarray(layer * size, (layer + 1) * size);
+    return this.#loader.peek(this.#blockKey(model, stage, layer));
+  }
+
+  /** [N, N] over all blocks, or nothing yet. */
+  rollout(model) {
+    const query = { stage: "softmax", layer: "rollout", query: "all" };
+    return this.#get(this.#key(model, "rollout"), model, `the rollout of ${model}`, query);
+  }
+
+  peekRollout(model) {
+    return this.#loader.peek(this.#key(model, "rollout"));
+  }
+
+  #whole(model, stage) {
+    const query = { stage, layer: "all", head: "all", query: "all" };
+    return this.#get(this.#wholeKey(model, stage), model, `all maps of ${model}`, query);
+  }
+
+  #get(key, model, words, query) {
+    return this.#loader.get(key, words, ({ signal, progress }) =>
+      this.#session.withImage(
+        model,
+        async (id) => {
+          const { values } = await api.attentionMaps({ id, model, ...query }, { signal, progress });
+          return { value: values, bytes: values.byteLength };
+        },
+        signal,
+      ),
+    );
+  }
+
+  /** A model that mixes nowhere has one stage. */
+  #stage(model, stage) {
+    return this.#session.facts(model).mixing.size ? stage : "softmax";
+  }
+
+  #key(model, ...parts) {
+    return [model, this.#session.seen(model).id, ...parts].join(" ");
+  }
+
+  #rowsKey = (model, stage, query, direction) => this.#key(model, stage, "rows", query, direction);
+  #wholeKey = (model, stage) => this.#key(model, stage, "whole");
+
+  /** A block that does not mix has the same maps at both stages. */
+  #blockKey(model, stage, layer) {
+    return this.#key(model, this.#session.facts(model).mixing.has(layer) ? stage : "softmax", "block", layer);
+  }
+}
+
+const small = ({ layers, heads, tokens }) => 4 * layers * heads * tokens * tokens <= WHOLE_BYTES;
+
+/** Rows or columns `index` of `count` maps [N, N], as [count, N]. */
+export function slice(maps, count, tokens, index, direction) {
+  const rows = new Float32Array(count * tokens);
+  for (let map = 0; map < count; map++) {
+    const start = map * tokens * tokens;
+    if (direction === "from") {
+      const at = start + index * tokens;
+      rows.set(maps.subarray(at, at + tokens), map * tokens);
+    } else for (let i = 0; i < tokens; i++) rows[map * tokens + i] = maps[start + i * tokens + index];
+  }
+  return rows;
+}
+
+/** One map out of `heads` of them laid end to end: a head's, or a reduction over all. */
+export function reduce(maps, heads, head) {
+  const size = maps.length / heads;
+  if (!(head in REDUCTIONS)) {
+    const index = Math.min(Number(head), heads - 1);
+    return maps.subarray(index * size, (index + 1) * size);
+  }
+  const result = new Float32Array(size);
+  for (let i = 0; i < size; i++) {
+    let found = head === "max" ? -Infinity : 0;
+    for (let h = 0; h < heads; h++) {
+      const value = maps[h * size + i];
+      if (head === "mean") found += value / heads;
+      else if (head === "rms") found += (value * value) / heads;
+      else found = Math.max(found, head === "max" ? value : Math.abs(value));
+    }
+    result[i] = head === "rms" ? Math.sqrt(found) : found;
+  }
+  return result;
+}

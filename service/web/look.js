@@ -1,0 +1,152 @@
+// The picture that the model saw beside the chosen map, and what the map says in numbers.
+
+import { queryOf, REDUCTIONS, STAGES, tokenName } from "./attention.js";
+import { colour } from "./colour.js";
+import { byId, make, say } from "./dom.js";
+import { paint, paintPicture, showBar } from "./paint.js";
+import { pick, place } from "./picker.js";
+import { extremes } from "./scene.js";
+import { number, percent } from "./scale.js";
+
+export class Look {
+  #state;
+  #scene;
+  #said = "";
+  #tells = [];
+
+  /** `preview(query)` shows another query for as long as it is pointed at; null ends it. */
+  constructor(state, preview) {
+    this.#state = state;
+    this.crop = make("canvas", { className: "pixels" });
+    this.query = make("span", { className: "marker query" });
+    byId("crop").append(this.crop, this.query);
+    this.grey = make("canvas", { className: "pixels grey" });
+    this.map = make("canvas", { className: "pixels cover" });
+    this.strong = make("span", { className: "marker strong" });
+    this.weak = make("span", { className: "marker weak" });
+    this.source = make("span", { className: "marker query" });
+    byId("overlay").append(this.grey, this.map, this.source, this.strong, this.weak);
+    this.classToken = make("p", { className: "class-token" });
+    byId("map").append(this.classToken);
+
+    const shared = {
+      size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
+      at: () => cell(state.values.query), // not the scene: keys are faster than frames
+      choose: (row, column) => state.set({ query: `${row},${column}` }),
+      home: () => state.set({ query: "cls" }),
+      text: () => this.#sentence(),
+    };
+    this.#tells = [
+      pick(byId("crop"), {
+        ...shared,
+        label: "Query patch on the picture: arrow keys move it, Home takes the class token",
+        hover: (row, column) => preview(`${row},${column}`),
+        leave: () => preview(null),
+      }),
+      pick(byId("overlay"), {
+        ...shared,
+        label: "Query patch on the map: arrow keys move it, Home takes the class token",
+        hover: (row, column) => this.point(1 + row * this.#scene.facts.grid + column),
+        leave: () => this.point(null),
+      }),
+    ];
+    for (const id of ["crop", "overlay"])
+      byId(id).addEventListener("keydown", (event) => {
+        const step = { "[": -1, "]": 1 }[event.key];
+        if (!step || this.#scene.rollout) return;
+        const { facts } = this.#scene;
+        const layer = Number(state.values.layer || facts.layers - 1) + step;
+        if (layer >= 0 && layer < facts.layers) state.set({ layer });
+      });
+  }
+
+  draw(scene, seen) {
+    this.#scene = scene;
+    const { facts, map } = scene;
+    if (this.pixels !== seen.pixels) {
+      paintPicture(this.crop, seen.pixels);
+      paintPicture(this.grey, seen.pixels);
+      this.pixels = seen.pixels;
+    }
+    byId("seen-size").textContent = `${facts.size} × ${facts.size} px, ${facts.grid} × ${facts.grid} patches`;
+    place(this.query, cell(scene.query), facts.grid, facts.grid);
+    place(this.source, cell(scene.query), facts.grid, facts.grid);
+    byId("map-title").textContent =
+      `${scene.rollout ? "Rollout" : `Block ${scene.layer}`}, ${STAGES[scene.stage]}`;
+    const who = scene.query === "cls" ? "the class token" : `patch ${scene.query}`;
+    const heads = scene.rollout ? "" : `, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`;
+    byId("map-what").textContent =
+      `${scene.direction === "from" ? `what ${who} looks at` : `what looks at ${who}`}${heads}`;
+    byId("map").setAttribute("aria-busy", String(!map));
+    if (!map) return;
+    this.scale = scene.scaleOfBlock(scene.layer, map);
+    paint(this.map, map.subarray(1), facts.grid, facts.grid, this.scale);
+    this.map.style.opacity = this.#state.values.overlay / 100;
+    showBar(byId("map-bar"), this.scale, `Attention, ${scene.scaleWords}`);
+    const { strongest, weakest } = extremes(map);
+    place(this.strong, cell(queryOf(strongest, facts)), facts.grid, facts.grid);
+    place(this.weak, map[weakest] < 0 ? cell(queryOf(weakest, facts)) : null, facts.grid, facts.grid);
+    this.#drawClassToken(map[0]);
+    this.point(null);
+    if (!scene.preview) this.#tell();
+  }
+
+  /** Read the value at a token, or say what stands out. */
+  point(token) {
+    const { facts, map, stage, direction } = this.#scene;
+    if (!map) return;
+    const { strongest, weakest } = extremes(map);
+    const rows = [
+      ["Query", this.#scene.query === "cls" ? "class token" : tokenName(this.#scene.token, facts)],
+    ];
+    if (token !== null)
+      rows.push(["Pointed at", `${number(map[token])} at ${tokenName(token, facts)}`, map[token]]);
+    else
+      rows.push([
+        "Strongest patch",
+        `${number(map[strongest])} at ${tokenName(strongest, facts)}`,
+        map[strongest],
+      ]);
+    if (map[weakest] < 0)
+      rows.push(["Most negative", `${number(map[weakest])} at ${tokenName(weakest, facts)}`, map[weakest]]);
+    rows.push(["Class token", number(map[0]), map[0]]);
+    const sum = map.reduce((total, value) => total + value, 0);
+    rows.push([direction === "from" ? "Row sum" : "Column sum", number(sum), sum]);
+    if (stage === "reattention" && facts.mixing.has(this.#scene.layer))
+      rows.push(["Negative entries", percent(map.filter((value) => value < 0).length / map.length)]);
+    byId("reading").replaceChildren(
+      ...rows.flatMap(([name, text, value]) => [
+        make("dt", {}, name),
+        make("dd", { data: value === undefined ? { name } : { name, value } }, text),
+      ]),
+    );
+  }
+
+  #drawClassToken(value) {
+    const { fill, ink } = colour(value, this.scale);
+    const swatch = make("span", { className: "swatch" }, number(value));
+    swatch.style.background = fill;
+    swatch.style.color = ink;
+    const beyond =
+      Math.abs(value) > this.scale.limit ? ", beyond the scale, which is that of the patches" : "";
+    this.classToken.replaceChildren(swatch, ` the class token, apart${beyond}`);
+  }
+
+  #sentence() {
+    const { facts, map, query } = this.#scene;
+    const who = query === "cls" ? "Query: class token" : `Query: ${tokenName(this.#scene.token, facts)}`;
+    if (!map) return `${who}; loading`;
+    const { strongest } = extremes(map);
+    return `${who}; ${this.#scene.blockWords}, ${this.#scene.stage}; strongest: ${tokenName(strongest, facts)}, ${number(map[strongest])}`;
+  }
+
+  #tell() {
+    for (const tell of this.#tells) tell();
+    const sentence = this.#sentence();
+    if (sentence !== this.#said) say(sentence);
+    this.#said = sentence;
+  }
+}
+
+/** [row, column] of a query, or nothing for the class token. */
+export const cell = (query) => (query === "cls" ? null : query.split(",").map(Number));

@@ -1,0 +1,66 @@
+// A square matrix of measures with numbers along its sides; a cell is read and can be chosen.
+
+import { make } from "./dom.js";
+import { numberAxis, paint, showBar } from "./paint.js";
+import { pick, place } from "./picker.js";
+import { number } from "./scale.js";
+
+export class Matrix {
+  #rows = [];
+  #at = [0, 0];
+
+  /** `read(row, column, value)` is the sentence of a cell; `choose(row, column)` is told. */
+  constructor(label, read, choose = () => {}) {
+    this.read = read;
+    this.canvas = make("canvas", { className: "pixels" });
+    this.marker = make("span", { className: "marker query" });
+    this.plot = make("div", { className: "plot square" }, this.canvas, this.marker);
+    this.across = make("div", { className: "across", aria: { hidden: "true" } });
+    this.down = make("div", { className: "down", aria: { hidden: "true" } });
+    this.readout = make("p", { className: "readout" });
+    this.bar = make("div");
+    this.element = make(
+      "div",
+      {},
+      make("div", { className: "matrix" }, this.across, this.down, this.plot),
+      this.readout,
+      this.bar,
+    );
+    this.tell = pick(this.plot, {
+      label: `${label}: arrow keys choose a cell`,
+      size: () => [this.#rows.length, this.#rows.length],
+      at: () => this.#at,
+      choose: (row, column) => {
+        this.at = [row, column];
+        choose(row, column);
+      },
+      hover: (row, column) => this.#read(row, column),
+      leave: () => this.#read(...this.#at),
+      text: () => this.readout.textContent,
+    });
+  }
+
+  set at([row, column]) {
+    const last = this.#rows.length - 1;
+    this.#at = [Math.max(0, Math.min(row, last)), Math.min(column, last)];
+    place(this.marker, this.#at, this.#rows.length, this.#rows.length);
+    this.#read(...this.#at);
+  }
+
+  draw(rows, scale, words) {
+    this.#rows = rows;
+    this.scale = scale;
+    const count = rows.length;
+    paint(this.canvas, rows.flat(), count, count, scale);
+    numberAxis(this.across, count);
+    numberAxis(this.down, count);
+    showBar(this.bar, scale, words);
+    this.at = this.#at;
+    this.tell();
+  }
+
+  #read(row, column) {
+    this.readout.dataset.value = this.#rows[row][column];
+    this.readout.textContent = this.read(row, column, number(this.#rows[row][column]));
+  }
+}

@@ -1,0 +1,61 @@
+// Two blocks' maps of one query side by side, on one scale, beside the picture to choose the query on.
+
+import { reduce, REDUCTIONS } from "./attention.js";
+import { make } from "./dom.js";
+import { paint, showBar } from "./paint.js";
+import { Picture } from "./picture.js";
+import { readout, readValues } from "./read.js";
+import { scaleOf } from "./scale.js";
+
+const SIDES = [0, 1];
+
+export class Pair {
+  maps = null; // what is drawn: { maps, grid, pair }
+
+  constructor(state) {
+    this.title = make("h3");
+    this.bar = make("div");
+    this.line = readout();
+    this.picture = new Picture(state);
+    this.names = SIDES.map(() => make("figcaption"));
+    this.canvases = SIDES.map((side) => {
+      const canvas = make("canvas", { className: "pixels" });
+      readValues(canvas, () => this.#drawn(side), this.line);
+      return canvas;
+    });
+    this.figures = make(
+      "div",
+      { className: "pair" },
+      make("figure", {}, make("figcaption", {}, "Query"), this.picture.element),
+      ...SIDES.map((side) => make("figure", {}, this.names[side], this.canvases[side])),
+    );
+    this.element = make("div", {}, this.title, this.figures, this.line, this.bar);
+  }
+
+  /** `pair` are two block numbers, `rows` [L, H, N] the maps of the query where they are here. */
+  draw(scene, seen, pair, rows) {
+    this.picture.draw(scene, seen);
+    this.title.textContent = `Blocks ${pair[0]} and ${pair[1]}`;
+    this.maps = null;
+    if (!rows) return;
+    const { heads, tokens, grid } = scene.facts;
+    const block = (layer) => rows.subarray(layer * heads * tokens, (layer + 1) * heads * tokens);
+    const maps = pair.map((layer) => reduce(block(layer), heads, scene.head));
+    const signed = pair.some((layer) => scene.signed(layer));
+    const scale = scaleOf(maps, signed, 1);
+    maps.forEach((map, side) => {
+      paint(this.canvases[side], map.subarray(1), grid, grid, scale);
+      this.names[side].textContent = `Block ${pair[side]}`;
+    });
+    this.maps = { maps, grid, pair };
+    const who = scene.pinned === "cls" ? "the class token" : `patch ${scene.pinned}`;
+    const what = REDUCTIONS[scene.head] ?? `head ${scene.head}`;
+    showBar(this.bar, scale, `Attention of ${who}, ${what}, one range for both`);
+  }
+
+  #drawn(side) {
+    if (!this.maps) return null;
+    const { maps, grid, pair } = this.maps;
+    return { name: `block ${pair[side]}`, values: maps[side].subarray(1), rows: grid, columns: grid };
+  }
+}

@@ -1,0 +1,48 @@
+// The picture that the model saw, small, to choose a query on where there is no large one.
+
+import { tokenName, token } from "./attention.js";
+import { make } from "./dom.js";
+import { paintPicture } from "./paint.js";
+import { pick, place } from "./picker.js";
+
+export class Picture {
+  #scene;
+
+  constructor(state) {
+    this.canvas = make("canvas", { className: "pixels" });
+    this.marker = make("span", { className: "marker query" });
+    this.key = make("span", { className: "marker key", hidden: true });
+    this.element = make("div", { className: "stack" }, this.canvas, this.marker, this.key);
+    this.tell = pick(this.element, {
+      label: "Query patch on the picture: arrow keys move it, Home takes the class token",
+      size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
+      at: () => cell(token(state.values.query, this.#scene.facts), this.#scene.facts),
+      choose: (row, column) => state.set({ query: `${row},${column}` }),
+      home: () => state.set({ query: "cls" }),
+      text: () => `Query: ${tokenName(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts)}`,
+    });
+  }
+
+  draw(scene, seen) {
+    this.#scene = scene;
+    if (this.pixels !== seen.pixels) paintPicture(this.canvas, seen.pixels);
+    this.pixels = seen.pixels;
+    place(this.marker, this.#at, scene.facts.grid, scene.facts.grid);
+    this.tell();
+  }
+
+  /** Mark two other tokens: a query and a key. */
+  mark(query, key) {
+    const { facts } = this.#scene;
+    place(this.marker, cell(query, facts), facts.grid, facts.grid);
+    place(this.key, cell(key, facts), facts.grid, facts.grid);
+  }
+
+  get #at() {
+    return cell(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts);
+  }
+}
+
+/** [row, column] of a token, or nothing for the class token. */
+const cell = (index, facts) =>
+  index === 0 ? null : [Math.floor((index - 1) / facts.grid), (index - 1) % facts.grid];

@@ -1,0 +1,161 @@
+// The picture in hand, and the models that look at it.
+
+import * as api from "./api.js";
+
+export class Session {
+  models = [];
+  generation = 0; // of pictures
+  picture = null; // { blob, name } where the page has the file, not only its id
+  #manifests = new Map();
+  #seen = new Map(); // model: { id, predictions, timings, pixels, size }
+
+  async start() {
+    this.models = await api.models();
+  }
+
+  get defaultModel() {
+    return (this.models.find((model) => model.default) ?? this.models[0])?.name;
+  }
+
+  /** Facts of a model that were loaded before, or nothing. */
+  facts(name) {
+    return this.#manifests.get(name);
+  }
+
+  async load(name) {
+    if (this.#manifests.has(name)) return this.#manifests.get(name);
+    const found = await api.manifest(name);
+    const grid = Math.floor(found.config.img_size / found.config.patch_size);
+    const facts = {
+      name,
+      labels: found.labels,
+      size: found.preprocessing.size,
+      layers: found.config.depth,
+      heads: found.config.num_heads,
+      grid,
+      tokens: grid * grid + 1,
+      patch: found.config.patch_size,
+      mixing: new Map(found.reattention.map((one) => [one.block, one])),
+    };
+    this.#manifests.set(name, facts);
+    return facts;
+  }
+
+  /** What a model said about the picture in hand, or nothing yet. */
+  seen(name) {
+    return this.#seen.get(name);
+  }
+
+  #forget() {
+    this.#seen.clear();
+    this.generation += 1;
+    this.picture = null;
+  }
+
+  /** Classify a new picture. The answer has the class token's maps if a stage is given. */
+  async classify(picture, model, stage, signal) {
+    const answer = await api.classify(picture.blob, { model, stage, signal });
+    const seen = await this.#entry(model, answer.id, answer, signal);
+    this.#forget();
+    this.picture = picture;
+    this.#seen.set(model, seen);
+    return answer;
+  }
+
+  /** Take up a picture that the server keeps, from a link. */
+  async open(id, model, signal) {
+    const seen = await this.#entry(model, id, {}, signal);
+    this.#forget();
+    this.#seen.set(model, seen);
+    await this.#predict(model, signal);
+  }
+
+  /** See to it that another model has looked at the picture, and under which id. */
+  async look(model, signal) {
+    const known = this.#seen.get(model);
+    if (known?.predictions) return known;
+    const facts = await this.load(model);
+    if (this.picture) {
+      const answer = await api.classify(this.picture.blob, { model, signal });
+      const seen = await this.#entry(model, answer.id, answer, signal);
+      this.#seen.set(model, seen);
+      return seen;
+    }
+    const alike = [...this.#seen.values()].find((one) => one.size === facts.size);
+    if (!alike)
+      throw new api.Problem({
+        title: "This model takes another input size",
+        detail: `${model} takes ${facts.size} px, and this page has the picture only as another model saw it. Choose the file again.`,
+        code: "input-mismatch",
+      });
+    this.#seen.set(model, { ...alike, predictions: null, timings: null });
+    return this.#predict(model, signal);
+  }
+
+  /** Run `work(id)`; where the server has forgotten the picture, send it once more. */
+  async withImage(model, work, signal) {
+    const { id } = this.#seen.get(model);
+    try {
+      return await work(id);
+    } catch (error) {
+      if (!error.gone) throw error;
+      if (!this.picture) throw forgotten(error);
+      await api.classify(this.picture.blob, { model, signal });
+      return work(id);
+    }
+  }
+
+  async #entry(model, id, answer, signal) {
+    const facts = await this.load(model);
+    let blob;
+    try {
+      blob = await api.image(id, signal);
+    } catch (error) {
+      throw error.gone ? forgotten(error) : error;
+    }
+    const pixels = await rgba(blob);
+    if (pixels.width !== facts.size)
+      throw new api.Problem({
+        title: "The link does not fit the model",
+        detail: `the picture was prepared at ${pixels.width} px and ${model} takes ${facts.size} px. Choose the file again.`,
+        code: "input-mismatch",
+      });
+    return { id, predictions: answer.predictions, timings: answer.timings_ms, pixels, size: pixels.width };
+  }
+
+  /** From the kept pixels, where there is no file to classify. */
+  async #predict(model, signal) {
+    const facts = await this.load(model);
+    const seen = this.#seen.get(model);
+    const rgb = seen.pixels.data.filter((_, index) => index % 4 !== 3);
+    const logits = await api.infer(model, rgb, seen.size, signal);
+    const most = Math.max(...logits);
+    const sum = logits.reduce((total, logit) => total + Math.exp(logit - most), 0);
+    seen.predictions = logits
+      .map((logit, index) => ({
+        index,
+        label: facts.labels[index],
+        probability: Math.exp(logit - most) / sum,
+      }))
+      .sort((a, b) => b.probability - a.probability)
+      .slice(0, 5);
+    return seen;
+  }
+}
+
+function forgotten(error) {
+  return new api.Problem({
+    title: "The server no longer has this picture",
+    detail: "pictures are kept for a while only. Choose the file again, or a sample.",
+    code: error.code,
+    status: error.status,
+  });
+}
+
+async function rgba(blob) {
+  const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, bitmap.width, bitmap.height);
+}

@@ -1,0 +1,44 @@
+// The measures of /similarity: loading them, and what is counted and said about them.
+
+import * as api from "./api.js";
+import { STAGES } from "./attention.js";
+
+export const VARIANTS = {
+  column:
+    "Cosine over queries, the paper’s Eq. 2: can tell whether a token contributes alike to every output; cannot tell which tokens are attended when all queries attend alike.",
+  row: "Cosine over keys: can tell whether a token reads from the same places; near-uniform maps look alike here too.",
+  centred:
+    "Cosine over queries after each column’s mean is taken off: free of what uniform attention adds; cannot tell how strong the attention is.",
+};
+
+/** The measures of a model and stage, or nothing yet. Counting needs no other threshold's answer. */
+export function measures(loader, session, model, stage, threshold = 0.9) {
+  const { id } = session.seen(model);
+  const key = [model, id, "similarity", stage, threshold].join(" ");
+  return loader.get(key, `similarity of ${model}, ${STAGES[stage]} stage`, ({ signal }) =>
+    session.withImage(
+      model,
+      async (id) => {
+        const value = await api.similarity({ id, model, stage, threshold }, { signal });
+        return { value, bytes: 2e5 };
+      },
+      signal,
+    ),
+  );
+}
+
+/** Blocks more alike their predecessor than a threshold. */
+export const similarBlocks = (neighbours, threshold) =>
+  neighbours.flatMap((value, index) => (value > threshold ? [index + 1] : []));
+
+/** From zero where nothing is negative, else around it: similarities end at 1. */
+export const similarityScale = (...matrices) => ({
+  signed: matrices.some((rows) => rows.some((row) => row.some((value) => value < 0))),
+  limit: 1,
+});
+
+/** The share of all pairs of head and token above the threshold that the measures were asked with. */
+export function shareOfPairs(found) {
+  const above = found.neighbours.above_threshold;
+  return above.reduce((sum, one) => sum + one, 0) / (above.length || 1);
+}

@@ -1,0 +1,114 @@
+// How a block mixes its heads: Theta as a matrix, and what it does to rows of the maps.
+
+import { STAGES } from "./attention.js";
+import { colour } from "./colour.js";
+import { make } from "./dom.js";
+import { number, percent } from "./scale.js";
+
+export class Theta {
+  #shown = "";
+
+  constructor() {
+    this.element = make("div", { className: "theta" });
+  }
+
+  /** `block` [H, N, N] is the re-attention map, where it is here. */
+  draw(scene, block) {
+    const key = [scene.model, scene.layer, scene.stage, block ? "measured" : ""].join(" ");
+    if (key === this.#shown && this.source === block?.buffer) return;
+    [this.#shown, this.source] = [key, block?.buffer];
+    const mixing = scene.facts.mixing.get(scene.layer);
+    if (!mixing) {
+      const text = scene.rollout
+        ? "Choose a block to see its Theta."
+        : `Block ${scene.layer} does not mix its heads: both stages are the same map.`;
+      this.element.replaceChildren(make("p", {}, text));
+      return;
+    }
+    this.element.classList.toggle("many", scene.facts.heads > 8);
+    this.element.replaceChildren(
+      figure("Theta as trained", mixing.theta),
+      figure("With the norm folded in", mixing.matrix),
+      this.#sums(mixing, block, scene),
+    );
+  }
+
+  #sums(mixing, block, scene) {
+    const { heads, tokens } = scene.facts;
+    const rows = mixing.row_sum.map((sum, head) => {
+      const cells = [make("th", { scope: "row" }, String(head)), value(mixing.offset[head]), value(sum)];
+      if (block) {
+        const map = block.subarray(head * tokens * tokens, (head + 1) * tokens * tokens);
+        let [total, negative] = [0, 0];
+        for (const entry of map) {
+          total += entry;
+          negative += entry < 0;
+        }
+        cells.push(value(total / tokens), make("td", {}, percent(negative / map.length)));
+      }
+      return make("tr", {}, ...cells);
+    });
+    const titles = [
+      "head",
+      "offset",
+      "row sum, from the weights",
+      ...(block ? ["row sum, measured", "negative entries"] : []),
+    ];
+    return make(
+      "figure",
+      {},
+      make("figcaption", {}, make("h3", {}, "What it does to the maps")),
+      make(
+        "div",
+        { className: "scroll" },
+        make(
+          "table",
+          {},
+          make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),
+          make("tbody", {}, ...rows),
+        ),
+      ),
+      make(
+        "p",
+        { className: "quiet" },
+        `Every row of a mixed map sums to one constant, known from the weights alone${block ? `; measured here in the ${STAGES[scene.stage]} stage` : ""}.`,
+      ),
+    );
+  }
+}
+
+/** As many decimals as the largest entry leaves room for, so that columns line up. */
+const fixed = (entry, limit) => entry.toFixed(limit < 2 ? 2 : limit < 20 ? 1 : 0).replace("-", "\u2212");
+
+const value = (entry) => make("td", { data: { value: entry } }, number(entry));
+
+function figure(title, matrix) {
+  const limit = Math.max(...matrix.flat().map(Math.abs));
+  const header = make(
+    "tr",
+    {},
+    make("td", {}),
+    ...matrix.map((_, head) => make("th", { scope: "col" }, String(head))),
+  );
+  const rows = matrix.map((row, head) => {
+    const cells = row.map((entry, from) => {
+      const { fill, ink } = colour(entry, { signed: true, limit });
+      const cell = make("td", { title: `head ${head} takes ${entry} of head ${from}` }, fixed(entry, limit));
+      cell.style.background = fill;
+      cell.style.color = ink;
+      return cell;
+    });
+    return make("tr", {}, make("th", { scope: "row" }, String(head)), ...cells);
+  });
+  return make(
+    "figure",
+    {},
+    make("figcaption", {}, make("h3", {}, title)),
+    make(
+      "div",
+      { className: "scroll" },
+      make("table", { className: "numbers" }, make("thead", {}, header), make("tbody", {}, ...rows)),
+    ),
+    make("p", { className: "quiet" }, "Row: head that comes out. Column: head that goes in."),
+  );
+}

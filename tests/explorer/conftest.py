@@ -1,0 +1,94 @@
+"""Debian's Chromium in front of a real server; an error in its console fails the test."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
+
+from tests.server import Server
+
+Visit = Callable[[Server], AbstractContextManager[Page]]
+
+CHROMIUM = "/usr/bin/chromium"
+_QUIET = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+expect.set_options(timeout=30_000)  # milliseconds; machines may be busy
+
+
+# No longer than these tests: while it is there, no other event loop runs in this thread.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=_QUIET)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def wrong() -> list[str]:
+    """What a page should not have done: errors in its console, requests to other servers."""
+    return []
+
+
+@pytest.fixture
+def visit(browser: Browser, wrong: list[str]) -> Visit:
+    """Opens the explorer of a server; to be left before the server ends."""
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            wrong.append(message.text)
+
+    @contextmanager
+    def visiting(server: Server) -> Iterator[Page]:
+        def watch(request: Request) -> None:
+            if not request.url.startswith((server.url, "data:", "blob:", "about:")):
+                wrong.append(request.url)
+
+        size: ViewportSize = {"width": 1280, "height": 900}
+        with browser.new_context(base_url=server.url, viewport=size) as context:
+            page = context.new_page()
+            page.on("console", listen)
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on("request", watch)
+            page.goto("/")
+            yield page
+        assert wrong == []
+
+    return visiting
+
+
+@pytest.fixture
+def page(visit: Visit, server: Server) -> Iterator[Page]:
+    with visit(server) as opened:
+        yield opened
+
+
+def refused(page: Page, wrong: list[str], *statuses: int) -> None:
+    """The browser's own words about failed requests are all that stands in its console."""
+    for _ in range(200):  # they may come a little later than the answer
+        if len(wrong) >= len(statuses):
+            break
+        page.wait_for_timeout(50)
+    assert [str(status) in text for status, text in zip(statuses, wrong, strict=True)] == [
+        True for _ in statuses
+    ]
+    wrong.clear()

@@ -1,0 +1,83 @@
+"""What the explorer says when something goes wrong."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.explorer.conftest import Visit, refused
+from tests.server import running_server
+
+CAT = Path(__file__).parents[1] / "data" / "cat.jpg"
+
+
+def test_a_file_that_is_no_image(page: Page, wrong: list[str]) -> None:
+    page.set_input_files(
+        "#file", {"name": "notes.png", "mimeType": "image/png", "buffer": b"plain words"}
+    )
+    expect(page.get_by_role("alert")).to_contain_text("Not an image, or not one that can be read")
+    expect(page.locator("#work")).to_be_hidden()
+    refused(page, wrong, 415)
+    page.set_input_files("#file", CAT)
+    expect(page.locator("#predictions li")).to_have_count(5)
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_file_that_is_too_large(repository: Path, visit: Visit, wrong: list[str]) -> None:
+    with running_server(repository, max_upload_bytes=20_000) as server, visit(server) as page:
+        page.set_input_files("#file", CAT)
+        expect(page.get_by_role("alert")).to_contain_text("The upload has too many bytes")
+        refused(page, wrong, 413)
+
+
+def test_a_busy_server_is_asked_again_after_its_wait(page: Page, wrong: list[str]) -> None:
+    def busy(route: Route) -> None:
+        problem = {"title": "The server is busy", "detail": "256 images wait", "code": "queue-full"}
+        route.fulfill(status=429, json=problem, headers={"Retry-After": "1"})
+
+    page.route("**/classify**", busy, times=1)
+    page.get_by_role("button", name="cat").click()
+    expect(page.get_by_role("alert")).to_contain_text("The server is busy")
+    expect(page.get_by_role("alert")).to_contain_text("It asks to wait 1 s")
+    refused(page, wrong, 429)
+    page.get_by_role("button", name="Try again", exact=True).click()
+    expect(page.locator("#predictions li")).to_have_count(5)
+
+
+def test_a_key_is_asked_for_where_one_is_needed(
+    repository: Path, visit: Visit, wrong: list[str]
+) -> None:
+    with running_server(repository, api_keys="first-key") as server, visit(server) as page:
+        for key in ("wrong-key", "first-key"):
+            expect(page.get_by_role("dialog")).to_contain_text("A key is needed")
+            page.get_by_label("API key").fill(key)
+            page.get_by_role("button", name="Use it").click()
+        page.get_by_role("button", name="cat").click()
+        expect(page.locator("#predictions li")).to_have_count(5)
+        refused(page, wrong, 401, 401)
+
+
+@pytest.mark.parametrize("kept", ["file", "link"])
+def test_a_picture_that_the_server_forgot_is_sent_again_if_the_page_has_it(
+    repository: Path, visit: Visit, wrong: list[str], kept: str
+) -> None:
+    one_image = 32 * 32 * 3
+    with running_server(repository, store_max_bytes=one_image) as server, visit(server) as page:
+        page.set_input_files("#file", CAT)
+        expect(page.locator("#predictions li")).to_have_count(5)
+        expect(page.locator("#progress")).to_be_hidden()
+        if kept == "link":
+            page.wait_for_url("**/#*id=*")
+            page.reload()
+            expect(page.locator("#predictions li")).to_have_count(5)
+            expect(page.locator("#progress")).to_be_hidden()
+        with server.client() as client:
+            other = (CAT.parents[2] / "service" / "web" / "samples" / "owl.jpg").read_bytes()
+            assert client.post("/classify", files={"image": other}).status_code == 200
+        page.get_by_role("button", name="Understand").click()
+        if kept == "file":
+            expect(page.locator("#similar-count")).to_contain_text("of 15")
+        else:
+            message = "The server no longer has this picture"
+            expect(page.get_by_role("alert")).to_contain_text(message)
+        refused(page, wrong, 404)
