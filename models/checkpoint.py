@@ -1,46 +1,31 @@
-"""Any supported checkpoint file to (architecture, weights), without ever executing what is in it.
+"""Any supported checkpoint to (architecture, weights), without ever executing what is in it.
 
-Reads the official container or a bare state dict (paper.md section 6.1), from torch's
-format or safetensors. What the tensors tell is taken from the tensors; what they cannot
-tell comes from a named architecture or from overrides.
+What the tensors tell is taken from the tensors; what they cannot tell comes from overrides,
+a named architecture, the file, or the conventions of the code base it comes from.
 """
 
-import argparse
 import hashlib
 import json
 import math
-import pickle
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
 import safetensors.torch
-import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from models import formats
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import DeepViT
+from models.formats import CheckpointError as CheckpointError
+from models.formats import Source, files, names
+from models.infer import match, resize_positions, told_by_tensors
 from models.preprocess import Preprocessing
 
-# Plain data that training scripts leave in a container; none of it runs code when loaded.
-_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    argparse.Namespace,
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    np.dtype,
-    type(np.dtype(np.float32)),
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.int64)),
-]
-_LISTED = 8  # names in an error before "and n more"
-
-
-class CheckpointError(Exception):
-    """The file cannot be read as a checkpoint; the message says what to do."""
+_IMAGENET_1K = Path(__file__).parent / "labels" / "imagenet-1k.txt"
+_NEEDED = ("num_heads", "reatten_scale", "scale_adjustment")
 
 
 @dataclass(frozen=True)
@@ -51,6 +36,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     preprocessing: Preprocessing
     sha256: str
+    format: str = ""
     arch: str | None = None
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()  # what was taken from where, one sentence each
@@ -62,38 +48,30 @@ class Checkpoint:
         return network.eval().requires_grad_(False)
 
 
-@dataclass
-class _File:
-    """What one file holds, before it is interpreted."""
-
-    tensors: dict[str, Tensor]
-    arch: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)  # training arguments or header
-    labels: tuple[str, ...] | None = None
-    notes: list[str] = field(default_factory=list)
-
-
 def load(path: Path, arch: str | None = None, **overrides: Any) -> Checkpoint:
-    """Read a checkpoint file.
+    """Read a checkpoint: a file, or a Hugging Face style folder.
 
-    `arch` names one of `ARCHITECTURES`; `overrides` are fields of `DeepViTConfig` that win
-    over everything but the shapes of the tensors. Raises `CheckpointError`.
+    `arch` names one of `ARCHITECTURES`; `overrides` are fields of `DeepViTConfig` and
+    `Preprocessing` that win over everything but the shapes of the tensors, save that another
+    `img_size` interpolates the positions. Raises `CheckpointError`.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file")
-    file = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    path = files.weights_file(path)
     if arch is not None and arch not in ARCHITECTURES:
         raise CheckpointError(f"no architecture {arch!r}; known: {', '.join(ARCHITECTURES)}")
-    config = _infer_config(file, arch, overrides)
-    arch = arch or _named(file)
+    source = formats.convert(files.read(path))
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    if (img_size := overrides.pop("img_size", None)) is not None:
+        resize_positions(source.tensors, img_size, source.notes)
+    config = _infer_config(source, arch, overrides)
     return Checkpoint(
         config=config,
-        weights=_match(file.tensors, config),
-        preprocessing=_preprocessing(file, arch, config),
+        weights=match(source.tensors, config),
+        preprocessing=_preprocessing(source, arch, overrides, config),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-        arch=arch,
-        labels=file.labels,
-        notes=tuple(file.notes),
+        format=source.format,
+        arch=arch or _named(source),
+        labels=_labels(source, config),
+        notes=tuple(source.notes),
     )
 
 
@@ -109,86 +87,37 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     safetensors.torch.save_file(weights, path, metadata=header)
 
 
-def _read_safetensors(path: Path) -> _File:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as exc:
-        raise CheckpointError(f"{path.name} is not a readable safetensors file: {exc}") from exc
-    if "config" not in header:
-        return _File(tensors)
-    facts = json.loads(header["config"]) | json.loads(header["preprocessing"])
-    labels = tuple(json.loads(header["labels"])) or None
-    return _File(tensors, header["arch"] or None, facts, labels, ["facts read from the header"])
+def imagenet_1k() -> tuple[str, ...]:
+    """Names of the 1000 classes (models/labels/README.md)."""
+    return tuple(_IMAGENET_1K.read_text(encoding="utf-8").splitlines())
 
 
-def _read_torch(path: Path) -> _File:
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise CheckpointError(_refusal(path)) from exc
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as exc:
-        raise CheckpointError(
-            f"{path.name} is not a readable torch checkpoint, or it is truncated: {exc}"
-        ) from exc
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a state dict")
-    state = content.get("state_dict_ema") or content.get("state_dict", content)
-    notes = ["averaged weights (state_dict_ema) taken"] if content.get("state_dict_ema") else []
-    tensors = {
-        str(key).removeprefix("module."): value.detach()
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
-    if not tensors:
-        raise CheckpointError(f"{path.name} holds no tensors under state_dict or at its top")
-    arch, args = content.get("arch"), content.get("args")
-    facts = vars(args) if isinstance(args, argparse.Namespace) else {}
-    return _File(tensors, arch if isinstance(arch, str) else None, facts, notes=notes)
+def _named(source: Source) -> str | None:
+    return source.arch if source.arch in ARCHITECTURES else None
 
 
-def _refusal(path: Path) -> str:
-    """Name what a pickle wanted beyond plain data; finding out does not execute it."""
-    advice = "Save the state dict alone, with torch.save or as safetensors."
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # noqa: BLE001  # the archive itself may be broken; the advice stands
-        return f"{path.name} was refused: it holds more than plain tensors. {advice}"
-    return (
-        f"{path.name} was refused: loading it would call {_names(sorted(wanted))}. "
-        f"Nothing was executed. {advice}"
-    )
-
-
-def _named(file: _File) -> str | None:
-    return file.arch if file.arch in ARCHITECTURES else None
-
-
-def _infer_config(file: _File, arch: str | None, overrides: Mapping[str, Any]) -> DeepViTConfig:
-    told = _told_by_tensors(file.tensors)
-    untold = _facts(file, DeepViTConfig)
-    if name := _named(file):
-        file.notes.append(f"architecture {name} named by the file")
-        untold = ARCHITECTURES[name].config.model_dump() | untold
+def _infer_config(source: Source, arch: str | None, overrides: Mapping[str, Any]) -> DeepViTConfig:
+    told = told_by_tensors(source.tensors) | dict(source.told)
+    untold = _fields(source.conventions, DeepViTConfig)
+    if name := _named(source):
+        source.notes.append(f"architecture {name} named by the file")
+        untold |= ARCHITECTURES[name].config.model_dump()
+    untold |= _fields(source.facts, DeepViTConfig)
     if arch is not None:
         untold |= ARCHITECTURES[arch].config.model_dump()
-    untold |= {key: value for key, value in overrides.items() if value is not None}
+    untold |= _fields(overrides, DeepViTConfig)
     for key in told.keys() & untold.keys():
         if not _equal(untold[key], told[key]):
-            file.notes.append(f"{key} is {told[key]} by the tensors, not {untold[key]}")
+            source.notes.append(f"{key} is {told[key]} by the tensors, not {untold[key]}")
     facts = untold | told
     if not facts["reatten_blocks"]:
         facts = {"reatten_scale": 1.0, "scale_adjustment": 1.0} | facts
-    missing = [
-        key for key in ("num_heads", "reatten_scale", "scale_adjustment") if key not in facts
-    ]
+    missing = [key for key in _NEEDED if key not in facts]
     if missing:
         flags = " ".join(f"--{key.replace('_', '-')} VALUE" for key in missing)
+        advice = f" ({source.advice})" if source.advice and "num_heads" in missing else ""
         raise CheckpointError(
-            f"the tensors do not tell {_names(missing)}: pass --arch NAME, or {flags}"
+            f"the tensors do not tell {names(missing)}: pass --arch NAME, or {flags}{advice}"
         )
     try:
         return DeepViTConfig(**facts)
@@ -197,88 +126,42 @@ def _infer_config(file: _File, arch: str | None, overrides: Mapping[str, Any]) -
         raise CheckpointError(f"the architecture does not fit together: {problems}") from exc
 
 
-def _facts(file: _File, kind: type[BaseModel]) -> dict[str, Any]:
-    """What the file's header or arguments say about the fields of one class."""
-    return {k: v for k, v in file.facts.items() if k in kind.model_fields and v not in (None, "")}
+def _fields(facts: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """The facts that are about the fields of one class."""
+    return {k: v for k, v in facts.items() if k in kind.model_fields and v not in (None, "")}
 
 
-def _told_by_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Every architectural fact that shapes and names give away."""
-    needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "head.weight")
-    absent = [key for key in needed if key not in tensors]
-    blocks = {int(found[1]) for key in tensors if (found := re.match(r"blocks\.(\d+)\.", key))}
-    if absent or not blocks:
-        raise CheckpointError(
-            f"not an official DeepViT state dict: no {_names(absent or ['blocks.0.*'])}. "
-            f"It begins with {_names(list(tensors))}"
+def _preprocessing(
+    source: Source, arch: str | None, overrides: Mapping[str, Any], config: DeepViTConfig
+) -> Preprocessing:
+    """The source's conventions, corrected by the architecture, the file and the flags."""
+    rule = _fields(source.conventions, Preprocessing)
+    if name := arch or _named(source):
+        rule |= ARCHITECTURES[name].preprocessing.model_dump()
+    rule |= _fields(source.facts, Preprocessing) | _fields(overrides, Preprocessing)
+    try:
+        return Preprocessing(**rule | {"size": config.img_size})
+    except ValidationError as exc:
+        problems = "; ".join(f"{error['loc'][0]}: {error['msg']}" for error in exc.errors())
+        raise CheckpointError(f"the preprocessing does not fit together: {problems}") from exc
+
+
+def _labels(source: Source, config: DeepViTConfig) -> tuple[str, ...] | None:
+    """The file's own names, or those of ImageNet-1k where its code base means them."""
+    if source.labels is not None:
+        if len(source.labels) == config.num_classes:
+            return source.labels
+        source.notes.append(
+            f"{len(source.labels)} labels beside {config.num_classes} classes: not taken"
         )
-    width = tensors["cls_token"].shape[-1]
-    projection = tensors["patch_embed.proj.weight"]
-    conv_stem = "patch_embed.conv1.weight" in tensors
-    patch = projection.shape[-1] * (2 if conv_stem else 1)
-    patches = tensors["pos_embed"].shape[-2] - 1
-    grid = math.isqrt(patches)
-    if grid**2 != patches:
-        raise CheckpointError(f"pos_embed holds {patches} patches, which is not a square grid")
-    mixing = tuple(i for i in sorted(blocks) if f"blocks.{i}.attn.reatten_matrix.weight" in tensors)
-    normed = [f"blocks.{i}.attn.var_norm.running_mean" in tensors for i in mixing]
-    told: dict[str, Any] = {
-        "img_size": grid * patch,
-        "patch_size": patch,
-        "in_chans": tensors["patch_embed.conv1.weight"].shape[1]
-        if conv_stem
-        else projection.shape[1],
-        "num_classes": tensors["head.weight"].shape[0],
-        "embed_dim": width,
-        "depth": max(blocks) + 1,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
-        "stem": "conv" if conv_stem else "patch",
-        "reatten_blocks": mixing,
-    }
-    if "blocks.0.mlp.fc1.weight" in tensors:
-        told["mlp_ratio"] = tensors["blocks.0.mlp.fc1.weight"].shape[0] / width
-    if mixing:
-        told["num_heads"] = tensors[f"blocks.{mixing[0]}.attn.reatten_matrix.weight"].shape[0]
-        told["reatten_norm"] = any(normed)
-    return told
-
-
-def _match(tensors: Mapping[str, Tensor], config: DeepViTConfig) -> dict[str, Tensor]:
-    """The weights in float32, exactly those that the network has, or an error naming the rest."""
-    with torch.device("meta"):
-        expected = DeepViT(config).state_dict()
-    weights = {key: value for key, value in tensors.items() if key in expected}
-    for key in expected.keys() - weights.keys():
-        if key.endswith("num_batches_tracked"):  # a counter that inference never reads
-            weights[key] = torch.zeros((), dtype=torch.int64)
-    problems = {
-        "missing": sorted(expected.keys() - weights.keys()),
-        "not part of this network": sorted(tensors.keys() - expected.keys()),
-        "of a wrong shape": [
-            f"{key} {list(value.shape)} instead of {list(expected[key].shape)}"
-            for key, value in weights.items()
-            if value.shape != expected[key].shape
-        ],
-        "not finite": [key for key, value in weights.items() if not value.isfinite().all()],
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{what}: {_names(keys)}" for what, keys in problems.items() if keys)
-        raise CheckpointError(f"the tensors do not fit the architecture they describe. {found}")
-    return {key: weights[key].to(expected[key].dtype) for key in expected}
-
-
-def _preprocessing(file: _File, arch: str | None, config: DeepViTConfig) -> Preprocessing:
-    """The published rule of the architecture, corrected by what the file says."""
-    rule = ARCHITECTURES[arch].preprocessing.model_dump() if arch else {}
-    return Preprocessing(**rule | _facts(file, Preprocessing) | {"size": config.img_size})
+        return None
+    if source.imagenet and config.num_classes == 1000:
+        source.notes.append("1000 classes without names: those of ImageNet-1k")
+        return imagenet_1k()
+    return None
 
 
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other)
     return bool((tuple(one) if isinstance(one, list) else one) == other)
-
-
-def _names(keys: list[str]) -> str:
-    shown = ", ".join(keys[:_LISTED])
-    return shown + (f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else "")

@@ -164,6 +164,38 @@ def _cifar(mixing: bool) -> Architecture:
     return Architecture(config, Preprocessing(size=32, crop_pct=1.0))
 
 
+_TIMM = {  # width, blocks, heads
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def _timm(
+    size: str,
+    img_size: int = 224,
+    patch_size: int = 16,
+    deit: bool = False,
+    distilled: bool = False,
+) -> Architecture:
+    """timm's ViT, or Meta's DeiT: other colours, and a second token and head if distilled."""
+    embed_dim, depth, num_heads = _TIMM[size]
+    config = DeepViTConfig(
+        img_size=img_size,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=4.0,
+        prefix_tokens=2 if distilled else 1,
+        pool="cls_dist" if distilled else "cls",
+    )
+    rule = Preprocessing(size=img_size, crop_pct=0.9 if img_size == 224 else 1.0)
+    return Architecture(config, rule.model_copy(update=_IMAGENET) if deit else rule)
+
+
 _TEST = DeepViTConfig(
     img_size=32,
     patch_size=8,
@@ -189,5 +221,26 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit_patch16_224_32b": plain_vit(32),
     "deepvit_patch4_32_re_attn_16b": _cifar(mixing=True),
     "vit_patch4_32_16b": _cifar(mixing=False),
+    "vit_tiny_patch16_224": _timm("tiny"),
+    "vit_tiny_patch16_384": _timm("tiny", 384),
+    "vit_small_patch16_224": _timm("small"),
+    "vit_small_patch16_384": _timm("small", 384),
+    "vit_small_patch32_224": _timm("small", patch_size=32),
+    "vit_small_patch32_384": _timm("small", 384, patch_size=32),
+    "vit_base_patch16_224": _timm("base"),
+    "vit_base_patch16_384": _timm("base", 384),
+    "vit_base_patch32_224": _timm("base", patch_size=32),
+    "vit_base_patch32_384": _timm("base", 384, patch_size=32),
+    "vit_large_patch16_224": _timm("large"),
+    "vit_large_patch16_384": _timm("large", 384),
+    "vit_large_patch32_384": _timm("large", 384, patch_size=32),
+    "deit_tiny_patch16_224": _timm("tiny", deit=True),
+    "deit_small_patch16_224": _timm("small", deit=True),
+    "deit_base_patch16_224": _timm("base", deit=True),
+    "deit_base_patch16_384": _timm("base", 384, deit=True),
+    "deit_tiny_distilled_patch16_224": _timm("tiny", deit=True, distilled=True),
+    "deit_small_distilled_patch16_224": _timm("small", deit=True, distilled=True),
+    "deit_base_distilled_patch16_224": _timm("base", deit=True, distilled=True),
+    "deit_base_distilled_patch16_384": _timm("base", 384, deit=True, distilled=True),
     "deepvit_test": Architecture(_TEST, Preprocessing(size=32)),
 }

@@ -26,24 +26,30 @@ class Preprocessing(BaseModel):
         default=0.9, gt=0, le=1, description="share of the resized shorter side that is kept"
     )
     interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
+    resize_mode: Literal["shorter_side", "both_sides"] = Field(
+        default="shorter_side", description="both_sides does not keep the picture's proportions"
+    )
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     @property
     def resize(self) -> int:
         """Length of the shorter side before the centre crop, in pixels."""
-        return int(self.size / self.crop_pct)
+        return int(self.size / self.crop_pct + 1e-9)  # 256 out of 224 / 0.875, however rounded
 
 
 def preprocess(image: Image.Image, rule: Preprocessing) -> Pixels:
-    """Resize the shorter side, then crop the centre: RGB picture to uint8 [S, S, 3].
+    """Resize the shorter side (or both), then crop the centre: RGB picture to uint8 [S, S, 3].
 
     Bit for bit what training code does, but for pictures thinner than any photograph, whose
     ends are cut off first: resized whole, one pixel by a million would take gigabytes.
     """
-    image = _without_ends(image)
-    shorter = min(image.size)
-    width, height = (rule.resize * side // shorter for side in image.size)
+    if rule.resize_mode == "both_sides":
+        width = height = rule.resize
+    else:
+        image = _without_ends(image)
+        shorter = min(image.size)
+        width, height = (rule.resize * side // shorter for side in image.size)
     resized = image.resize((width, height), Image.Resampling[rule.interpolation.upper()])
     left, top = (round((side - rule.size) / 2) for side in (width, height))
     box = (left, top, left + rule.size, top + rule.size)

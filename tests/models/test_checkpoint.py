@@ -16,6 +16,7 @@ from models import checkpoint
 from models.checkpoint import CheckpointError
 from models.config import ARCHITECTURES
 from models.deepvit import DeepViT
+from models.infer import told_by_tensors
 from models.preprocess import Preprocessing
 
 CONFIG = ARCHITECTURES["deepvit_test"].config
@@ -92,7 +93,7 @@ def test_every_architecture_is_recognised_from_its_tensors(name: str) -> None:
     config = ARCHITECTURES[name].config
     with torch.device("meta"):
         tensors = DeepViT(config).state_dict()
-    told = checkpoint._told_by_tensors(tensors)
+    told = told_by_tensors(tensors)
     assert {key: getattr(config, key) for key in told} == told
 
 
@@ -188,7 +189,7 @@ def test_other_objects_and_names_are_refused(tmp_path: Path) -> None:
         checkpoint.load(saved(tmp_path, [1, 2]))
     with pytest.raises(CheckpointError, match="holds no tensors"):
         checkpoint.load(saved(tmp_path, {"epoch": 1}))
-    with pytest.raises(CheckpointError, match="not an official DeepViT state dict"):
+    with pytest.raises(CheckpointError, match="not a state dict of a known format"):
         checkpoint.load(saved(tmp_path, {"conv.weight": torch.zeros(1)}))
     with pytest.raises(CheckpointError, match="no architecture 'resnet'; known: deepvit_patch16"):
         checkpoint.load(saved(tmp_path, {"a": torch.zeros(1)}), arch="resnet")

@@ -1,4 +1,4 @@
-"""Every named architecture has the size the paper's code gives it."""
+"""Every named architecture has the size that its own code, or timm's, gives it."""
 
 import pytest
 import torch
@@ -20,6 +20,28 @@ PARAMETERS = {
     "vit_patch16_224_32b": 48_090_472,
     "deepvit_patch4_32_re_attn_16b": 1_572_554,
     "vit_patch4_32_16b": 1_571_690,
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_tiny_patch16_384": 5_790_376,
+    "vit_small_patch16_224": 22_050_664,
+    "vit_small_patch16_384": 22_196_584,
+    "vit_small_patch32_224": 22_878_952,
+    "vit_small_patch32_384": 22_915_432,
+    "vit_base_patch16_224": 86_567_656,
+    "vit_base_patch16_384": 86_859_496,
+    "vit_base_patch32_224": 88_224_232,
+    "vit_base_patch32_384": 88_297_192,
+    "vit_large_patch16_224": 304_326_632,
+    "vit_large_patch16_384": 304_715_752,
+    "vit_large_patch32_384": 306_632_680,
+    "deit_tiny_patch16_224": 5_717_416,
+    "deit_small_patch16_224": 22_050_664,
+    "deit_base_patch16_224": 86_567_656,
+    "deit_base_patch16_384": 86_859_496,
+    # 1000 less than timm's: the mean of two heads has one bias
+    "deit_tiny_distilled_patch16_224": 5_909_800,
+    "deit_small_distilled_patch16_224": 22_435_432,
+    "deit_base_distilled_patch16_224": 87_337_192,
+    "deit_base_distilled_patch16_384": 87_629_032,
     "deepvit_test": 23_467,
 }
 

@@ -1,0 +1,173 @@
+"""timm's ViT and DeiT, distilled or not (paper.md section 6.2), also as Meta published them.
+
+The names are the project's own. What has no place in the network is written into the tensors
+beside it, exactly: LayerScale into the layers it scales, absent biases and positions as zeros.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.config import ARCHITECTURES
+from models.formats.source import CheckpointError, File, Source, refuse
+
+NAME = "timm ViT"
+
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_POOLS = {"token": "cls", "avg": "mean_patches"}
+_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # by width, in timm's own architectures
+_STATED = ("mean", "std", "crop_pct", "interpolation")
+_UNSUPPORTED = {
+    "attn.q_norm": "a norm over queries and keys",
+    "attn.norm.": "a norm between attention and its projection",
+    "mlp.norm.": "a norm inside the MLP",
+    "mlp.w12": "a gated MLP",
+    "mlp.fc1_g": "a gated MLP",
+    "mlp.fc1_x": "a gated MLP",
+    "attn.q_bias": "BEiT's attention",
+    "relative_position": "a relative position bias",
+    "patch_embed.backbone": "a convolutional network in front of a ViT",
+    "patch_embed.norm.": "a norm behind the patch convolution",
+    "pre_logits": "a hidden layer before the head",
+    "attn_pool": "attention pooling",
+    "blocks.0.0.": "a model of several stages",
+    ".attns.": "blocks with parallel branches",
+    "blocks.0.norm3": "a third norm in a block",
+}
+
+
+def recognises(keys: set[str]) -> bool:
+    """Blocks under timm's names, nothing of DeepViT in them."""
+    deepvit = ("reatten_matrix", "patch_embed.conv1", "patch_embed.norm1.", "attn.var_norm.")
+    return any(key.startswith("blocks.") for key in keys) and not any(
+        mark in key for key in keys for mark in deepvit
+    )
+
+
+def convert(file: File) -> Source:
+    """To our names, with timm's conventions. Raises `CheckpointError` by the part's name."""
+    refuse(file.tensors, _UNSUPPORTED)
+    tensors, notes = dict(file.tensors), list(file.notes)
+    conventions: dict[str, Any] = {"reatten_scale": 1.0, "scale_adjustment": 1.0}
+    told: dict[str, Any] = {}
+    if "cls_token" not in tensors:
+        raise CheckpointError("a ViT without a class token (cls_token) is not supported")
+    if "fc_norm.weight" in tensors:
+        if "norm.weight" in tensors:
+            raise CheckpointError(
+                "norms before and after pooling (norm, fc_norm) are not supported"
+            )
+        for leaf in ("weight", "bias"):
+            tensors[f"norm.{leaf}"] = tensors.pop(f"fc_norm.{leaf}")
+        told = {"pool": "mean_patches", "norm_after_pool": True}
+        notes.append("fc_norm: the head sees the mean of the patches")
+    _join_prefix(tensors, notes)
+    _join_heads(tensors, notes)
+    _fold_layer_scale(tensors, notes)
+    if "patch_embed.proj.weight" in tensors and "patch_embed.proj.bias" not in tensors:
+        tensors["patch_embed.proj.bias"] = torch.zeros(len(tensors["patch_embed.proj.weight"]))
+    arch = _arch(file)
+    facts = dict(file.facts) | _stated(file.config)
+    if not _is_paper_baseline(tensors):
+        conventions |= _IMAGENET
+        if arch not in ARCHITECTURES and not facts.keys() & _IMAGENET.keys():
+            notes.append("mean and std of ImageNet, as DeiT has them; timm's vit_ models have 0.5")
+    return Source(
+        "DeiT" if file.wrapper == "model" else NAME,
+        tensors,
+        arch=arch,
+        told=told,
+        conventions=conventions,
+        facts=facts,
+        labels=file.labels or _labels(file.config),
+        imagenet=True,
+        notes=notes,
+        advice=_advice(tensors),
+    )
+
+
+def _join_prefix(tensors: dict[str, Tensor], notes: list[str]) -> None:
+    """Distillation token and registers behind the class token, and positions for all of them."""
+    prefix = [tensors["cls_token"]]
+    for key, what in {"dist_token": "distillation token", "reg_token": "registers"}.items():
+        if key in tensors:
+            prefix.append(tensors.pop(key))
+            notes.append(f"{what} ({key}) behind the class token")
+    tensors["cls_token"] = torch.cat(prefix, dim=1)
+    positions = tensors.get("pos_embed")
+    if positions is not None and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
+        none = torch.zeros_like(tensors["cls_token"])
+        tensors["pos_embed"] = torch.cat((none, positions), dim=1)
+        notes.append("positions of patches only: zeros for the tokens before them")
+
+
+def _join_heads(tensors: dict[str, Tensor], notes: list[str]) -> None:
+    """The mean of two heads, on two tokens, as one head on both side by side."""
+    if "head_dist.weight" not in tensors or "head.weight" not in tensors:
+        return
+    both = [tensors["head.weight"], tensors.pop("head_dist.weight")]
+    if both[0].shape != both[1].shape:
+        raise CheckpointError("head and head_dist differ in shape: their mean is undefined")
+    tensors["head.weight"] = torch.cat(both, dim=1) / 2
+    tensors["head.bias"] = (tensors["head.bias"] + tensors.pop("head_dist.bias")) / 2
+    notes.append("the answer is the mean of head and head_dist")
+
+
+def _fold_layer_scale(tensors: dict[str, Tensor], notes: list[str]) -> None:
+    """x += gamma * f(x): gamma times the rows of f's last layer. timm's names, or DeiT III's."""
+    layers = {"ls1.gamma": "attn.proj", "gamma_1": "attn.proj"}
+    layers |= {"ls2.gamma": "mlp.fc2", "gamma_2": "mlp.fc2"}
+    found = False
+    for key in list(tensors):
+        ending = next((end for end in layers if key.endswith(f".{end}")), None)
+        if ending is None:
+            continue
+        layer = key.removesuffix(ending) + layers[ending]
+        gamma = tensors.pop(key).double()
+        for leaf in ("weight", "bias"):
+            if (tensor := tensors.get(f"{layer}.{leaf}")) is not None:
+                if len(tensor) != len(gamma):
+                    raise CheckpointError(f"{key} {list(gamma.shape)} does not fit {layer}.{leaf}")
+                scale = gamma[:, None] if leaf == "weight" else gamma
+                tensors[f"{layer}.{leaf}"] = (tensor.double() * scale).float()
+        found = True
+    if found:
+        notes.append("LayerScale folded into attn.proj and mlp.fc2")
+
+
+def _arch(file: File) -> str | None:
+    """The name without its tag: vit_base_patch16_224.augreg_in21k."""
+    name = file.config.get("architecture") or file.arch
+    return name.partition(".")[0] if isinstance(name, str) else None
+
+
+def _stated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a timm config.json says about preprocessing and pooling."""
+    pretrained = config.get("pretrained_cfg") or config
+    facts = {key: pretrained[key] for key in _STATED if pretrained.get(key)}
+    if pretrained.get("crop_mode") == "squash":
+        facts["resize_mode"] = "both_sides"
+    if config.get("global_pool") in _POOLS:
+        facts["pool"] = _POOLS[config["global_pool"]]
+    return facts
+
+
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    found = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
+    return tuple(map(str, found)) if isinstance(found, list) else None
+
+
+def _is_paper_baseline(tensors: Mapping[str, Tensor]) -> bool:
+    """The DeepViT paper's own plain ViT: an MLP 3 times as wide where all others have 4."""
+    fc1, width = tensors.get("blocks.0.mlp.fc1.weight"), tensors["cls_token"].shape[-1]
+    return fc1 is not None and len(fc1) == 3 * width
+
+
+def _advice(tensors: Mapping[str, Tensor]) -> str | None:
+    width = tensors["cls_token"].shape[-1]
+    if _is_paper_baseline(tensors) or width not in _HEADS:
+        return None
+    return f"timm's own networks of width {width} have {_HEADS[width]} heads"

@@ -1,0 +1,126 @@
+"""vit-pytorch's DeepViT, in three generations of names, and its plain ViT (paper.md section 6.3).
+
+Generations differ in nesting (`fn.fn.`), in norms around the patch embedding, and in where the
+last LayerNorm stands. Patches are flattened as (row, column, channel); qkv has no bias; Theta
+is applied as A'[g] = sum over h of A[h] Theta[h, g], with a LayerNorm over heads behind it.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from models.formats.source import CheckpointError, File, Source
+
+NAME = "vit-pytorch"
+
+_LAYER = re.compile(r"transformer\.layers\.(\d+)\.([01])\.(?:fn\.)*(.+)")
+_ATTENTION = {
+    "norm": "norm1",
+    "to_qkv": "attn.qkv",
+    "to_out.0": "attn.proj",
+    "reattn_norm.1": "attn.var_norm",
+}
+_NESTED_MLP = {"norm": "norm2", "net.0": "mlp.fc1", "net.3": "mlp.fc2"}
+_FLAT_MLP = {"net.0": "norm2", "net.1": "mlp.fc1", "net.4": "mlp.fc2"}
+_NORMED_PATCHES = {
+    "to_patch_embedding.1": "patch_embed.norm1",
+    "to_patch_embedding.2": "patch_embed.proj",
+    "to_patch_embedding.3": "patch_embed.norm2",
+}
+_BARE_PATCHES = {"to_patch_embedding.1": "patch_embed.proj"}
+_NORM_BEFORE_POOL = {"transformer.norm": "norm", "mlp_head": "head"}
+_NORM_AFTER_POOL = {"mlp_head.0": "norm", "mlp_head.1": "head"}
+
+
+def recognises(keys: set[str]) -> bool:
+    return any(_LAYER.fullmatch(key) or key.startswith("to_patch_embedding.") for key in keys)
+
+
+def convert(file: File) -> Source:
+    """To our names, with vit-pytorch's conventions. Raises `CheckpointError`."""
+    given = file.tensors
+    normed = "to_patch_embedding.2.weight" in given
+    nested = any(re.search(r"\.1\.(fn\.)*norm\.weight$", key) for key in given)
+    after = "mlp_head.1.weight" in given
+    outer = {"cls_token": "cls_token", "pos_embedding": "pos_embed"}
+    outer |= _NORMED_PATCHES if normed else _BARE_PATCHES
+    outer |= _NORM_AFTER_POOL if after else _NORM_BEFORE_POOL
+    mlp = _NESTED_MLP if nested else _FLAT_MLP
+    tensors = {_renamed(key, outer, mlp): value for key, value in given.items()}
+    mixing = any(key.endswith("reatten_matrix.weight") for key in tensors)
+    _reshape(tensors)
+    notes = [
+        *file.notes,
+        "vit-pytorch has no preprocessing of its own: mean and std of 0.5 unless told otherwise",
+        "whether the head sees the class token or the mean of all tokens is not in the file: "
+        "the class token unless told otherwise",
+    ]
+    _add_projection(tensors, notes)
+    return Source(
+        f"{NAME} {'DeepViT' if mixing else 'ViT'}",
+        tensors,
+        conventions={"reatten_scale": 1.0, "scale_adjustment": 1.0, "layer_norm_eps": 1e-5},
+        told={"norm_after_pool": after},
+        labels=file.labels,
+        notes=notes,
+        advice=_advice(tensors),
+    )
+
+
+def _renamed(key: str, outer: Mapping[str, str], mlp: Mapping[str, str]) -> str:
+    """Our name of a tensor, or its own where the format has no such name."""
+    place, names, rest = "", outer, key
+    if found := _LAYER.fullmatch(key):
+        place, rest = f"blocks.{found[1]}.", found[3]
+        names = mlp if found[2] == "1" else _ATTENTION
+        if rest == "reattn_weights" and found[2] == "0":
+            return f"{place}attn.reatten_matrix.weight"
+    if rest in names:
+        return place + names[rest]
+    module, _, leaf = rest.rpartition(".")
+    return f"{place}{names[module]}.{leaf}" if module in names else key
+
+
+def _reshape(tensors: dict[str, Tensor]) -> None:
+    for key in ("cls_token", "pos_embed"):
+        if key in tensors:
+            tensors[key] = tensors[key].reshape(1, -1, tensors[key].shape[-1])
+    if "cls_token" in tensors and tensors["cls_token"].shape[1] == 0:
+        raise CheckpointError("a ViT without a class token (pool mean) is not supported")
+    projection = tensors.get("patch_embed.proj.weight")
+    if projection is not None:
+        pixels = projection.shape[1]
+        channels = 3 if pixels % 3 == 0 and math.isqrt(pixels // 3) ** 2 * 3 == pixels else 1
+        patch = math.isqrt(pixels // channels)
+        if channels * patch**2 != pixels:
+            raise CheckpointError(
+                f"to_patch_embedding takes {pixels} values, which is no square patch of RGB"
+            )
+        tensors["patch_embed.proj.weight"] = projection.reshape(
+            len(projection), patch, patch, channels
+        ).permute(0, 3, 1, 2)
+    for key, theta in tensors.items():
+        if key.endswith("reatten_matrix.weight"):
+            tensors[key] = theta.T[:, :, None, None]  # ours is [H out, H in]
+
+
+def _add_projection(tensors: dict[str, Tensor], notes: list[str]) -> None:
+    """One head as wide as the tokens has no projection: the identity takes its place."""
+    if any(".attn.proj." in key for key in tensors):
+        return
+    for key in [key for key in tensors if key.endswith(".attn.qkv.weight")]:
+        width = tensors[key].shape[1]
+        layer = key.replace("qkv.weight", "proj")
+        tensors |= {f"{layer}.weight": torch.eye(width), f"{layer}.bias": torch.zeros(width)}
+    notes.append("no projection behind attention (one head): the identity in its place")
+
+
+def _advice(tensors: Mapping[str, Tensor]) -> str | None:
+    qkv = tensors.get("blocks.0.attn.qkv.weight")
+    if qkv is None:
+        return None
+    width = len(qkv) // 3
+    return f"heads are together {width} wide, and vit-pytorch's are 64 wide unless told otherwise"

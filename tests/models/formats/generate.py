@@ -1,0 +1,180 @@
+"""Writes the results of timm, transformers and vit-pytorch that the parity tests compare with.
+
+Run from the root of the project, in an environment of its own that holds the code bases:
+
+    python -m tests.models.formats.generate timm hugging_face vit_pytorch
+
+vit-pytorch has named its tensors in three ways: run `vit_pytorch` once with each of the
+versions in README.md. Networks are small; their shapes are what differs.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from . import weights
+
+SIZE = 32
+SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7}
+Case = tuple[str, nn.Module, dict[str, Any], dict[str, str]]  # name, network, flags, JSON files
+
+
+def timm() -> Iterator[Case]:
+    """Through the classes behind `timm.create_model`, small."""
+    Distilled = import_module("timm.models.deit").VisionTransformerDistilled
+    ViT = import_module("timm.models.vision_transformer").VisionTransformer
+    small = SMALL | {"img_size": SIZE, "patch_size": 8}
+    heads = {"num_heads": 3}
+    yield "timm_vit", ViT(**small), heads, {}
+    distilled = Distilled(**small, init_values=0.1)
+    yield "timm_deit_distilled", distilled, heads, {}
+    registers = ViT(**small, reg_tokens=4, no_embed_class=True, init_values=0.1, global_pool="avg")
+    yield "timm_registers_mean", registers, heads, {}
+    embedded = ViT(**small, reg_tokens=2)
+    yield "timm_registers_with_positions", embedded, heads, {}
+    one = small | {"num_heads": 1}
+    pre = ViT(**one, pre_norm=True, qkv_bias=False, fc_norm=False, global_pool="avg")
+    yield "timm_norm_pre_one_head", pre, {"num_heads": 1, "pool": "mean_patches"}, {}
+
+
+def hugging_face() -> Iterator[Case]:
+    """`transformers`, with the JSON that `save_pretrained` writes beside the weights."""
+    transformers = import_module("transformers")
+    facts = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "image_size": SIZE,
+        "patch_size": 8,
+        "id2label": {index: f"kind {index}" for index in range(7)},
+        "attn_implementation": "eager",
+    }
+    vit = transformers.ViTForImageClassification(transformers.ViTConfig(**facts, qkv_bias=False))
+    square = {"height": SIZE, "width": SIZE}
+    processor = transformers.ViTImageProcessor(
+        size=square, image_mean=[0.4, 0.5, 0.6], image_std=[0.2] * 3
+    )
+    yield "hugging_face_vit", vit, {}, _folder(vit, processor)
+    deit = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**facts))
+    processor = transformers.DeiTImageProcessor(size={"height": 36, "width": 36}, crop_size=square)
+    yield "hugging_face_deit", deit, {}, _folder(deit, processor)
+
+
+def _folder(network: Any, processor: Any) -> dict[str, str]:
+    return {
+        "config.json": network.config.to_json_string(),
+        "preprocessor_config.json": processor.to_json_string(),
+    }
+
+
+def saved_as(network: Any) -> dict[str, str]:
+    """Names in the files that transformers saves, which are not those of its state dict."""
+    if not hasattr(network, "save_pretrained"):
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_pretrained(folder)
+        saved = load_file(Path(folder) / "model.safetensors")
+    state = network.state_dict()
+    return {
+        name: next(key for key, value in state.items() if torch.equal(value, tensor))
+        for name, tensor in saved.items()
+    }
+
+
+def vit_pytorch() -> Iterator[Case]:
+    """One version's two networks; heads are 10 wide, which is not width / heads."""
+    DeepViT = import_module("vit_pytorch.deepvit").DeepViT
+    ViT = import_module("vit_pytorch.vit").ViT
+    release = version("vit-pytorch")
+    facts = {
+        "image_size": SIZE,
+        "patch_size": 8,
+        "num_classes": 7,
+        "dim": 24,
+        "depth": 2,
+        "heads": 3,
+        "mlp_dim": 40,
+        "dim_head": 10,
+    }
+    yield f"vit_pytorch_{release}_deepvit", DeepViT(**facts), {}, {}
+    mean = {"pool": "mean"}
+    yield f"vit_pytorch_{release}_deepvit_mean", DeepViT(**facts, **mean), mean, {}
+    yield f"vit_pytorch_{release}_vit", ViT(**facts), {"num_heads": 3}, {}
+    one = facts | {"heads": 1, "dim_head": 24}
+    yield f"vit_pytorch_{release}_vit_one_head", ViT(**one), {"num_heads": 1}, {}
+
+
+FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
+    "timm": timm,
+    "hugging_face": hugging_face,
+    "vit_pytorch": vit_pytorch,
+}
+
+
+def run(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Logits [B, classes], and of each block what the softmax gave and what multiplies V.
+
+    Caught where every code base has a module: at the softmax or the dropout behind it, and at
+    the norm behind Theta.
+    """
+    softmax: list[Tensor] = []
+    mixed: list[Tensor] = []
+    for name, module in network.named_modules():
+        last = name.rpartition(".")[2]
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+        if last in ("attend", "attn_drop"):
+            module.register_forward_hook(lambda _, __, output: softmax.append(output))
+        elif last == "reattn_norm":
+            module.register_forward_hook(lambda _, __, output: mixed.append(output))
+        elif name.endswith("attention") and hasattr(module, "q_proj"):
+            module.register_forward_hook(lambda _, __, output: softmax.append(output[1]))
+    with torch.inference_mode():
+        answer = network(images)
+    return getattr(answer, "logits", answer), softmax, mixed
+
+
+def main() -> None:
+    """Writes one file for each network."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("families", nargs="+", choices=FAMILIES)
+    for family in parser.parse_args().families:
+        for name, network, flags, files in FAMILIES[family]():
+            network.eval()
+            shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+            drawn = weights.state_dict(shapes)
+            network.load_state_dict({key: torch.from_numpy(value) for key, value in drawn.items()})
+            images = torch.from_numpy(weights.random_images(SIZE)).double()
+            facts = {
+                "shapes": shapes,
+                "flags": flags,
+                "files": files,
+                "saved_as": saved_as(network),
+            }
+            logits, softmax, mixed = run(network.double(), images)
+            path = Path(__file__).parent / f"{name}.npz"
+            np.savez_compressed(
+                path,
+                facts=np.array(json.dumps(facts)),
+                logits=logits.float().numpy(),
+                softmax=np.stack([block.float().numpy() for block in softmax] or [np.zeros(0)]),
+                reattention=np.stack([block.float().numpy() for block in mixed] or [np.zeros(0)]),
+            )
+            print(f"{path.name}: {len(softmax)} softmax and {len(mixed)} mixed maps")
+
+
+if __name__ == "__main__":
+    main()
