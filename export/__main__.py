@@ -1,7 +1,9 @@
-"""`python -m export CHECKPOINT --name NAME`: a trained checkpoint to a served model."""
+"""`python -m export CHECKPOINT --name NAME`: a trained checkpoint to a served model.
+
+`python -m export inspect CHECKPOINT` says what was recognised, and writes nothing.
+"""
 
 import argparse
-import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,11 +14,13 @@ import onnxruntime
 from torch import Tensor
 
 from export import repository, to_onnx
+from export.describe import describe
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer
+from export.options import IMAGENET_1K, export_parser, inspect_parser, overrides
 from export.verify import VerificationError, verify
 from models import checkpoint, manifest
-from models.config import ARCHITECTURES, DeepViTConfig
+from models.config import DeepViTConfig
 from models.deepvit import DeepViT
 
 _MAX_EXPLAIN_BYTES = 256 * 2**20  # of attention maps in one explain batch
@@ -25,9 +29,11 @@ _MAX_EXPLAIN_BATCH = 8
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0, or 1 with one line that says what to do."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        written = export(options)
+        if arguments[:1] == ["inspect"]:
+            return inspect(inspect_parser().parse_args(arguments[1:]))
+        written = export(export_parser().parse_args(arguments))
     except (checkpoint.CheckpointError, VerificationError, OSError, ValueError) as exc:
         print(f"export: {exc}", file=sys.stderr)
         return 1
@@ -35,12 +41,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def inspect(options: argparse.Namespace) -> int:
+    """Print what was recognised, block by block."""
+    source = checkpoint.load(options.checkpoint, options.arch, **overrides(options))
+    print("\n".join(describe(source)))
+    return 0
+
+
 def export(options: argparse.Namespace) -> Path:
     """Read, fold, trace, verify and publish; the folder that was written."""
     say = _Progress()
     say(f"read {options.checkpoint}")
-    overrides = {key: getattr(options, key) for key in _OVERRIDES}
-    source = checkpoint.load(options.checkpoint, options.arch, **overrides)
+    source = checkpoint.load(options.checkpoint, options.arch, **overrides(options))
     for note in source.notes:
         say.detail(note)
     labels = _labels(options.labels, source)
@@ -68,6 +80,7 @@ def export(options: argparse.Namespace) -> Path:
         checkpoint=manifest.Checkpoint(
             file=options.checkpoint.name,
             sha256=source.sha256,
+            format=source.format,
             arch=source.arch,
             notes=source.notes,
         ),
@@ -101,53 +114,17 @@ def export(options: argparse.Namespace) -> Path:
     return written
 
 
-_OVERRIDES = {
-    "num_heads": (int, "where no block mixes heads, the tensors do not tell"),
-    "reatten_scale": (float, "factor on the mixed and normed map"),
-    "scale_adjustment": (float, "the a of x += f(norm(a x)) / a"),
-    "layer_norm_eps": (float, "1e-6 in every published architecture"),
-}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help=".pth, .pth.tar or .safetensors")
-    parser.add_argument("--name", type=_model_name, required=True, help="what clients ask for")
-    parser.add_argument("--arch", help=f"one of {', '.join(ARCHITECTURES)}")
-    parser.add_argument("--output", type=Path, default=Path("model_repository"))
-    parser.add_argument("--labels", type=Path, help="a text file, one class name a line")
-    parser.add_argument("--max-batch-size", type=_positive, default=32)
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "fp16"),
-        default="fp32",
-        help="fp16 writes a second classifier, which GPUs run faster",
-    )
-    for key, (kind, text) in _OVERRIDES.items():
-        parser.add_argument(f"--{key.replace('_', '-')}", type=kind, help=text)
-    return parser
-
-
-def _model_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
-        raise argparse.ArgumentTypeError("letters, digits, '.', '_' and '-', at most 64")
-    return text
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("a whole number of at least 1")
-    return int(text)
-
-
-def _labels(file: Path | None, source: checkpoint.Checkpoint) -> tuple[str, ...]:
-    """From a file, from the checkpoint, or numbered."""
+def _labels(given: str | None, source: checkpoint.Checkpoint) -> tuple[str, ...]:
+    """From a file, built in, from the checkpoint, or numbered."""
     classes = source.config.num_classes
-    if file is None:
+    if given is None:
         return source.labels or tuple(f"class {index}" for index in range(classes))
-    labels = tuple(file.read_text(encoding="utf-8").splitlines())
+    if given == IMAGENET_1K:
+        labels = checkpoint.imagenet_1k()
+    else:
+        labels = tuple(Path(given).read_text(encoding="utf-8").splitlines())
     if len(labels) != classes:
-        raise ValueError(f"{file} names {len(labels)} classes, the checkpoint has {classes}")
+        raise ValueError(f"{given} names {len(labels)} classes, the checkpoint has {classes}")
     return labels
 
 

@@ -110,6 +110,8 @@ def _infer_config(source: Source, arch: str | None, overrides: Mapping[str, Any]
         if not _equal(untold[key], told[key]):
             source.notes.append(f"{key} is {told[key]} by the tensors, not {untold[key]}")
     facts = untold | told
+    if len(temperatures := facts.get("softmax_temperatures", ())) == 1:
+        facts["softmax_temperatures"] = temperatures * facts["depth"]
     if not facts["reatten_blocks"]:
         facts = {"reatten_scale": 1.0, "scale_adjustment": 1.0} | facts
     missing = [key for key in _NEEDED if key not in facts]

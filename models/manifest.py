@@ -67,6 +67,7 @@ class Checkpoint(_Record):
 
     file: str
     sha256: str
+    format: str = Field(default="official DeepViT", description="the code base it was saved by")
     arch: str | None
     notes: tuple[str, ...]
 

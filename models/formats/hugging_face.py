@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from models.formats.source import CheckpointError, File, Source, refuse
+from models.formats.source import CheckpointError, File, Source, join, join_heads, refuse
 
 NAME = "Hugging Face ViT"
 
@@ -105,22 +104,20 @@ def _renamed(key: str) -> str:
 
 
 def _join_qkv(tensors: dict[str, Tensor], attention: str) -> None:
-    """Three layers as one, where all three are there."""
+    """Three layers as one; biases may all be absent."""
     for leaf in ("weight", "bias"):
-        parts = [f"{attention}.{part}.{leaf}" for part in "qkv"]
-        if all(part in tensors for part in parts):
-            tensors[f"{attention}.qkv.{leaf}"] = torch.cat([tensors.pop(part) for part in parts])
+        parts = {key: tensors.pop(key, None) for key in (f"{attention}.{x}.{leaf}" for x in "qkv")}
+        if leaf == "weight" or any(part is not None for part in parts.values()):
+            tensors[f"{attention}.qkv.{leaf}"] = join(parts, dim=0)
 
 
 def _join_distillation(tensors: dict[str, Tensor], notes: list[str]) -> None:
-    token = tensors.pop("distillation_token", None)
-    if token is None:
-        return
-    tensors["cls_token"] = torch.cat((tensors["cls_token"], token), dim=1)
+    if "distillation_token" in tensors:
+        tokens = {key: tensors.pop(key, None) for key in ("cls_token", "distillation_token")}
+        tensors["cls_token"] = join(tokens, dim=1)
     if "distillation_head.weight" in tensors:
-        other = tensors.pop("distillation_head.weight"), tensors.pop("distillation_head.bias")
-        tensors["head.weight"] = torch.cat((tensors["head.weight"], other[0]), dim=1) / 2
-        tensors["head.bias"] = (tensors["head.bias"] + other[1]) / 2
+        dist = ("distillation_head.weight", "distillation_head.bias")
+        tensors |= join_heads(tensors, ("head.weight", "head.bias"), dist)
         notes.append("the answer is the mean of both classifiers")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _LISTED = 8  # names in an error before "and n more"
@@ -59,3 +60,32 @@ def refuse(keys: Iterable[str], endings: Mapping[str, str]) -> None:
         for piece, what in endings.items():
             if piece in key:
                 raise CheckpointError(f"{what} is not supported ({key})")
+
+
+def join(parts: Mapping[str, Tensor | None], dim: int) -> Tensor:
+    """One tensor out of several. Raises `CheckpointError` if one is missing or does not fit."""
+    found = [value for value in parts.values() if value is not None]
+    if len(found) == len(parts):
+        try:
+            return torch.cat(found, dim=dim)
+        except (RuntimeError, IndexError):  # shapes differ
+            pass
+    shapes = (f"{key} {'missing' if v is None else list(v.shape)}" for key, v in parts.items())
+    raise CheckpointError(f"tensors that belong together do not fit: {names(shapes)}")
+
+
+def join_heads(
+    tensors: dict[str, Tensor], cls: tuple[str, str], dist: tuple[str, str]
+) -> dict[str, Tensor]:
+    """The mean of two linear heads, on two tokens, as one head on both tokens side by side.
+
+    `cls` and `dist` name weight and bias of each, which are taken out of `tensors`.
+    """
+    (weight, bias), (other_weight, other_bias) = (
+        [(key, tensors.pop(key, None)) for key in pair] for pair in (cls, dist)
+    )
+    biases = {key: None if v is None else v.unsqueeze(0) for key, v in (bias, other_bias)}
+    return {
+        "head.weight": join(dict([weight, other_weight]), dim=1) / 2,
+        "head.bias": join(biases, dim=0).sum(dim=0) / 2,
+    }

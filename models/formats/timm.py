@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.config import ARCHITECTURES
-from models.formats.source import CheckpointError, File, Source, refuse
+from models.formats.source import CheckpointError, File, Source, join, join_heads, refuse
 
 NAME = "timm ViT"
 
@@ -65,7 +65,10 @@ def convert(file: File) -> Source:
         told = {"pool": "mean_patches", "norm_after_pool": True}
         notes.append("fc_norm: the head sees the mean of the patches")
     _join_prefix(tensors, notes)
-    _join_heads(tensors, notes)
+    if "head_dist.weight" in tensors:
+        dist = ("head_dist.weight", "head_dist.bias")
+        tensors |= join_heads(tensors, ("head.weight", "head.bias"), dist)
+        notes.append("the answer is the mean of head and head_dist")
     _fold_layer_scale(tensors, notes)
     if "patch_embed.proj.weight" in tensors and "patch_embed.proj.bias" not in tensors:
         tensors["patch_embed.proj.bias"] = torch.zeros(len(tensors["patch_embed.proj.weight"]))
@@ -91,29 +94,19 @@ def convert(file: File) -> Source:
 
 def _join_prefix(tensors: dict[str, Tensor], notes: list[str]) -> None:
     """Distillation token and registers behind the class token, and positions for all of them."""
-    prefix = [tensors["cls_token"]]
+    prefix: dict[str, Tensor | None] = {"cls_token": tensors["cls_token"]}
     for key, what in {"dist_token": "distillation token", "reg_token": "registers"}.items():
         if key in tensors:
-            prefix.append(tensors.pop(key))
+            prefix[key] = tensors.pop(key)
             notes.append(f"{what} ({key}) behind the class token")
-    tensors["cls_token"] = torch.cat(prefix, dim=1)
+    tensors["cls_token"] = join(prefix, dim=1)
     positions = tensors.get("pos_embed")
-    if positions is not None and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
-        none = torch.zeros_like(tensors["cls_token"])
-        tensors["pos_embed"] = torch.cat((none, positions), dim=1)
-        notes.append("positions of patches only: zeros for the tokens before them")
-
-
-def _join_heads(tensors: dict[str, Tensor], notes: list[str]) -> None:
-    """The mean of two heads, on two tokens, as one head on both side by side."""
-    if "head_dist.weight" not in tensors or "head.weight" not in tensors:
+    if positions is None or positions.ndim != 3:
         return
-    both = [tensors["head.weight"], tensors.pop("head_dist.weight")]
-    if both[0].shape != both[1].shape:
-        raise CheckpointError("head and head_dist differ in shape: their mean is undefined")
-    tensors["head.weight"] = torch.cat(both, dim=1) / 2
-    tensors["head.bias"] = (tensors["head.bias"] + tensors.pop("head_dist.bias")) / 2
-    notes.append("the answer is the mean of head and head_dist")
+    if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
+        none = torch.zeros_like(tensors["cls_token"])
+        tensors["pos_embed"] = join({"cls_token": none, "pos_embed": positions}, dim=1)
+        notes.append("positions of patches only: zeros for the tokens before them")
 
 
 def _fold_layer_scale(tensors: dict[str, Tensor], notes: list[str]) -> None:
@@ -129,7 +122,7 @@ def _fold_layer_scale(tensors: dict[str, Tensor], notes: list[str]) -> None:
         gamma = tensors.pop(key).double()
         for leaf in ("weight", "bias"):
             if (tensor := tensors.get(f"{layer}.{leaf}")) is not None:
-                if len(tensor) != len(gamma):
+                if gamma.shape != tensor.shape[:1]:
                     raise CheckpointError(f"{key} {list(gamma.shape)} does not fit {layer}.{leaf}")
                 scale = gamma[:, None] if leaf == "weight" else gamma
                 tensors[f"{layer}.{leaf}"] = (tensor.double() * scale).float()

@@ -42,7 +42,7 @@ def recognises(keys: set[str]) -> bool:
 def convert(file: File) -> Source:
     """To our names, with vit-pytorch's conventions. Raises `CheckpointError`."""
     given = file.tensors
-    normed = "to_patch_embedding.2.weight" in given
+    normed = any(f"to_patch_embedding.{index}.weight" in given for index in (2, 3))
     nested = any(re.search(r"\.1\.(fn\.)*norm\.weight$", key) for key in given)
     after = "mlp_head.1.weight" in given
     outer = {"cls_token": "cls_token", "pos_embedding": "pos_embed"}
@@ -91,7 +91,7 @@ def _reshape(tensors: dict[str, Tensor]) -> None:
     if "cls_token" in tensors and tensors["cls_token"].shape[1] == 0:
         raise CheckpointError("a ViT without a class token (pool mean) is not supported")
     projection = tensors.get("patch_embed.proj.weight")
-    if projection is not None:
+    if projection is not None and projection.ndim == 2:
         pixels = projection.shape[1]
         channels = 3 if pixels % 3 == 0 and math.isqrt(pixels // 3) ** 2 * 3 == pixels else 1
         patch = math.isqrt(pixels // channels)
@@ -103,7 +103,7 @@ def _reshape(tensors: dict[str, Tensor]) -> None:
             len(projection), patch, patch, channels
         ).permute(0, 3, 1, 2)
     for key, theta in tensors.items():
-        if key.endswith("reatten_matrix.weight"):
+        if key.endswith("reatten_matrix.weight") and theta.ndim == 2:
             tensors[key] = theta.T[:, :, None, None]  # ours is [H out, H in]
 
 
@@ -112,7 +112,7 @@ def _add_projection(tensors: dict[str, Tensor], notes: list[str]) -> None:
     if any(".attn.proj." in key for key in tensors):
         return
     for key in [key for key in tensors if key.endswith(".attn.qkv.weight")]:
-        width = tensors[key].shape[1]
+        width = tensors[key].shape[-1]
         layer = key.replace("qkv.weight", "proj")
         tensors |= {f"{layer}.weight": torch.eye(width), f"{layer}.bias": torch.zeros(width)}
     notes.append("no projection behind attention (one head): the identity in its place")

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from models import checkpoint
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, CheckpointError
+from models.config import ARCHITECTURES, plain_vit
+from models.deepvit import DeepViT
 from tests.models.formats import weights
 
 STORED = {path.stem: path for path in (Path(__file__).parent / "formats").glob("*.npz")}
@@ -83,3 +85,183 @@ def test_names_that_transformers_saves(name: str, tmp_path: Path) -> None:
     saved = {key: tensors[of] for key, of in facts["saved_as"].items()}
     save_file(saved, path / "model.safetensors")
     assert_equal(checkpoint.load(path), name)
+
+
+def test_labels_and_preprocessing_of_a_hugging_face_folder(tmp_path: Path) -> None:
+    vit = checkpoint.load(written(tmp_path, "hugging_face_vit"))
+    assert vit.labels == tuple(f"kind {index}" for index in range(7))
+    assert vit.config.num_heads == 3
+    assert vit.config.layer_norm_eps == 1e-12
+    rule = vit.preprocessing
+    assert rule.mean == pytest.approx((0.4, 0.5, 0.6))
+    assert rule.std == pytest.approx((0.2, 0.2, 0.2))
+    assert (rule.resize_mode, rule.resize, rule.interpolation) == ("both_sides", 32, "bilinear")
+
+
+def test_a_centre_crop_and_other_ranges_of_pixels(tmp_path: Path) -> None:
+    path = written(tmp_path, "hugging_face_deit")
+    assert checkpoint.load(path).preprocessing.resize == 36
+    processor = json.loads((path / "preprocessor_config.json").read_text())
+    processor |= {"rescale_factor": 1 / 127.5, "image_mean": [1] * 3, "image_std": [1] * 3}
+    (path / "preprocessor_config.json").write_text(json.dumps(processor))
+    rule = checkpoint.load(path).preprocessing  # p / 127.5 - 1
+    assert rule.mean == pytest.approx((0.5, 0.5, 0.5))
+    assert rule.std == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_a_file_of_hugging_face_alone_asks_for_its_folder(tmp_path: Path) -> None:
+    torch.save(tensors_of(facts_of("hugging_face_vit")), tmp_path / "vit.pth")
+    with pytest.raises(CheckpointError, match=r"--num-heads VALUE \(config.json .* the folder"):
+        checkpoint.load(tmp_path / "vit.pth")
+    found = checkpoint.load(tmp_path / "vit.pth", num_heads=3)
+    assert found.preprocessing.interpolation == "bilinear"
+    assert any("no preprocessor_config.json" in note for note in found.notes)
+
+
+def test_facts_of_a_timm_folder(tmp_path: Path) -> None:
+    save_file(tensors_of(facts_of("timm_vit")), tmp_path / "model.safetensors")
+    stated = {"mean": [0.1, 0.2, 0.3], "std": [0.5] * 3, "crop_pct": 0.8, "crop_mode": "squash"}
+    config = {
+        "architecture": "vit_tiny_patch16_224.augreg_in21k",
+        "label_names": list("abcdefg"),
+        "pretrained_cfg": stated,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = checkpoint.load(tmp_path)
+    assert found.arch == "vit_tiny_patch16_224"
+    assert found.config.num_heads == 3
+    assert found.labels == tuple("abcdefg")
+    rule = found.preprocessing
+    assert (rule.mean, rule.crop_pct, rule.resize_mode) == ((0.1, 0.2, 0.3), 0.8, "both_sides")
+
+
+def test_conventions_of_deit_and_flags_over_them(tmp_path: Path) -> None:
+    torch.save({"model": tensors_of(facts_of("timm_vit"))}, tmp_path / "deit.pth")
+    found = checkpoint.load(tmp_path / "deit.pth", num_heads=3)
+    assert found.format == "DeiT"
+    assert found.preprocessing.mean == (0.485, 0.456, 0.406)
+    told = checkpoint.load(tmp_path / "deit.pth", num_heads=3, mean=(0.5, 0.5, 0.5), crop_pct=1.0)
+    assert told.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert told.preprocessing.resize == 32
+
+
+def test_a_thousand_classes_without_names_are_those_of_imagenet(tmp_path: Path) -> None:
+    tensors = tensors_of(facts_of("timm_vit"))
+    tensors |= {"head.weight": torch.zeros(1000, 24), "head.bias": torch.zeros(1000)}
+    torch.save(tensors, tmp_path / "model.pth")
+    labels = checkpoint.load(tmp_path / "model.pth", num_heads=3).labels
+    assert labels is not None
+    assert (labels[0], labels[281], labels[999]) == ("tench", "tabby", "toilet tissue")
+    assert len(set(labels)) == 1000
+
+
+def test_another_input_size_interpolates_positions(tmp_path: Path) -> None:
+    path = written(tmp_path, "timm_vit")
+    trained = checkpoint.load(path, num_heads=3)
+    larger = checkpoint.load(path, num_heads=3, img_size=48)
+    assert larger.config.grid == 6
+    assert larger.preprocessing.size == 48
+    assert "trained at 32 pixels: positions interpolated to 48" in larger.notes
+    before, after = trained.weights["pos_embed"][0], larger.weights["pos_embed"][0]
+    assert torch.equal(before[0], after[0])  # the class token's
+    with np.load(STORED["timm_vit"]) as stored:
+        assert np.abs(after.numpy() - stored["positions_48"][0]).max() < TOLERANCE
+    with pytest.raises(CheckpointError, match="patch 8 does not divide 50 pixels"):
+        checkpoint.load(path, num_heads=3, img_size=50)
+
+
+def test_batch_norm_over_heads_at_another_size_is_warned_of(tmp_path: Path) -> None:
+    network = DeepViT(ARCHITECTURES["deepvit_test"].config)
+    torch.save(network.state_dict(), tmp_path / "model.pth")
+    found = checkpoint.load(tmp_path / "model.pth", "deepvit_test", img_size=64)
+    assert any("maps of 17 tokens, so its offsets are wrong for 65" in n for n in found.notes)
+
+
+@pytest.mark.parametrize("width", [256, 384, 512, 768])
+def test_widths_of_the_paper(width: int, tmp_path: Path) -> None:
+    config = plain_vit(1, embed_dim=width, num_heads=8, img_size=32).config
+    torch.save(DeepViT(config).state_dict(), tmp_path / "model.pth")
+    found = checkpoint.load(tmp_path / "model.pth", num_heads=8)
+    assert found.config == config
+    assert found.preprocessing.mean == (0.5, 0.5, 0.5)  # the paper's, by its MLP
+
+
+def test_a_temperature_for_all_blocks_or_one_each(tmp_path: Path) -> None:
+    path = written(tmp_path, "timm_vit")
+    for given in ((2.0,), (2.0, 2.0)):
+        found = checkpoint.load(path, num_heads=3, softmax_temperatures=given)
+        assert found.config.softmax_temperatures == (2.0, 2.0)
+    with pytest.raises(CheckpointError, match="3 temperatures for 2 blocks"):
+        checkpoint.load(path, num_heads=3, softmax_temperatures=(1.0, 1.0, 1.0))
+
+
+REFUSED = {
+    "blocks.0.attn.q_norm.weight": "a norm over queries and keys is not supported",
+    "blocks.0.mlp.w12.weight": "a gated MLP is not supported",
+    "patch_embed.backbone.stem.weight": "a convolutional network in front of a ViT",
+    "pre_logits.fc.weight": "a hidden layer before the head",
+    "fc_norm.weight": r"norms before and after pooling \(norm, fc_norm\)",
+    "surprise": "not part of this network: surprise",
+    "vit.embeddings.cls_token": "mixes tensors of timm ViT and Hugging Face ViT",
+}
+
+
+@pytest.mark.parametrize(("key", "message"), REFUSED.items())
+def test_unknown_parts_are_refused_by_name(key: str, message: str, tmp_path: Path) -> None:
+    tensors = tensors_of(facts_of("timm_vit")) | {key: torch.ones(24)}
+    torch.save(tensors, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(tmp_path / "model.pth", num_heads=3)
+
+
+@pytest.mark.parametrize("name", sorted(STORED))
+def test_every_tensor_is_needed_and_has_to_have_its_shape(name: str, tmp_path: Path) -> None:
+    """Without it, or one value longer, a file is refused; no error but this one gets out."""
+    facts = facts_of(name)
+    flags = {"num_heads": 3} | facts["flags"]
+    for file, text in facts["files"].items():
+        (tmp_path / file).write_text(text)
+    path = tmp_path / "model.safetensors"
+    optional = ("qkv.bias", "reattn_norm", "ls1.", "ls2.", "distillation", "dist", "reg_token")
+    for key, tensor in tensors_of(facts).items():
+        longer = tensor.new_zeros([*tensor.shape[:-1], tensor.shape[-1] + 1])
+        for damaged in (None, longer):
+            tensors = {k: v for k, v in tensors_of(facts).items() if k != key}
+            if damaged is not None:
+                tensors[key] = damaged
+            elif any(part in key for part in optional) or key.endswith(".bias"):
+                continue
+            save_file(tensors, path)
+            with pytest.raises(CheckpointError):
+                checkpoint.load(path, **flags)
+
+
+def test_networks_without_classifier_class_token_or_colours_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    headless = tensors_of(facts_of("hugging_face_vit"))
+    del headless["classifier.weight"], headless["classifier.bias"]
+    torch.save(headless, path)
+    with pytest.raises(CheckpointError, match="save a ViTForImageClassification, not a ViTModel"):
+        checkpoint.load(path)
+    bare = tensors_of(facts_of("vit_pytorch_1.20.2_vit"))
+    bare |= {"cls_token": torch.zeros(0, 24), "pos_embedding": torch.zeros(16, 24)}
+    torch.save(bare, path)
+    with pytest.raises(CheckpointError, match="without a class token"):
+        checkpoint.load(path, num_heads=3)
+    grey = tensors_of(facts_of("timm_vit"))
+    grey["patch_embed.proj.weight"] = grey["patch_embed.proj.weight"][:, :1]
+    torch.save(grey, path)
+    with pytest.raises(CheckpointError, match="sees 1 channels, and only RGB"):
+        checkpoint.load(path, num_heads=3)
+
+
+def test_folders_without_weights_or_in_shards_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no model.safetensors and no pytorch_model"):
+        checkpoint.load(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="several shards: save the model with"):
+        checkpoint.load(tmp_path)
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config.json beside the weights is not readable"):
+        checkpoint.load(tmp_path)

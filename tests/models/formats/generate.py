@@ -11,7 +11,7 @@ versions in README.md. Networks are small; their shapes are what differs.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -145,6 +145,14 @@ def run(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], list[
     return getattr(answer, "logits", answer), softmax, mixed
 
 
+def resized_positions(drawn: Mapping[str, weights.Array]) -> weights.Array:
+    """What timm makes of a grid of 4 x 4 positions for one of 6 x 6."""
+    resample = import_module("timm.layers").resample_abs_pos_embed
+    positions = torch.from_numpy(drawn["pos_embed"])
+    resized: weights.Array = resample(positions, [6, 6], num_prefix_tokens=1).numpy()
+    return resized
+
+
 def main() -> None:
     """Writes one file for each network."""
     parser = argparse.ArgumentParser(
@@ -168,6 +176,7 @@ def main() -> None:
             path = Path(__file__).parent / f"{name}.npz"
             np.savez_compressed(
                 path,
+                positions_48=resized_positions(drawn) if name == "timm_vit" else np.zeros(0),
                 facts=np.array(json.dumps(facts)),
                 logits=logits.float().numpy(),
                 softmax=np.stack([block.float().numpy() for block in softmax] or [np.zeros(0)]),

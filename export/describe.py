@@ -1,0 +1,87 @@
+"""What was recognised in a checkpoint, in words: before anything is exported."""
+
+from collections.abc import Iterator
+
+from models.checkpoint import Checkpoint
+from models.config import DeepViTConfig
+
+_POOLS = {
+    "cls": "the class token",
+    "cls_dist": "the class token and the distillation token, side by side",
+    "mean": "the mean of all tokens",
+    "mean_patches": "the mean of the patches",
+}
+
+
+def describe(source: Checkpoint) -> Iterator[str]:
+    """Lines for a person: the format, the input, every block, the head, and what was assumed."""
+    config, rule = source.config, source.preprocessing
+    parameters = sum(value.numel() for value in source.weights.values())
+    yield f"format         {source.format}" + (f", {source.arch}" if source.arch else "")
+    yield f"parameters     {parameters:,}"
+    yield (
+        f"preprocessing  RGB, {_resize(source)} with {rule.interpolation} filter, "
+        f"crop to {rule.size} x {rule.size}, mean {_numbers(rule.mean)}, std {_numbers(rule.std)}"
+    )
+    yield f"embedding      {_embedding(config)}"
+    for index in range(config.depth):
+        yield f"block {index:02}       {_block(config, index)}"
+    order = "pooled, then LayerNorm" if config.norm_after_pool else "LayerNorm, then pooled"
+    yield f"head           {_POOLS[config.pool]} ({order}) to {config.num_classes} classes"
+    yield f"labels         {_labels(source.labels)}"
+    for note in source.notes:
+        yield f"note           {note}"
+
+
+def _resize(source: Checkpoint) -> str:
+    rule = source.preprocessing
+    sides = "both sides" if rule.resize_mode == "both_sides" else "shorter side"
+    return f"{sides} resized to {rule.resize}"
+
+
+def _embedding(config: DeepViTConfig) -> str:
+    stem = "conv stem" if config.stem == "conv" else "one convolution"
+    norms = " between LayerNorms" if config.patch_norm else ""
+    before = ["class token"]
+    if config.pool == "cls_dist":
+        before.append("distillation token")
+    if more := config.prefix_tokens - len(before):
+        before.append(f"{more} more token{'s' if more > 1 else ''}")
+    pre = ", then LayerNorm" if config.norm_pre else ""
+    return (
+        f"{config.grid} x {config.grid} patches of {config.patch_size} pixels ({stem}{norms}) "
+        f"behind {' and '.join(before)}, width {config.embed_dim}{pre}"
+    )
+
+
+def _block(config: DeepViTConfig, index: int) -> str:
+    attention = f"{config.num_heads} heads of {config.head_dim}"
+    if not config.qkv_bias:
+        attention += ", no bias in qkv"
+    if config.softmax_temperatures:
+        attention += f", temperature {config.softmax_temperatures[index]:g}"
+    kind = "attention"
+    if index in config.reatten_blocks:
+        kind = "re-attention"
+        attention += f", {_norm(config)} over heads"
+        if config.reatten_scale != 1:
+            attention += f", times {config.reatten_scale:.4g}"
+    adjusted = f", adjusted by {config.scale_adjustment:g}" if config.scale_adjustment != 1 else ""
+    return f"{kind} ({attention}), MLP of {config.mlp_dim}{adjusted}"
+
+
+def _norm(config: DeepViTConfig) -> str:
+    if config.reatten_layer_norm:
+        return "LayerNorm (stays in the graph)"
+    return "BatchNorm (folded)" if config.reatten_norm else "no norm"
+
+
+def _labels(labels: tuple[str, ...] | None) -> str:
+    if labels is None:
+        return "none: classes will be numbered, unless --labels names them"
+    shown = ", ".join(labels[:3])
+    return shown + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

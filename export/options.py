@@ -1,0 +1,95 @@
+"""The command line: how a checkpoint is to be read, and what is to be written."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from models.config import ARCHITECTURES
+
+IMAGENET_1K = "imagenet-1k"
+
+
+def export_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="A trained checkpoint to a served model.",
+        epilog="python -m export inspect CHECKPOINT says what was recognised, and writes nothing.",
+    )
+    _add_reading(parser)
+    parser.add_argument("--name", type=_model_name, required=True, help="what clients ask for")
+    parser.add_argument("--output", type=Path, default=Path("model_repository"))
+    parser.add_argument(
+        "--labels", help=f"a text file, one class name a line, or {IMAGENET_1K} for those built in"
+    )
+    parser.add_argument("--max-batch-size", type=_positive, default=32)
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="fp16 writes a second classifier, which GPUs run faster",
+    )
+    return parser
+
+
+def inspect_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export inspect", description="What is recognised in a checkpoint."
+    )
+    _add_reading(parser)
+    return parser
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The facts told on the command line, as `checkpoint.load` takes them."""
+    return {key: getattr(options, key) for key in _FACTS}
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+_FACTS: dict[str, dict[str, Any]] = {
+    "num_heads": {"type": int, "help": "where no block mixes heads, the tensors do not tell"},
+    "pool": {
+        "choices": ("cls", "mean", "mean_patches"),
+        "help": "what the head sees",
+    },
+    "reatten_scale": {"type": float, "help": "factor on the mixed and normed map"},
+    "scale_adjustment": {"type": float, "help": "the a of x += f(norm(a x)) / a"},
+    "softmax_temperatures": {
+        "type": _floats,
+        "metavar": "T[,T...]",
+        "help": "what divides attention logits, for all blocks or one a block",
+    },
+    "layer_norm_eps": {"type": float, "help": "1e-6 in every published DeepViT"},
+    "img_size": {"type": int, "help": "another input size: positions are interpolated"},
+    "mean": {"type": _floats, "metavar": "R,G,B", "help": "of pixels between 0 and 1"},
+    "std": {"type": _floats, "metavar": "R,G,B"},
+    "crop_pct": {"type": float, "help": "share of the resized picture that is kept"},
+    "interpolation": {"choices": ("bicubic", "bilinear", "nearest", "lanczos")},
+    "resize_mode": {"choices": ("shorter_side", "both_sides")},
+}
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help=".pth, .pth.tar, .bin or .safetensors, or a folder as Hugging Face lays it out",
+    )
+    parser.add_argument("--arch", metavar="NAME", help=f"one of {', '.join(ARCHITECTURES)}")
+    for key, how in _FACTS.items():
+        parser.add_argument(f"--{key.replace('_', '-')}", **how)
+
+
+def _model_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise argparse.ArgumentTypeError("letters, digits, '.', '_' and '-', at most 64")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("a whole number of at least 1")
+    return int(text)

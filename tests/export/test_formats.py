@@ -1,0 +1,106 @@
+"""Checkpoints of other code bases on the command line: inspected, and exported with parity."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from export.__main__ import main
+from export.verify import normalize, sample_images
+from models import checkpoint
+from models.manifest import Manifest
+from tests.models.test_formats import facts_of, written
+
+
+def flags_of(name: str) -> list[str]:
+    flags = facts_of(name)["flags"]
+    return [
+        part for key, value in flags.items() for part in (f"--{key}".replace("_", "-"), str(value))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "vit_pytorch_0.40.2_deepvit",
+            [
+                "format         vit-pytorch DeepViT",
+                "embedding      4 x 4 patches of 8 pixels (one convolution) "
+                "behind class token, width 24",
+                "block 01       re-attention (3 heads of 10, no bias in qkv, "
+                "LayerNorm (stays in the graph) over heads), MLP of 40",
+                "head           the class token (pooled, then LayerNorm) to 7 classes",
+            ],
+        ),
+        (
+            "hugging_face_deit",
+            [
+                "format         Hugging Face DeiT",
+                "embedding      4 x 4 patches of 8 pixels (one convolution) behind class token "
+                "and distillation token, width 24",
+                "block 00       attention (3 heads of 8), MLP of 40",
+                "labels         kind 0, kind 1, kind 2 and 4 more",
+                "note           the answer is the mean of both classifiers",
+            ],
+        ),
+    ],
+)
+def test_inspect_prints_what_was_recognised(
+    name: str, lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    path = written(tmp_path, name)
+    files = sorted(tmp_path.rglob("*"))
+    assert main(["inspect", str(path), *flags_of(name)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line not in printed] == []
+    assert sum(line.startswith("block") for line in printed) == 2
+    assert sorted(tmp_path.rglob("*")) == files != before
+
+
+def test_inspect_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(written(tmp_path, "timm_vit"))]) == 1
+    assert "do not tell num_heads: pass --arch NAME, or --num-heads" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["timm_deit_distilled", "timm_norm_pre_one_head", "vit_pytorch_1.20.2_deepvit_mean"]
+)
+def test_exported_graphs_answer_as_the_network(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name)
+    repository = tmp_path / "repository"
+    sizes = ["--output", str(repository), "--max-batch-size", "2"]
+    assert main([str(path), "--name", "mine", *sizes, *flags_of(name)]) == 0
+    folder = repository / "mine" / "1"
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+    source = checkpoint.load(path, **facts_of(name)["flags"])
+    assert manifest.config == source.config
+    assert manifest.checkpoint.format == source.format
+    images = sample_images(2, 32)
+    logits, traces = source.network().trace(normalize(images, source.preprocessing))
+    session = ort.InferenceSession(folder / "model.onnx")
+    np.testing.assert_allclose(session.run(None, {"images": images})[0], logits, atol=1e-5)
+    stage = "reattention" if source.config.reatten_blocks else "softmax"
+    explain = ort.InferenceSession(folder / "explain.onnx")
+    last = explain.run([f"{stage}.map.01"], {"images": images})[0]
+    np.testing.assert_allclose(last, getattr(traces[1], stage), atol=5e-5)
+
+
+def test_layer_norm_over_heads_is_in_the_manifest_and_has_no_row_sum(tmp_path: Path) -> None:
+    name = "vit_pytorch_1.20.2_deepvit"
+    path = written(tmp_path, name)
+    repository = tmp_path / "repository"
+    assert main([str(path), "--name", "mine", "--output", str(repository)]) == 0
+    record = json.loads((repository / "mine" / "1" / "manifest.json").read_text())
+    mixing = record["reattention"][0]
+    assert mixing["row_sum"] is None
+    source = checkpoint.load(path)
+    gain = source.weights["blocks.0.attn.var_norm.weight"]
+    assert mixing["gain"] == pytest.approx(gain.tolist())
+    theta = source.weights["blocks.0.attn.reatten_matrix.weight"][:, :, 0, 0]
+    torch.testing.assert_close(torch.tensor(mixing["theta"]), theta)
+    assert sum(map(sum, mixing["matrix"])) == pytest.approx(0, abs=1e-5)  # centred over heads
