@@ -18,17 +18,26 @@ export const STAGES = { softmax: "softmax", reattention: "re-attention" };
 export function token(query, facts) {
   if (query === "cls") return 0;
   const [row, column] = query.split(",").map(Number);
-  return 1 + Math.min(row, facts.grid - 1) * facts.grid + Math.min(column, facts.grid - 1);
+  return facts.prefix + Math.min(row, facts.grid - 1) * facts.grid + Math.min(column, facts.grid - 1);
 }
 
-/** The query that a token is. */
-export function queryOf(index, facts) {
-  return index === 0 ? "cls" : `${Math.floor((index - 1) / facts.grid)},${(index - 1) % facts.grid}`;
+/** [row, column] of a token, or nothing for one that is no patch. */
+export function cellOf(index, { grid, prefix }) {
+  return index < prefix ? null : [Math.floor((index - prefix) / grid), (index - prefix) % grid];
 }
+
+/** The query that a token is; what has none of its own counts as the class token. */
+export function queryOf(index, facts) {
+  return cellOf(index, facts)?.join(",") ?? "cls";
+}
+
+/** The part of a row of a map that lies on the picture: patches come last. */
+export const patches = (row, { grid }) => row.subarray(-grid * grid);
 
 export function tokenName(index, facts) {
   if (index === 0) return "class token";
-  return `row ${Math.floor((index - 1) / facts.grid)}, column ${(index - 1) % facts.grid}`;
+  const cell = cellOf(index, facts);
+  return cell ? `row ${cell[0]}, column ${cell[1]}` : `extra token ${index}`;
 }
 
 /** Whether values of a block and stage can be negative. */

@@ -1,6 +1,6 @@
 // Two models on one picture: the same block, query and stage on the same scale, and how alike their blocks are.
 
-import { reduce, REDUCTIONS, STAGES, token } from "./attention.js";
+import { patches, reduce, REDUCTIONS, STAGES, token } from "./attention.js";
 import { make, select } from "./dom.js";
 import { card } from "./download.js";
 import { Matrix } from "./matrix.js";
@@ -113,7 +113,7 @@ export class Compare {
     const shared = scaleOf(
       this.state.values.scale === "all" ? blocks.flat() : maps,
       !positive && facts.some((_, side) => signed(side, layer)),
-      1,
+      Math.max(...facts.map(({ prefix }) => prefix)),
     );
     this.sides.forEach((side, index) =>
       side.drawMaps({
@@ -189,7 +189,7 @@ export class Compare {
       arrays: Object.fromEntries(
         maps.map((map, index) => [
           names[index],
-          { shape: [facts[index].grid, facts[index].grid], values: map.slice(1) },
+          { shape: [facts[index].grid, facts[index].grid], values: patches(map, facts[index]).slice() },
         ]),
       ),
       call: this.#call("attention-maps", { layer, head, query, direction, stage }),
@@ -258,11 +258,11 @@ class Side {
     this.answer.textContent = `${best.label}, ${number(100 * best.probability)} %`;
     paintPicture(this.grey, seen.pixels);
     const map = blocks[layer];
-    paint(this.cover, map.subarray(1), facts.grid, facts.grid, scale);
+    paint(this.cover, patches(map, facts), facts.grid, facts.grid, scale);
     this.cover.style.opacity = opacity;
-    this.map = { name: "patch", values: map.subarray(1), rows: facts.grid, columns: facts.grid };
+    this.map = { name: "patch", values: patches(map, facts), rows: facts.grid, columns: facts.grid };
     let [least, most] = [Infinity, -Infinity];
-    for (const value of map.subarray(1)) [least, most] = [Math.min(least, value), Math.max(most, value)];
+    for (const value of patches(map, facts)) [least, most] = [Math.min(least, value), Math.max(most, value)];
     this.reading.textContent = `${number(least)} to ${number(most)} between patches`;
     this.strip.options = blocks.map((_, index) => [
       String(index),
@@ -271,7 +271,7 @@ class Side {
       facts.mixing.has(index) ? "Θ" : "",
     ]);
     blocks.forEach((one, index) =>
-      this.strip.draw(String(index), one.subarray(1), facts.grid, facts.grid, scale),
+      this.strip.draw(String(index), patches(one, facts), facts.grid, facts.grid, scale),
     );
     this.strip.value = String(layer);
   }

@@ -1,5 +1,6 @@
 // All blocks x heads as small multiples on one canvas; choosing one chooses its block and head.
 
+import { patches } from "./attention.js";
 import { make } from "./dom.js";
 import { numberAxis, paintTiles, showBar } from "./paint.js";
 import { pick, place } from "./picker.js";
@@ -44,7 +45,7 @@ export class Grid {
     for (let head = 0; head < heads; head++)
       for (let layer = 0; layer < layers; layer++) {
         const map = scene.headMap(layer, head);
-        maps.push(map.subarray(1));
+        maps.push(patches(map, scene.facts));
         scales.push(this.#scale(layer, map));
       }
     paintTiles(this.canvas, maps, grid, layers, scales);
@@ -72,7 +73,7 @@ export class Grid {
     const map = this.#scene.headMap(layer, head);
     const scale = this.#scale(layer, map);
     let [least, most] = [Infinity, -Infinity];
-    for (const value of map.subarray(1)) [least, most] = [Math.min(least, value), Math.max(most, value)];
+    for (const value of patches(map, this.#scene.facts)) [least, most] = [Math.min(least, value), Math.max(most, value)];
     this.readout.textContent = `Block ${layer}, head ${head}: ${number(least)} to ${number(most)}; colours reach ${scale.signed ? "±" : ""}${number(scale.limit)}`;
   }
 }

@@ -1,6 +1,6 @@
 // The picture that the model saw beside the chosen map, and what the map says in numbers.
 
-import { queryOf, REDUCTIONS, STAGES, tokenName } from "./attention.js";
+import { patches, queryOf, REDUCTIONS, STAGES, tokenName } from "./attention.js";
 import { colour } from "./colour.js";
 import { byId, make, say } from "./dom.js";
 import { paint, paintPicture, showBar } from "./paint.js";
@@ -80,10 +80,10 @@ export class Look {
     byId("map").setAttribute("aria-busy", String(!map));
     if (!map) return;
     this.scale = scene.scaleOfBlock(scene.layer, map);
-    paint(this.map, map.subarray(1), facts.grid, facts.grid, this.scale);
+    paint(this.map, patches(map, facts), facts.grid, facts.grid, this.scale);
     this.map.style.opacity = this.#state.values.overlay / 100;
     showBar(byId("map-bar"), this.scale, `Attention, ${scene.scaleWords}`);
-    const { strongest, weakest } = extremes(map);
+    const { strongest, weakest } = extremes(map, facts.prefix);
     place(this.strong, cell(queryOf(strongest, facts)), facts.grid, facts.grid);
     place(this.weak, map[weakest] < 0 ? cell(queryOf(weakest, facts)) : null, facts.grid, facts.grid);
     this.#drawClassToken(map[0]);
@@ -95,7 +95,7 @@ export class Look {
   point(token) {
     const { facts, map, stage, direction } = this.#scene;
     if (!map) return;
-    const { strongest, weakest } = extremes(map);
+    const { strongest, weakest } = extremes(map, facts.prefix);
     const rows = [
       ["Query", this.#scene.query === "cls" ? "class token" : tokenName(this.#scene.token, facts)],
     ];
@@ -136,7 +136,7 @@ export class Look {
     const { facts, map, query } = this.#scene;
     const who = query === "cls" ? "Query: class token" : `Query: ${tokenName(this.#scene.token, facts)}`;
     if (!map) return `${who}; loading`;
-    const { strongest } = extremes(map);
+    const { strongest } = extremes(map, facts.prefix);
     return `${who}; ${this.#scene.blockWords}, ${this.#scene.stage}; strongest: ${tokenName(strongest, facts)}, ${number(map[strongest])}`;
   }
 

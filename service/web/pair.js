@@ -1,6 +1,6 @@
 // Two blocks' maps of one query side by side, on one scale, beside the picture to choose the query on.
 
-import { reduce, REDUCTIONS } from "./attention.js";
+import { patches, reduce, REDUCTIONS } from "./attention.js";
 import { make } from "./dom.js";
 import { paint, showBar } from "./paint.js";
 import { Picture } from "./picture.js";
@@ -42,9 +42,9 @@ export class Pair {
     const block = (layer) => rows.subarray(layer * heads * tokens, (layer + 1) * heads * tokens);
     const maps = pair.map((layer) => reduce(block(layer), heads, scene.head));
     const signed = pair.some((layer) => scene.signed(layer));
-    const scale = scaleOf(maps, signed, 1);
+    const scale = scaleOf(maps, signed, scene.facts.prefix);
     maps.forEach((map, side) => {
-      paint(this.canvases[side], map.subarray(1), grid, grid, scale);
+      paint(this.canvases[side], patches(map, { grid }), grid, grid, scale);
       this.names[side].textContent = `Block ${pair[side]}`;
     });
     this.maps = { maps, grid, pair };
@@ -56,6 +56,6 @@ export class Pair {
   #drawn(side) {
     if (!this.maps) return null;
     const { maps, grid, pair } = this.maps;
-    return { name: `block ${pair[side]}`, values: maps[side].subarray(1), rows: grid, columns: grid };
+    return { name: `block ${pair[side]}`, values: patches(maps[side], { grid }), rows: grid, columns: grid };
   }
 }

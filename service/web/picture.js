@@ -1,6 +1,6 @@
 // The picture that the model saw, small, to choose a query on where there is no large one.
 
-import { tokenName, token } from "./attention.js";
+import { cellOf, tokenName, token } from "./attention.js";
 import { make } from "./dom.js";
 import { paintPicture } from "./paint.js";
 import { pick, place } from "./picker.js";
@@ -16,7 +16,7 @@ export class Picture {
     this.tell = pick(this.element, {
       label: "Query patch on the picture: arrow keys move it, Home takes the class token",
       size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
-      at: () => cell(token(state.values.query, this.#scene.facts), this.#scene.facts),
+      at: () => cellOf(token(state.values.query, this.#scene.facts), this.#scene.facts),
       choose: (row, column) => state.set({ query: `${row},${column}` }),
       home: () => state.set({ query: "cls" }),
       text: () => `Query: ${tokenName(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts)}`,
@@ -34,15 +34,11 @@ export class Picture {
   /** Mark two other tokens: a query and a key. */
   mark(query, key) {
     const { facts } = this.#scene;
-    place(this.marker, cell(query, facts), facts.grid, facts.grid);
-    place(this.key, cell(key, facts), facts.grid, facts.grid);
+    place(this.marker, cellOf(query, facts), facts.grid, facts.grid);
+    place(this.key, cellOf(key, facts), facts.grid, facts.grid);
   }
 
   get #at() {
-    return cell(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts);
+    return cellOf(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts);
   }
 }
-
-/** [row, column] of a token, or nothing for the class token. */
-const cell = (index, facts) =>
-  index === 0 ? null : [Math.floor((index - 1) / facts.grid), (index - 1) % facts.grid];

@@ -62,13 +62,13 @@ export class Scene {
     }[this.rollout ? "map" : this.scale]();
     return single && group[0] !== map
       ? this.#patches(group[0], this.signed(layer))
-      : scaleOf(group, this.signed(layer), 1);
+      : scaleOf(group, this.signed(layer), this.facts.prefix);
   }
 
   /** The scale of one head among the heads of a block. */
   scaleOfHead(layer, map) {
     const both = this.signed(layer, "0");
-    if (this.scale === "map") return scaleOf([map], both, 1);
+    if (this.scale === "map") return scaleOf([map], both, this.facts.prefix);
     return this.#patches(
       this.scale === "all" && this.rows
         ? this.rows
@@ -120,11 +120,11 @@ export class Scene {
 
   /** The range of many maps laid end to end, the class token's entries left out. */
   #patches(maps, both) {
-    const { tokens } = this.facts;
+    const { tokens, prefix } = this.facts;
     this.limits ??= new Map();
     if (!this.limits.has(maps)) {
       let limit = 0;
-      for (let i = 0; i < maps.length; i++) if (i % tokens) limit = Math.max(limit, Math.abs(maps[i]));
+      for (let i = 0; i < maps.length; i++) if (i % tokens >= prefix) limit = Math.max(limit, Math.abs(maps[i]));
       this.limits.set(maps, limit || 1);
     }
     return { signed: both, limit: this.limits.get(maps) };
@@ -132,9 +132,9 @@ export class Scene {
 }
 
 /** Where a map is largest and smallest among the patches: { strongest, weakest } tokens. */
-export function extremes(map) {
-  let [strongest, weakest] = [1, 1];
-  for (let i = 2; i < map.length; i++) {
+export function extremes(map, prefix) {
+  let [strongest, weakest] = [prefix, prefix];
+  for (let i = prefix + 1; i < map.length; i++) {
     if (map[i] > map[strongest]) strongest = i;
     if (map[i] < map[weakest]) weakest = i;
   }

@@ -33,7 +33,8 @@ export class Session {
       layers: found.config.depth,
       heads: found.config.num_heads,
       grid,
-      tokens: grid * grid + 1,
+      prefix: found.config.prefix_tokens, // tokens before the patches, the class token first
+      tokens: grid * grid + found.config.prefix_tokens,
       patch: found.config.patch_size,
       mixing: new Map(found.reattention.map((one) => [one.block, one])),
     };

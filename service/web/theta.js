@@ -28,8 +28,10 @@ export class Theta {
     this.element.classList.toggle("many", scene.facts.heads > 8);
     this.element.replaceChildren(
       figure("Theta as trained", mixing.theta),
-      figure("With the norm folded in", mixing.matrix),
-      this.#sums(mixing, block, scene),
+      figure(mixing.row_sum ? "With the norm folded in" : "Centred over heads", mixing.matrix),
+      mixing.row_sum
+        ? this.#sums(mixing, block, scene)
+        : make("p", {}, "A LayerNorm over heads follows at each entry: rows sum to no constant."),
     );
   }
 

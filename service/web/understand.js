@@ -1,6 +1,6 @@
 // How alike blocks, heads and features are: the paper's measures of one model and picture.
 
-import { STAGES } from "./attention.js";
+import { patches, STAGES } from "./attention.js";
 import { Chart } from "./chart.js";
 import { make, radios } from "./dom.js";
 import { Curves } from "./curves.js";
@@ -271,7 +271,7 @@ export class Understand {
       arrays: {
         similarity: { shape: [rows.length, rows.length], values: Float32Array.from(rows.flat()) },
         ...Object.fromEntries(
-          maps.map((map, side) => [`block_${pair[side]}`, { shape: [grid, grid], values: map.slice(1) }]),
+          maps.map((map, side) => [`block_${pair[side]}`, { shape: [grid, grid], values: patches(map, { grid }).slice() }]),
         ),
       },
       call: this.#call(this.#stage),

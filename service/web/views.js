@@ -1,6 +1,6 @@
 // Look: blocks as a strip, and one of four views: heads, all blocks x heads, the raw map, Theta.
 
-import { slice } from "./attention.js";
+import { patches, slice } from "./attention.js";
 import { make, radios } from "./dom.js";
 import { card } from "./download.js";
 import { Grid } from "./grid.js";
@@ -106,7 +106,7 @@ export class Views {
       for (let layer = 0; layer < facts.layers; layer++) {
         const map = scene.blockMap(layer);
         const scale = scene.scaleOfBlock(layer, map);
-        this.strip.draw(String(layer), map.subarray(1), facts.grid, facts.grid, scale, reach(scale));
+        this.strip.draw(String(layer), patches(map, facts), facts.grid, facts.grid, scale, reach(scale));
       }
     if (scene.rows)
       this.#showBar(
@@ -118,8 +118,8 @@ export class Views {
     const rollout = attention.peekRollout(scene.model);
     if (!rollout) return this.strip.clear("rollout");
     const map = slice(rollout, 1, facts.tokens, scene.token, scene.direction);
-    const scale = scaleOf([map], false, 1);
-    return this.strip.draw("rollout", map.subarray(1), facts.grid, facts.grid, scale, reach(scale));
+    const scale = scaleOf([map], false, facts.prefix);
+    return this.strip.draw("rollout", patches(map, facts), facts.grid, facts.grid, scale, reach(scale));
   }
 
   #drawHeads(scene) {
@@ -138,7 +138,7 @@ export class Views {
     for (let head = 0; head < facts.heads; head++) {
       const map = scene.layerRows.subarray(head * facts.tokens, (head + 1) * facts.tokens);
       const scale = scene.scaleOfHead(layer, map);
-      this.heads.draw(String(head), map.subarray(1), facts.grid, facts.grid, scale, caption(map, scale));
+      this.heads.draw(String(head), patches(map, facts), facts.grid, facts.grid, scale, caption(map, scale));
     }
     const scale = scene.scale === "map" ? null : scene.scaleOfHead(layer, scene.layerRows);
     this.#showBar(
