@@ -73,3 +73,15 @@ def test_a_thin_picture_takes_little_memory(wide: bool) -> None:
     with little_memory(128):
         found = preprocess(image, Preprocessing(size=224))
     np.testing.assert_array_equal(found, np.broadcast_to((0, 0, 255), (224, 224, 3)))
+
+
+def test_both_sides_are_resized_without_regard_to_proportions() -> None:
+    picture = noise(60, 20)
+    rule = Preprocessing(size=28, crop_pct=28 / 36, resize_mode="both_sides")
+    whole = np.asarray(picture.resize((36, 36), Image.Resampling.BICUBIC))
+    assert np.array_equal(preprocess(picture, rule), whole[4:32, 4:32])
+
+
+@pytest.mark.parametrize("resize", range(224, 512))
+def test_a_crop_out_of_whole_pixels_survives_as_a_share(resize: int) -> None:
+    assert Preprocessing(size=224, crop_pct=224 / resize).resize == resize

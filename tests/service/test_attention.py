@@ -106,6 +106,13 @@ def select(
     )
 
 
+def test_patches_stand_behind_all_tokens_before_them() -> None:
+    registers = manifest_of(CONFIG.model_copy(update={"prefix_tokens": 4}))
+    assert select(query="0,0", manifest=registers).token == 4
+    assert select(query="3,3", manifest=registers).token == registers.config.num_tokens - 1
+    assert select(query="cls", manifest=registers).token == 0
+
+
 def cut(selection: Selection) -> AttentionMaps:
     """From nothing but the outputs that the selection asks for, as `shape` announced them."""
     answer = selection.cut({name: OUTPUTS[name] for name in selection.outputs})

@@ -1,0 +1,33 @@
+"""A distilled DeiT, served: two tokens before the patches, everywhere that patches are named."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.__main__ import main
+from export.verify import normalize
+from models import checkpoint
+from tests.models.test_formats import written
+from tests.server import running_server
+
+
+def test_patches_are_found_behind_two_tokens(tmp_path: Path, photo: bytes) -> None:
+    path = written(tmp_path, "timm_deit_distilled")
+    repository = tmp_path / "repository"
+    arguments = [str(path), "--num-heads", "3", "--name", "deit", "--output", str(repository)]
+    assert main([*arguments, "--max-batch-size", "2"]) == 0
+    source = checkpoint.load(path, num_heads=3)
+    with running_server(repository) as server, server.client() as client:
+        answer = client.post("/classify", files={"image": photo}).raise_for_status().json()
+        query = {"id": answer["results"][0]["id"], "layer": "1", "head": "all", "query": "2,3"}
+        npz = client.get("/attention-maps", params=query | {"format": "npz"}).raise_for_status()
+        png = client.get("/attention-maps", params=query | {"format": "png"}).raise_for_status()
+        outside = client.get("/attention-maps", params=query | {"query": "4,0"})
+    (tmp_path / "maps.npz").write_bytes(npz.content)
+    with np.load(tmp_path / "maps.npz") as found, torch.inference_mode():
+        _, traces = source.network().trace(normalize(found["input"][None], source.preprocessing))
+        row = traces[1].softmax[0, :, 2 + 2 * 4 + 3]  # [H, N]
+        np.testing.assert_allclose(found["maps"][0], row, atol=1e-5)
+    assert png.content.startswith(b"\x89PNG")
+    assert outside.status_code == 422
