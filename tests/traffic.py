@@ -50,7 +50,6 @@ class Traffic:
             self._attention_maps: 28,
             self._picture_of_maps: 1,
             self._similarity: 12,
-            self._picture_of_similarity: 1,
             self._infer_json: 6,
             self._infer_binary: 16,
             self._crowd: 8,
@@ -114,9 +113,6 @@ class Traffic:
     def _similarity(self) -> Request:
         threshold = f"{self._random.uniform(0, 0.99):.2f}"
         return self._look("similarity", "/similarity", stage=self._stage(), threshold=threshold)
-
-    def _picture_of_similarity(self) -> Request:
-        return self._look("similarity as PNG", "/similarity", stage=self._stage(), format="png")
 
     def _infer_json(self) -> Request:
         tensor = {"data": list(self._random.randbytes(self._input_bytes))}

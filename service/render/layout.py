@@ -18,7 +18,7 @@ _ROW_LABELS = 64
 _BAR = 14  # width of a colour bar
 _BAR_LABELS = 76
 _MAX_BAR = 420
-_MIN_WIDTH = 620
+_MIN_WIDTH = 740  # that the longest header fits into
 _LIST = 3  # this many panels in one row or column are laid out as lines of text are
 
 

@@ -92,7 +92,7 @@ class _Drawing:
             grey = picture.background.mean(axis=-1, keepdims=True).astype(np.float32) / 255
             panel = _OPACITY * panel + (1 - _OPACITY) * _enlarge(grey, side)
         if self._dotted:
-            centre, half = self._cell // 2, self._cell // 8
+            centre, half = self._cell // 2, min(3, self._cell // 8)
             for row, column in np.argwhere(self._maps[index] < -_FAINT * self._largest[index]):
                 y, x = row * self._cell + centre, column * self._cell + centre
                 panel[y - half : y + half + 1, x - half : x + half + 1] = 1
@@ -121,9 +121,9 @@ class _Drawing:
         picture = self._picture
         notes = list(picture.notes)
         if self._dotted:
-            notes.append(f"dot: negative, by more than {_FAINT:.0%} of the scale")
+            notes.append(f"dot: below {figures.number(-100 * _FAINT, 0)}% of the scale")
         if picture.background is not None:
-            notes.append(f"colours laid over the picture at {_OPACITY:.0%}")
+            notes.append(f"over the picture at {_OPACITY:.0%}")
         if self._layout.captions:
             notes.append("below each map: its limits")
         return [picture.title, *picture.subtitles, "; ".join(notes)]

@@ -44,7 +44,11 @@ def png(client: httpx.Client, path: str, query: dict[str, Any]) -> bytes:
 
 def canvas_of(content: bytes) -> Canvas:
     with Image.open(io.BytesIO(content)) as picture:
-        return np.asarray(picture.convert("RGB")).astype(np.int64)
+        canvas = np.asarray(picture.convert("RGB")).astype(np.int64)
+    margin = np.ones(canvas.shape[:2], bool)
+    margin[6:-6, 6:-6] = False
+    assert (canvas[margin] == 255).all(), "something is cut off"
+    return canvas
 
 
 def colours(values: Numbers, *, signed: bool) -> Numbers:
@@ -105,6 +109,14 @@ def test_matrices_of_all_tokens(
     panels = framed(canvas_of(png(client, "/attention-maps", query)))
     expected = colours(values / np.abs(values).max(), signed=signed)
     assert np.abs(corners(panels, TOKENS) - expected).max() <= 3
+
+
+def test_all_notes_fit_over_few_maps(client: httpx.Client, image_id: str) -> None:
+    query = {"id": image_id, "layer": "3,4", "scale": "map", "overlay": "true", "query": "2,5"}
+    with Image.open(io.BytesIO(png(client, "/attention-maps", query))) as picture:
+        notes = picture.info["Description"].splitlines()[-1]
+    assert len(notes.split("; ")) == 4
+    assert framed(canvas_of(png(client, "/attention-maps", query))).shape[:2] == (2, 1)
 
 
 def test_rollout_over_the_picture(client: httpx.Client, image_id: str) -> None:
