@@ -90,7 +90,7 @@ def _matrices(figure: Figure, place: SubplotSpec, picture: SimilarityPicture) ->
         axes = figure.add_subplot(columns[column], title=f"Blocks, {variant} cosine")
         axes.imshow(colours, interpolation="nearest")
         _block_ticks(axes, picture.blocks)
-        axes.set_yticks(range(len(picture.blocks)), picture.blocks)
+        axes.set_yticks(range(len(picture.blocks)), _labels(picture.blocks, ""))
         axes.set_xlabel("block")
         if cell >= _NUMBERED:
             for (row, block), value in np.ndenumerate(matrix):
@@ -207,13 +207,16 @@ def _curve(axes: Axes, blocks: Sequence[str]) -> None:
 
 
 def _block_ticks(axes: Axes, blocks: Sequence[str]) -> None:
-    """The mark of a block stands below its number, and stays where there is no room for that."""
+    axes.set_xticks(range(len(blocks)), _labels(blocks, "\n"), linespacing=0.9)
+
+
+def _labels(blocks: Sequence[str], between: str) -> list[str]:
+    """Numbers and marks; marks stay where there is no room for all the numbers."""
     every = -(-len(blocks) // 20)
-    labels = [
-        f"{block.rstrip('*') if index % every == 0 else ''}\n{'*' * block.endswith('*')}"
+    return [
+        f"{block.rstrip('*') if index % every == 0 else ''}{between}{'*' * block.endswith('*')}"
         for index, block in enumerate(blocks)
     ]
-    axes.set_xticks(range(len(blocks)), labels, linespacing=0.9)
 
 
 def _legend(axes: Axes) -> None:
