@@ -113,7 +113,11 @@ _OVERRIDES = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description=__doc__,
+        epilog=f"In place of a checkpoint, with flags of their own: {', '.join(_COMMANDS)}.",
+    )
     parser.add_argument("checkpoint", type=Path, help=".pth, .pth.tar or .safetensors")
     parser.add_argument("--name", type=_model_name, required=True, help="what clients ask for")
     parser.add_argument("--arch", help=f"one of {', '.join(ARCHITECTURES)}")

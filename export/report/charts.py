@@ -58,7 +58,7 @@ class _Plane:
 
     def __init__(self, across: tuple[float, float], up: tuple[float, float]) -> None:
         self.first, self.last = across
-        self.ticks = MaxNLocator(5).tick_values(*up)
+        self.ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(*up)
         self.low, self.high = self.ticks[0], self.ticks[-1]
 
     def x(self, value: float) -> float:

@@ -52,8 +52,8 @@ def report(options: argparse.Namespace, command: str) -> Path:
     )
     tables.save(found, options.output)
     page.save(found, options.output)
-    for (name, stage), verdict in found.verdicts.items():
-        print(f"{name}, {stage} stage: {verdict.words}", file=sys.stderr)
+    for (name, _), verdict in found.verdicts.items():
+        print(f"{name}: {' '.join(verdict.sentences)}", file=sys.stderr)
     return Path(options.output, "report.html")
 
 

@@ -62,10 +62,7 @@ def _summary(report: Report, model: Measured) -> Iterator[dict[str, Any]]:
             "stage": stage,
             "verdict": verdict,
             "last": model.manifest.config.depth - 1,
-            "alike": {
-                variant: _interval(values.mean, values.low, values.high)
-                for variant, values in alike.items()
-            },
+            "alike": {variant: _ends(values) for variant, values in alike.items()},
             "above": {
                 variant: int((values.mean > report.threshold).sum())
                 for variant, values in alike.items()
@@ -79,17 +76,16 @@ def _between(model: Measured, stage: Stage, variant: str) -> Estimate:
     return Estimate(neighbours(whole.mean), neighbours(whole.half_width), whole.images)
 
 
-def _interval(mean: Float, low: Float, high: Float) -> str:
-    """Least and greatest over blocks, each with its interval."""
-    if len(mean) < 2:
-        return "none"
-    ends = dict.fromkeys((int(np.nanargmin(mean)), int(np.nanargmax(mean))))
-    texts = []
-    for block in ends:
-        texts.append(f"{mean[block]:.3f}")
-        if np.isfinite(low[block]):
-            texts[-1] += f" ({low[block]:.3f} to {high[block]:.3f})"
-    return " … ".join(texts)
+def _ends(values: Estimate) -> list[str]:
+    """Least and greatest over blocks."""
+    if len(values.mean) < 2:
+        return []
+    ends = (int(np.nanargmin(values.mean)), int(np.nanargmax(values.mean)))
+    return [
+        f"{values.mean[block]:.3f}"
+        + (f" ± {values.half_width[block]:.3f}" if values.images > 1 else "")
+        for block in ends
+    ]
 
 
 def _style(report: Report, model: Measured, stage: Stage | None) -> str:
@@ -102,12 +98,17 @@ def _name(model: Measured, stage: Stage | None) -> str:
     return model.manifest.name if stage is None else f"{model.manifest.name}, {stage}"
 
 
-def _legend(report: Report) -> list[tuple[str, str]]:
-    return [
-        (_style(report, model, stage), _name(model, stage))
-        for model in report.models
-        for stage in model.stages
-    ]
+def _legend(report: Report) -> dict[str, list[tuple[str, str]]]:
+    """Style and name of each curve, by what the curves are about."""
+    shown: dict[str, list[tuple[Measured, Stage | None]]] = {
+        "stages": [(model, stage) for model in report.models for stage in model.stages],
+        "softmax": [(model, "softmax") for model in report.models],
+        "tokens": [(model, None) for model in report.models],
+    }
+    return {
+        about: [(_style(report, *curve), _name(*curve)) for curve in curves]
+        for about, curves in shown.items()
+    }
 
 
 def _line(report: Report, model: Measured, stage: Stage | None, values: Estimate) -> Line:
@@ -137,6 +138,8 @@ def _charts(report: Report) -> dict[str, Markup]:
         "rank_residual": (0, 1),
         "token_similarity": (0, 1),
     }
+    uniform = {float(np.log(model.manifest.config.num_tokens)) for model in report.models}
+    rules = {"mean_entropy": uniform.pop() if len(uniform) == 1 else None}
     found = {
         measure: charts.lines(
             [
@@ -147,6 +150,7 @@ def _charts(report: Report) -> dict[str, Markup]:
             ],
             measure.replace("_", " "),
             bounds,
+            rules.get(measure),
         )
         for measure, bounds in limits.items()
     }

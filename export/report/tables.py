@@ -47,14 +47,20 @@ class Report:
     def verdicts(self) -> dict[tuple[str, Stage], Verdict]:
         """By model and stage."""
         return {
-            (model.manifest.name, stage): judge(
-                stage,
-                self.threshold,
-                *(model.estimates[Key(stage, f"similarity.{variant}")] for variant in VARIANTS),
-            )
+            (model.manifest.name, stage): self._judge(model, stage)
             for model in self.models
             for stage in model.stages
         }
+
+    def _judge(self, model: Measured, stage: Stage) -> Verdict:
+        column, row, centred = (
+            model.estimates[Key(stage, f"similarity.{variant}")] for variant in VARIANTS
+        )
+        evenness = None
+        if stage == "softmax":
+            entropy = model.estimates[Key(stage, "mean_entropy")].mean
+            evenness = entropy / np.log(model.manifest.config.num_tokens)
+        return judge(stage, self.threshold, column, row, centred, evenness)
 
 
 def save(report: Report, folder: Path) -> None:

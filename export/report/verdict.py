@@ -11,6 +11,8 @@ import numpy as np
 from export.report.running import Estimate, Float
 from models.manifest import Stage
 
+_NEAR_UNIFORM = 0.95  # of the largest entropy: maps so even are alike whatever they attend to
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -20,38 +22,53 @@ class Verdict:
     threshold: float
     similar: tuple[int, ...]  # by Eq. 2: the column cosine to the block before is above
     collapsed: tuple[int, ...]  # similar, and the row cosine is above too
-    undecided: tuple[int, ...]  # the threshold lies in the interval of the column cosine
+    undecided: tuple[int, ...]  # an interval on which these depend holds the threshold
     donor: int  # of attention reuse, by the paper's rule
     donor_by_rows: int  # the same where rows have to be alike as well
-    words: str
+    sentences: tuple[str, ...]
 
 
 def judge(
-    stage: Stage, threshold: float, column: Estimate, row: Estimate, centred: Estimate
+    stage: Stage,
+    threshold: float,
+    column: Estimate,
+    row: Estimate,
+    centred: Estimate,
+    evenness: Float | None = None,
 ) -> Verdict:
-    """From the similarities of all pairs of blocks, [L, L] each."""
+    """From the similarities of all pairs of blocks, [L, L] each.
+
+    `evenness` [L], at the softmax stage, is entropy as a share of that of uniform attention.
+    """
     depth = len(column.mean)
     later = range(1, depth)
     columns, rows, middles = (neighbours(estimate.mean) for estimate in (column, row, centred))
     similar = tuple(block for block in later if columns[block] > threshold)
     collapsed = tuple(block for block in similar if rows[block] > threshold)
-    low, high = neighbours(column.low), neighbours(column.high)
+    close, close_by_rows = _close(column, threshold), _close(row, threshold)
     donor, donor_by_rows = _donor(depth, similar), _donor(depth, collapsed)
     return Verdict(
         stage=stage,
         threshold=threshold,
         similar=similar,
         collapsed=collapsed,
-        undecided=tuple(block for block in later if low[block] <= threshold < high[block]),
+        undecided=tuple(
+            block for block in later if block in close or block in {*similar} & close_by_rows
+        ),
         donor=donor,
         donor_by_rows=donor_by_rows,
-        words=" ".join(
-            [
-                _on_blocks(depth, similar, collapsed, columns, rows, threshold),
+        sentences=tuple(
+            sentence
+            for sentence in (
+                _on_similar(stage, similar, columns, threshold),
+                _on_collapsed(similar, collapsed, rows),
+                _on_striped(similar, collapsed, rows),
                 _on_centred(similar, middles, threshold),
+                _on_evenness(similar, evenness),
                 _on_reuse(depth, donor, donor_by_rows),
-            ]
-        ).replace("  ", " "),
+            )
+            if sentence
+        ),
     )
 
 
@@ -73,45 +90,54 @@ def blocks_in_words(blocks: Sequence[int]) -> str:
     return f"block{'s' if len(blocks) > 1 else ''} {listed}"
 
 
+def _close(matrix: Estimate, threshold: float) -> set[int]:
+    low, high = neighbours(matrix.low), neighbours(matrix.high)
+    return set(np.flatnonzero((low <= threshold) & (threshold < high)).tolist())
+
+
 def _donor(depth: int, alike: Sequence[int]) -> int:
     """The last block that is not like the one before it: all later ones are."""
     return max(set(range(depth)) - set(alike))
 
 
-def _on_blocks(
-    depth: int,
-    similar: Sequence[int],
-    collapsed: Sequence[int],
-    columns: Float,
-    rows: Float,
-    threshold: float,
-) -> str:
-    if depth == 1:
+def _on_similar(stage: Stage, similar: Sequence[int], columns: Float, threshold: float) -> str:
+    others = len(columns) - 1
+    if not others:
         return "A single block has no other to be like."
     if not similar:
         return (
-            f"No block has collapsed: by Eq. 2 (column cosine) none of {depth - 1} is more than "
-            f"{threshold:g} like the one before it; neighbours are {_span(columns[1:])} alike."
+            f"At the {stage} stage no block has collapsed: by Eq. 2 (column cosine) none of "
+            f"{others} is above {threshold:g} with the one before it; neighbours are at "
+            f"{_span(columns[1:])}."
         )
-    found = (
-        f"{len(similar)} of {depth - 1} blocks are similar to the one before by Eq. 2 (column "
-        f"cosine {_span(columns[list(similar)])}, above {threshold:g}). "
+    return (
+        f"At the {stage} stage {len(similar)} of {others} blocks are similar to the one before by "
+        f"Eq. 2 (column cosine {_span(columns[list(similar)])}, above {threshold:g})."
     )
+
+
+def _on_collapsed(similar: Sequence[int], collapsed: Sequence[int], rows: Float) -> str:
+    if not similar:
+        return ""
+    if not collapsed:
+        return "None of them has collapsed."
+    return (
+        f"{len(collapsed)} of them {'has' if len(collapsed) == 1 else 'have'} collapsed, "
+        f"{blocks_in_words(collapsed)}: rows are alike too "
+        f"(row cosine {_span(rows[list(collapsed)])})."
+    )
+
+
+def _on_striped(similar: Sequence[int], collapsed: Sequence[int], rows: Float) -> str:
+    """Eq. 2 does not see which keys are attended when all queries attend alike."""
     striped = [block for block in similar if block not in collapsed]
-    if collapsed:
-        found += (
-            f"{len(collapsed)} of them have collapsed, {blocks_in_words(collapsed)}: their rows "
-            f"are alike too ({_span(rows[list(collapsed)])}). "
-        )
-    else:
-        found += "None has collapsed. "
-    if striped:
-        found += (
-            f"In {blocks_in_words(striped)} only columns are alike (row cosine "
-            f"{_span(rows[striped])}): queries attend alike within a block, but not to the same "
-            "keys as in the block before."
-        )
-    return found
+    if not striped:
+        return ""
+    return (
+        f"In {blocks_in_words(striped)} only columns are alike (row cosine "
+        f"{_span(rows[striped])}): queries attend alike within a block, but not to the same keys "
+        "as in the block before."
+    )
 
 
 def _on_centred(similar: Sequence[int], middles: Float, threshold: float) -> str:
@@ -125,6 +151,17 @@ def _on_centred(similar: Sequence[int], middles: Float, threshold: float) -> str
     if above:
         return f"In {blocks_in_words(above)} more than the columns' means is shared: {span}."
     return f"What similar blocks share is the mean of each column: {span}."
+
+
+def _on_evenness(similar: Sequence[int], evenness: Float | None) -> str:
+    """Whether likeness may be mere uniformity: near-uniform maps are all alike."""
+    if evenness is None or not similar:
+        return ""
+    span = f"the entropy of similar blocks is {_span(evenness[list(similar)])} of its maximum"
+    near = [block for block in similar if evenness[block] > _NEAR_UNIFORM]
+    if not near:
+        return f"Their maps are not uniform: {span}."
+    return f"Attention is near uniform in {blocks_in_words(near)}: {span}."
 
 
 def _on_reuse(depth: int, donor: int, donor_by_rows: int) -> str:
