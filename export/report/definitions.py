@@ -69,6 +69,8 @@ TERMS = {
     "threshold. Counted from block 1; block 0 has none before it.",
     "collapsed block": "A similar block whose row similarity to the block before it is above the "
     "threshold too: it attends to the same places.",
+    "near uniform": "Attention whose mean entropy is above 95 % of log(tokens). Maps so even are "
+    "alike whatever they attend to.",
     "donor": "Attention reuse shares one block's map with all later ones. The donor is the last "
     "block that is not similar to the one before it; by rows, the last that has not collapsed.",
     "interval": "95 % confidence interval of a mean over images: mean ± 1.96 s / √n, the images "
