@@ -34,13 +34,11 @@ class Measured:
     """A model and its means over images."""
 
     manifest: Manifest
-    threshold: float
     estimates: Mapping[Key, Estimate]
     maps: Mapping[Stage, npt.NDArray[np.float64]]  # mean over images and heads, [L, N, N]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Stages that differ: a model that mixes no heads has only one."""
         return stages(self.manifest)
 
 
@@ -69,7 +67,6 @@ class Model:
             self._run()
         return Measured(
             manifest=self.manifest,
-            threshold=self._threshold,
             estimates={key: running.estimate() for key, running in self._running.items()},
             maps={stage: running.estimate().mean for stage, running in self._maps.items()},
         )
@@ -100,10 +97,10 @@ def _derived(stage: Stage, found: dict[Key, Array], threshold: float) -> dict[Ke
     share = (pairs > threshold).mean(axis=(2, 3))
     heads = found[Key(stage, "head_similarity")]  # [B, L, H, H]
     H = heads.shape[-1]
-    others = (heads.sum(axis=(2, 3)) - heads.trace(axis1=2, axis2=3)) / max(1, H * (H - 1))
+    others = heads.sum(axis=(2, 3)) - heads.trace(axis1=2, axis2=3)
     derived = {
         Key(stage, "similar_vectors"): np.pad(share, ((0, 0), (1, 0)), constant_values=np.nan),
-        Key(stage, "other_heads"): others,
+        Key(stage, "other_heads"): others / (H * (H - 1) or np.nan),  # a single head has none
     }
     if stage == "softmax":
         for measure in ("entropy", "attention_distance"):

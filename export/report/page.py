@@ -36,7 +36,7 @@ def save(report: Report, folder: Path) -> None:
     )
     page = environment.get_template("page.html").render(
         report=report,
-        style=Markup((here / "page.css").read_text()),
+        style=Markup((here / "page.css").read_text(encoding="utf-8")),
         definitions=DEFINITIONS,
         terms=TERMS,
         blocks_in_words=blocks_in_words,
@@ -50,7 +50,7 @@ def save(report: Report, folder: Path) -> None:
         maps=list(_maps(report)),
         clipped=_CLIPPED,
     )
-    (folder / "report.html").write_text(page)
+    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _summary(report: Report, model: Measured) -> Iterator[dict[str, Any]]:

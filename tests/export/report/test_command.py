@@ -21,9 +21,11 @@ from export import measures
 from export.__main__ import main
 from export.verify import normalize
 from models import checkpoint
+from models.config import ARCHITECTURES
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, TINY, VIT
+from tests.networks import random_network
 from tests.pictures import photos
 from tests.server import ROOT
 
@@ -61,7 +63,7 @@ def written(repository: Path, pictures: Path, tmp_path_factory: pytest.TempPathF
     with np.load(folder / "report.npz") as arrays:
         maps = dict(arrays)
     document = json.loads((folder / "report.json").read_text())
-    return Written(document, rows, (folder / "report.html").read_text(), maps)
+    return Written(document, rows, (folder / "report.html").read_text(encoding="utf-8"), maps)
 
 
 def expected(name: str, pictures: Path) -> dict[tuple[str | None, str], torch.Tensor]:
@@ -261,7 +263,7 @@ def test_one_picture_makes_a_report_without_intervals(
         for entry in model["measures"]
         for value in np.array(entry["low"], dtype=object).flat
     )
-    page = (output / "report.html").read_text()
+    page = (output / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"\bnan\b", re.sub(r"base64,[^\"]+", "", page))
     assert "plain and its mixing blocks" in page  # only some of its blocks mix
 
@@ -338,3 +340,20 @@ def test_memory_does_not_grow_with_the_number_of_images(repository: Path, tmp_pa
     keeping = peak_megabytes("keeping", 300)  # the control: 0.3 MB of mean maps an image
     assert many - few < 30, (few, many)
     assert keeping - few > 60, (few, keeping)
+
+
+def test_a_model_of_one_block_and_one_head_has_a_report(pictures: Path, tmp_path: Path) -> None:
+    config = ARCHITECTURES["deepvit_test"].config.model_copy(
+        update={"depth": 1, "num_heads": 1, "reatten_blocks": ()}
+    )
+    weights = tmp_path / "lone.pth"
+    torch.save({"state_dict": random_network(config).state_dict()}, weights)
+    exported = ["--name", "lone", "--output", str(tmp_path), "--num-heads", "1"]
+    assert main([str(weights), *exported]) == 0
+    arguments = ["--model", "lone", "--repository", str(tmp_path), "--images", str(pictures)]
+    assert main(["report", *arguments, "--output", str(tmp_path / "report")]) == 0
+    (model,) = json.loads((tmp_path / "report" / "report.json").read_text())["models"]
+    means = {entry["measure"]: entry["mean"] for entry in model["measures"]}
+    assert means["other_heads"] == means["similar_vectors"] == [None]
+    (verdict,) = model["verdicts"]
+    assert verdict["sentences"][0] == "A single block has no other to be like."
