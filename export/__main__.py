@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,12 +20,20 @@ from models import checkpoint, manifest
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import DeepViT
 
+# First arguments that mean something else than a checkpoint, and who takes the others.
+_COMMANDS = {
+    "report": "export.report.command",
+}
 _MAX_EXPLAIN_BYTES = 256 * 2**20  # of attention maps in one explain batch
 _MAX_EXPLAIN_BATCH = 8
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0, or 1 with one line that says what to do."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in _COMMANDS:
+        command = import_module(_COMMANDS[arguments[0]])
+        return int(command.main(arguments[1:]))
     options = _parser().parse_args(arguments)
     try:
         written = export(options)
@@ -110,7 +119,11 @@ _OVERRIDES = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description=__doc__,
+        epilog=f"In place of a checkpoint, with flags of their own: {', '.join(_COMMANDS)}.",
+    )
     parser.add_argument("checkpoint", type=Path, help=".pth, .pth.tar or .safetensors")
     parser.add_argument("--name", type=_model_name, required=True, help="what clients ask for")
     parser.add_argument("--arch", help=f"one of {', '.join(ARCHITECTURES)}")
