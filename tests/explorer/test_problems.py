@@ -48,12 +48,13 @@ def test_a_busy_server_is_asked_again_after_its_wait(page: Page, wrong: list[str
 
 
 def test_measures_that_come_too_late_may_be_asked_for_again(page: Page, wrong: list[str]) -> None:
-    def hurry(route: Route) -> None:
-        route.continue_(headers=route.request.headers | {"x-request-timeout-ms": "1"})
+    def late(route: Route) -> None:
+        problem = {"title": "The answer would have come too late", "code": "deadline-exceeded"}
+        route.fulfill(status=504, json=problem)
 
     choose_sample(page)
     settled(page)
-    page.route("**/similarity?**", hurry)
+    page.route("**/similarity?**", late)
     page.get_by_role("button", name="Understand").click()
     expect(page.get_by_role("alert")).to_contain_text("The answer would have come too late")
     refused(page, wrong, 504)
