@@ -30,7 +30,9 @@ soak: $(EXPORTED)  ## five minutes of mixed traffic: every answer right, memory 
 docker:  ## build the image
 	docker build --tag deepvit-inference .
 
-model_repository/%: models/zoo/%.safetensors | $(VENV)/installed
+SOURCES := $(wildcard models/*.py export/*.py)
+
+model_repository/%: models/zoo/%.safetensors $(SOURCES) | $(VENV)/installed
 	$(PYTHON) -m export $< --name $*
 	@touch $@
 

@@ -7,6 +7,7 @@ import argparse
 import sys
 import time
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,15 +15,19 @@ import onnxruntime
 from torch import Tensor
 
 from export import repository, to_onnx
-from export.describe import describe
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer
-from export.options import IMAGENET_1K, export_parser, inspect_parser, overrides
+from export.options import IMAGENET_1K, export_parser, overrides
 from export.verify import VerificationError, verify
 from models import checkpoint, manifest
 from models.config import DeepViTConfig
 from models.deepvit import DeepViT
 
+# First arguments that mean something else than a checkpoint, and who takes the others.
+_COMMANDS = {
+    "inspect": "export.describe",
+    "report": "export.report.command",
+}
 _MAX_EXPLAIN_BYTES = 256 * 2**20  # of attention maps in one explain batch
 _MAX_EXPLAIN_BATCH = 8
 
@@ -30,21 +35,15 @@ _MAX_EXPLAIN_BATCH = 8
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0, or 1 with one line that says what to do."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in _COMMANDS:
+        command = import_module(_COMMANDS[arguments[0]])
+        return int(command.main(arguments[1:]))
     try:
-        if arguments[:1] == ["inspect"]:
-            return inspect(inspect_parser().parse_args(arguments[1:]))
-        written = export(export_parser().parse_args(arguments))
+        written = export(export_parser(_COMMANDS).parse_args(arguments))
     except (checkpoint.CheckpointError, VerificationError, OSError, ValueError) as exc:
         print(f"export: {exc}", file=sys.stderr)
         return 1
     print(written)
-    return 0
-
-
-def inspect(options: argparse.Namespace) -> int:
-    """Print what was recognised, block by block."""
-    source = checkpoint.load(options.checkpoint, options.arch, **overrides(options))
-    print("\n".join(describe(source)))
     return 0
 
 

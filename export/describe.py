@@ -1,7 +1,10 @@
-"""What was recognised in a checkpoint, in words: before anything is exported."""
+"""`python -m export inspect CHECKPOINT`: what was recognised, in words, before any export."""
 
+import sys
 from collections.abc import Iterator
 
+from export.options import inspect_parser, overrides
+from models import checkpoint
 from models.checkpoint import Checkpoint
 from models.config import DeepViTConfig
 
@@ -11,6 +14,18 @@ _POOLS = {
     "mean": "the mean of all tokens",
     "mean_patches": "the mean of the patches",
 }
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0, or 1 with one line that says what to do."""
+    options = inspect_parser().parse_args(arguments)
+    try:
+        source = checkpoint.load(options.checkpoint, options.arch, **overrides(options))
+    except (checkpoint.CheckpointError, OSError) as exc:
+        print(f"inspect: {exc}", file=sys.stderr)
+        return 1
+    print("\n".join(describe(source)))
+    return 0
 
 
 def describe(source: Checkpoint) -> Iterator[str]:

@@ -13,6 +13,13 @@ from models.config import DeepViTConfig
 from models.deepvit import BlockTrace
 from models.manifest import STAGES, Output, Stage
 
+# Of every block's output, [B, L, N, C] to [B, L].
+_OF_TOKENS = {
+    "feature_similarity": measures.feature_similarity,
+    "rank_residual": measures.rank_residual,
+    "token_similarity": measures.token_similarity,
+}
+
 
 class Classifier(nn.Module):
     """uint8 images [B, S, S, 3] to logits [B, classes].
@@ -75,7 +82,7 @@ class Inside:
             for name, value in maps.values().items()
         }
         tokens = torch.stack(self._tokens, dim=1)  # [B, L, N, C]
-        return found | {"feature_similarity": measures.feature_similarity(tokens)}
+        return found | {name: measure(tokens) for name, measure in _OF_TOKENS.items()}
 
 
 class _Maps:
@@ -162,12 +169,8 @@ def _outputs(config: DeepViTConfig) -> Iterator[Output]:
                 shape=shape,
                 stage=stage,
             )
-    yield Output(
-        name="feature_similarity",
-        measure="feature_similarity",
-        axes=("batch", "block"),
-        shape=(L,),
-    )
+    for measure in _OF_TOKENS:
+        yield Output(name=measure, measure=measure, axes=("batch", "block"), shape=(L,))
 
 
 def _stages(config: DeepViTConfig) -> tuple[Stage, ...]:

@@ -75,6 +75,28 @@ def feature_similarity(tokens: Tensor) -> Tensor:
     return (unit * unit[:, -1:]).sum(dim=-1).mean(dim=-1)
 
 
+def rank_residual(tokens: Tensor) -> Tensor:
+    """What sets tokens apart, as a share of all they are: |X - mean| / |X|, Frobenius norms.
+
+    Each block's output [B, L, N, C] to [B, L]. From 0 (all tokens alike: rank one) to 1.
+    """
+    apart = tokens - tokens.mean(dim=-2, keepdim=True)
+    length = _norm(tokens, (-2, -1)).clamp_min(_TINY)
+    return (_norm(apart, (-2, -1)) / length)[..., 0, 0]
+
+
+def token_similarity(tokens: Tensor) -> Tensor:
+    """Cosine between the tokens of one block's output, mean over pairs: over-smoothing.
+
+    [B, L, N, C] to [B, L]: the squared length of the sum of unit vectors holds every pair
+    twice, and each vector with itself.
+    """
+    N = tokens.shape[-2]
+    unit = tokens / _norm(tokens, -1).clamp_min(_TINY)
+    pairs = unit.sum(dim=-2).square().sum(dim=-1) - unit.square().sum(dim=(-2, -1))
+    return pairs / (N * (N - 1))
+
+
 def entropy(softmax: Tensor) -> Tensor:
     """Shannon entropy of each query's attention in nats, mean over queries.
 
@@ -108,6 +130,6 @@ def rollout(so_far: Tensor | None, softmax: Tensor) -> Tensor:
     return step if so_far is None else step @ so_far
 
 
-def _norm(vectors: Tensor, axis: int) -> Tensor:
+def _norm(vectors: Tensor, axis: int | tuple[int, int]) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(vectors, dim=axis, keepdim=True)
     return length

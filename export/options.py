@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from models.config import ARCHITECTURES
 IMAGENET_1K = "imagenet-1k"
 
 
-def export_parser() -> argparse.ArgumentParser:
+def export_parser(commands: Iterable[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="A trained checkpoint to a served model.",
-        epilog="python -m export inspect CHECKPOINT says what was recognised, and writes nothing.",
+        epilog=f"In place of a checkpoint, with flags of their own: {', '.join(commands)}.",
     )
     _add_reading(parser)
     parser.add_argument("--name", type=_model_name, required=True, help="what clients ask for")

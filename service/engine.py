@@ -27,7 +27,7 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _WEIGHTS = "weights.bin"
-_MAX_EXPLAIN_SESSIONS = 4
+_MAX_EXPLAIN_SESSIONS = 8  # each keeps the weights, packed its own way
 
 ort.set_default_logger_severity(4)  # its errors are raised too, and told by us
 # One arena for all sessions: the explain sessions of a model run one after the other, and what

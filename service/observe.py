@@ -83,7 +83,7 @@ class Observe:
             self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+        route = _declared(scope)
         self._metrics.request(route, status)
         for stage, duration in scope["state"].get("timings_s", {}).items():
             self._metrics.stage(stage, duration)
@@ -102,3 +102,9 @@ class Observe:
 
 def _server_timing(timings_s: dict[str, float]) -> str:
     return ", ".join(f"{stage};dur={seconds * 1e3:.2f}" for stage, seconds in timings_s.items())
+
+
+def _declared(scope: Scope) -> str:
+    """The path of a route with its parameters' names; a nested router knows only its own part."""
+    whole = scope.get("fastapi", {}).get("effective_route_context")
+    return getattr(whole or scope.get("route"), "path", "other")

@@ -66,6 +66,7 @@ class AttentionMapsAnswer(_Answer):
 class Neighbours(_Answer):
     mean: list[float] = Field(description="block l + 1 against block l, for l from 0")
     above_threshold: list[float]
+    below_negative: list[float]
 
 
 class SimilarBlocks(_Answer):

@@ -26,7 +26,8 @@ DEFINITIONS = {
     "axis": "column and centred: queries; row: keys",
     "aggregation": "mean over heads and tokens of this one image",
     "neighbours": "column variant between each block and the one before it; `above_threshold` is "
-    "the share of (head, token) pairs above the threshold",
+    "the share of (head, token) pairs above the threshold, `below_negative` the share below its "
+    "negative: maps that are mixed over heads have both, which cancel in the mean",
     "similar_blocks": "blocks whose mean similarity to the block before them exceeds the "
     "threshold; share is of all blocks but the first",
     "heads": "column cosine between heads of one block, mean over tokens (Fig. 3c)",
@@ -46,6 +47,7 @@ class Similarity:
     matrix: Mapping[str, Array]  # variant: [L, L]
     neighbours: Array  # [L - 1]
     above_threshold: Array  # [L - 1], share of (head, token) pairs
+    below_negative: Array  # [L - 1], share of them below -threshold
     heads: Array  # [L, H, H]
     features: Array  # [L]
     entropy: Array | None  # [L, H], softmax stage only
@@ -82,6 +84,7 @@ def measure(
         matrix={variant: found[f"similarity.{variant}"] for variant in VARIANTS},
         neighbours=pairs.mean(axis=(1, 2)),
         above_threshold=(pairs > threshold).mean(axis=(1, 2), dtype=np.float32),
+        below_negative=(pairs < -threshold).mean(axis=(1, 2), dtype=np.float32),
         heads=found["head_similarity"],
         features=found["feature_similarity"],
         entropy=found.get("entropy"),

@@ -79,7 +79,11 @@ def similarity(found: Similarity, manifest: Manifest, image_id: str) -> dict[str
         "stage": found.stage,
         "definitions": DEFINITIONS,
         "matrix": found.matrix,
-        "neighbours": {"mean": found.neighbours, "above_threshold": found.above_threshold},
+        "neighbours": {
+            "mean": found.neighbours,
+            "above_threshold": found.above_threshold,
+            "below_negative": found.below_negative,
+        },
         "similar_blocks": {
             "threshold": found.threshold,
             "count": len(found.similar_blocks),

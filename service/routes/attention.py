@@ -1,16 +1,14 @@
 """GET /attention-maps: any part of the maps of an image classified before."""
 
-import asyncio
 import io
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from models.manifest import Manifest
-from models.preprocess import Pixels
-from service.attention import AttentionMaps, Direction, Selection
+from service.attention import Direction, Selection
 from service.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
@@ -24,8 +22,7 @@ from service.errors import (
     UnknownImage,
     UnknownModel,
 )
-from service.render import render_maps
-from service.routes import answers
+from service.routes import answers, pictures
 from service.routes.classify import StageName
 from service.routes.dependencies import (
     DeadlineDep,
@@ -40,6 +37,7 @@ from service.schemas import AttentionMapsAnswer
 
 router = APIRouter(tags=["look inside"])
 
+Scale = Literal["map", "block", "all"]
 Format = Literal["json", "npy", "npz", "png"]
 ImageId = Annotated[str, Query(pattern="^[0-9a-f]{32}$", description="from /classify")]
 
@@ -105,6 +103,9 @@ async def attention_maps(
     overlay: Annotated[
         bool, Query(description="draw over what the model saw (png, one query)")
     ] = False,
+    scale: Annotated[
+        Scale, Query(description="what has a scale of its own (png): each map, each block, or all")
+    ] = "all",
 ) -> Response:
     """Attention maps by layer, head, query and stage."""
     pipeline = runtime.pipeline
@@ -125,9 +126,8 @@ async def attention_maps(
     facts = answers.attention_facts(maps, manifest, id)
     headers = {_FACTS_HEADER: orjson.dumps(facts).decode()}
     if format == "png":
-        png = await asyncio.get_running_loop().run_in_executor(
-            runtime.render_pool, _png, maps, manifest, pixels if overlay else None
-        )
+        draw = partial(pictures.attention, maps, manifest, id, scale, pixels if overlay else None)
+        png = await pictures.drawn(request, runtime, deadline, draw)
         return Response(png, media_type="image/png", headers=headers)
     body = io.BytesIO()
     if format == "npy":
@@ -145,21 +145,3 @@ def _check_size(selection: Selection, format: Format, max_answer_bytes: int) -> 
             f"about {size:,} bytes, and at most {max_answer_bytes:,} are sent; ask for fewer "
             f"layers, heads or queries{smaller}"
         )
-
-
-def _png(maps: AttentionMaps, manifest: Manifest, background: Pixels | None) -> bytes:
-    values = maps.values
-    if values.ndim == 3:  # one query: patches as they lie in the picture, prefix left out
-        grid = manifest.config.grid
-        values = values[..., manifest.config.prefix_tokens :].reshape(*values.shape[:2], grid, grid)
-        query = "the class token" if maps.query == "cls" else f"patch {maps.query}"
-        what = f"what {query} looks at" if maps.direction == "from" else f"what looks at {query}"
-    else:
-        background, what = None, "what each token (row) looks at (column)"
-    return render_maps(
-        values,
-        title=f"{manifest.name}, {maps.stage} stage: {what}",
-        rows=[layer if isinstance(layer, str) else f"block {layer}" for layer in maps.layers],
-        columns=[head if isinstance(head, str) else f"head {head}" for head in maps.heads],
-        background=background,
-    )

@@ -1,6 +1,9 @@
 """GET /similarity: the paper's measures of an image classified before."""
 
-from fastapi import APIRouter, Request, Response
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
 
 from service import similarity as measures
 from service.errors import (
@@ -14,7 +17,7 @@ from service.errors import (
     UnknownImage,
     UnknownModel,
 )
-from service.routes import answers
+from service.routes import answers, pictures
 from service.routes.attention import ImageId
 from service.routes.classify import StageName, Threshold
 from service.routes.dependencies import (
@@ -30,11 +33,18 @@ from service.schemas import SimilarityAnswer
 
 router = APIRouter(tags=["look inside"])
 
+Variant = Literal["column", "row", "centred", "all"]
+
+_PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
+
 
 @router.get(
     "/similarity",
     response_model=SimilarityAnswer,
-    responses=problems(
+    responses=_PICTURE
+    | problems(
         UnknownModel,
         UnknownImage,
         ExpiredImage,
@@ -55,6 +65,12 @@ async def similarity(
     version: ModelVersion = None,
     stage: StageName = "reattention",
     threshold: Threshold = 0.9,
+    format: Annotated[
+        Literal["json", "png"], Query(description="numbers, or all of them in one picture")
+    ] = "json",
+    variant: Annotated[
+        Variant, Query(description="the matrix between blocks that is drawn (png)")
+    ] = "all",
 ) -> Response:
     """How alike blocks, heads and features are, with the count of similar blocks."""
     pipeline = runtime.pipeline
@@ -66,4 +82,8 @@ async def similarity(
             done = await while_connected(request, pipeline.explain(ticket, pixels))
     tell_run(request, [done])
     found = measures.measure(served.manifest, stage, threshold, done.value)
+    if format == "png":
+        draw = partial(pictures.similarity, found, served.manifest, id, variant)
+        png = await pictures.drawn(request, runtime, deadline, draw)
+        return Response(png, media_type="image/png")
     return answers.json_response(answers.similarity(found, served.manifest, id))

@@ -7,8 +7,8 @@ import { Matrix } from "./matrix.js";
 import { paint, paintPicture, showBar } from "./paint.js";
 import { Picture } from "./picture.js";
 import { readout, readValues } from "./read.js";
-import { number, percent, scaleOf } from "./scale.js";
-import { measures, shareOfPairs, similarBlocks, similarityScale } from "./similarity.js";
+import { number, scaleOf } from "./scale.js";
+import { CANCELS, measures, opposes, pairsBeyond, similarBlocks, similarityScale } from "./similarity.js";
 import { Tiles } from "./tiles.js";
 
 export class Compare {
@@ -158,9 +158,11 @@ export class Compare {
       (name, index) =>
         `softmax ${index}` in counts && counts[`softmax ${index}`] > counts[`reattention ${index}`],
     );
-    this.verdict.textContent = mixers.length
+    const verdict = mixers.length
       ? `${mixers.join(" and ")}: more blocks repeat the one before them in the softmax maps than in those that re-attention makes of them.`
       : "At this threshold, mixing heads does not lower the count on this picture. The threshold moves under Understand.";
+    const cancels = stages.reattention.some((found) => found && opposes(found));
+    this.verdict.textContent = cancels ? `${verdict} ${CANCELS}` : verdict;
   }
 
   get ready() {
@@ -285,7 +287,7 @@ class Side {
 
 /** Said only of the threshold that the measures were asked with. */
 const pairsAbove = (found, threshold) =>
-  found.similar_blocks.threshold === threshold ? `${percent(shareOfPairs(found))} of pairs` : "";
+  found.similar_blocks.threshold === threshold ? pairsBeyond(found, "pairs") : "";
 
 /** The query in a model's own grid: the same place where grids differ. */
 function queryIn(facts, scene) {

@@ -46,7 +46,7 @@ export class Look {
       pick(byId("overlay"), {
         ...shared,
         label: "Query patch on the map: arrow keys move it, Home takes the class token",
-        hover: (row, column) => this.point(1 + row * this.#scene.facts.grid + column),
+        hover: (row, column) => this.point(this.#scene.facts.prefix + row * this.#scene.facts.grid + column),
         leave: () => this.point(null),
       }),
     ];

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { STAGES } from "./attention.js";
+import { number, percent } from "./scale.js";
 
 export const VARIANTS = {
   column:
@@ -37,8 +38,18 @@ export const similarityScale = (...matrices) => ({
   limit: 1,
 });
 
-/** The share of all pairs of head and token above the threshold that the measures were asked with. */
-export function shareOfPairs(found) {
-  const above = found.neighbours.above_threshold;
-  return above.reduce((sum, one) => sum + one, 0) / (above.length || 1);
+/** Said where pairs are opposite: why a low mean need not mean that maps differ. */
+export const CANCELS =
+  "Opposite signs cancel in the mean: a block that is not counted may still repeat the one before it but for signs.";
+
+/** How many pairs of head and token are above the threshold, in words, and how many as far below 0. */
+export function pairsBeyond(found, pairs) {
+  const { neighbours, similar_blocks } = found;
+  const above = `${percent(average(neighbours.above_threshold))} of ${pairs} above ${number(similar_blocks.threshold)}`;
+  if (!opposes(found)) return above;
+  return `${above}, ${percent(average(neighbours.below_negative))} below ${number(-similar_blocks.threshold)}`;
 }
+
+export const opposes = (found) => average(found.neighbours.below_negative) >= 0.005; // 0 % else
+
+const average = (shares) => shares.reduce((sum, one) => sum + one, 0) / (shares.length || 1);

@@ -80,7 +80,10 @@ export class Theta {
 }
 
 /** As many decimals as the largest entry leaves room for, so that columns line up. */
-const fixed = (entry, limit) => entry.toFixed(limit < 2 ? 2 : limit < 20 ? 1 : 0).replace("-", "\u2212");
+const fixed = (entry, limit) => {
+  const text = entry.toFixed(limit < 2 ? 2 : limit < 20 ? 1 : 0);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
+};
 
 const value = (entry) => make("td", { data: { value: entry } }, number(entry));
 

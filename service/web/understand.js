@@ -7,8 +7,8 @@ import { Curves } from "./curves.js";
 import { card } from "./download.js";
 import { Matrix } from "./matrix.js";
 import { Pair } from "./pair.js";
-import { number, percent } from "./scale.js";
-import { measures, shareOfPairs, similarBlocks, similarityScale, VARIANTS } from "./similarity.js";
+import { number } from "./scale.js";
+import { CANCELS, measures, opposes, pairsBeyond, similarBlocks, similarityScale, VARIANTS } from "./similarity.js";
 import { Tiles } from "./tiles.js";
 
 const SETTLED_MS = 300;
@@ -49,7 +49,7 @@ export class Understand {
     this.thresholdText = make("output", { htmlFor: "threshold" });
     this.threshold.addEventListener("input", () => state.set({ threshold: Number(this.threshold.value) }));
     this.count = make("p", { className: "count", id: "similar-count" });
-    this.pairs = make("p", { className: "quiet" });
+    this.pairs = make("p", { className: "quiet", id: "similar-pairs" });
 
     this.headTiles = new Tiles("Every block", "small", (layer) => state.set({ layer }));
     this.heads = new Matrix(
@@ -210,7 +210,7 @@ export class Understand {
     );
     const settled = base.similar_blocks.threshold === threshold;
     this.pairs.textContent = settled
-      ? `${percent(shareOfPairs(base))} of all pairs of head and token are above ${number(threshold)}.`
+      ? `${pairsBeyond(base, "all pairs of head and token are")}. ${opposes(base) ? CANCELS : ""}`
       : "";
     this.neighbours.draw({
       xs: mean.map((_, index) => String(index + 1)),

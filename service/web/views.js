@@ -240,7 +240,7 @@ export class Views {
         theta: array(mixing.theta),
         matrix: array(mixing.matrix),
         offset: { shape: [side], values: Float32Array.from(mixing.offset) },
-        row_sum: { shape: [side], values: Float32Array.from(mixing.row_sum) },
+        row_sum: { shape: [side], values: Float32Array.from(mixing.row_sum ?? Array(side).fill(NaN)) },
       },
       call: { path: `models/${scene.model}`, query: {}, json: true },
     };

@@ -1,7 +1,8 @@
 """Debian's Chromium in front of a real server; an error in its console fails the test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import pytest
 from playwright.sync_api import (
@@ -16,7 +17,11 @@ from playwright.sync_api import (
 
 from tests.server import Server
 
-Visit = Callable[[Server], AbstractContextManager[Page]]
+
+class Visit(Protocol):
+    def __call__(self, server: Server, **options: Any) -> AbstractContextManager[Page]:
+        """The explorer of a server, in a browser context of its own with Playwright's options."""
+
 
 CHROMIUM = "/usr/bin/chromium"
 _QUIET = [
@@ -58,13 +63,14 @@ def visit(browser: Browser, wrong: list[str]) -> Visit:
             wrong.append(message.text)
 
     @contextmanager
-    def visiting(server: Server) -> Iterator[Page]:
+    def visiting(server: Server, **options: Any) -> Iterator[Page]:
         def watch(request: Request) -> None:
             if not request.url.startswith((server.url, "data:", "blob:", "about:")):
                 wrong.append(request.url)
 
         size: ViewportSize = {"width": 1280, "height": 900}
-        with browser.new_context(base_url=server.url, viewport=size) as context:
+        options = {"viewport": size} | options
+        with browser.new_context(base_url=server.url, **options) as context:
             page = context.new_page()
             page.on("console", listen)
             page.on("pageerror", lambda error: wrong.append(str(error)))

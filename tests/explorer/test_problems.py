@@ -1,14 +1,16 @@
 """What the explorer says when something goes wrong."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.conftest import DEEPVIT
 from tests.explorer.conftest import Visit, refused
+from tests.explorer.steps import CAT, choose_sample, settled
+from tests.redis_server import RedisServer
 from tests.server import running_server
-
-CAT = Path(__file__).parents[1] / "data" / "cat.jpg"
 
 
 def test_a_file_that_is_no_image(page: Page, wrong: list[str]) -> None:
@@ -38,10 +40,77 @@ def test_a_busy_server_is_asked_again_after_its_wait(page: Page, wrong: list[str
     page.route("**/classify**", busy, times=1)
     page.get_by_role("button", name="cat").click()
     expect(page.get_by_role("alert")).to_contain_text("The server is busy")
+    expect(page.get_by_role("alert")).to_contain_text("256 images wait")
     expect(page.get_by_role("alert")).to_contain_text("It asks to wait 1 s")
     refused(page, wrong, 429)
     page.get_by_role("button", name="Try again", exact=True).click()
     expect(page.locator("#predictions li")).to_have_count(5)
+
+
+def test_measures_that_come_too_late_may_be_asked_for_again(page: Page, wrong: list[str]) -> None:
+    def late(route: Route) -> None:
+        problem = {"title": "The answer would have come too late", "code": "deadline-exceeded"}
+        route.fulfill(status=504, json=problem)
+
+    choose_sample(page)
+    settled(page)
+    page.route("**/similarity?**", late)
+    page.get_by_role("button", name="Understand").click()
+    expect(page.get_by_role("alert")).to_contain_text("The answer would have come too late")
+    refused(page, wrong, 504)
+    page.unroute("**/similarity?**")
+    page.get_by_role("button", name="Try again", exact=True).click()
+    expect(page.locator("#similar-count")).to_contain_text("of 15")
+
+
+def test_a_model_that_is_unloaded_and_a_server_that_ends(
+    repository: Path, visit: Visit, wrong: list[str]
+) -> None:
+    with running_server(repository, drain_delay_s=60) as server, visit(server) as page:
+        alert = page.get_by_role("alert")
+        with server.client() as client:
+            client.post(f"/v2/repository/models/{DEEPVIT}/unload").raise_for_status()
+            page.get_by_role("button", name="cat").click()
+            expect(alert).to_contain_text("No such model")
+            refused(page, wrong, 404)
+            client.post(f"/v2/repository/models/{DEEPVIT}/load").raise_for_status()
+        page.get_by_role("button", name="Try again", exact=True).click()
+        expect(page.locator("#predictions li")).to_have_count(5)
+        settled(page)
+        server.process.send_signal(signal.SIGTERM)
+        page.get_by_role("button", name="Understand").click()
+        expect(alert).to_contain_text("The server is shutting down")
+        expect(alert).to_contain_text("It asks to wait 1 s")
+        refused(page, wrong, 503)
+        server.process.kill()
+        server.process.wait()
+        page.get_by_role("button", name="Try again", exact=True).click()
+        expect(alert).to_contain_text("The server cannot be reached")
+        assert {text.partition("ERR_CONNECTION")[1] for text in wrong} == {"ERR_CONNECTION"}
+        wrong.clear()
+
+
+def test_a_store_that_is_away(
+    repository: Path, visit: Visit, wrong: list[str], redis_server: RedisServer
+) -> None:
+    settings = {"store_url": redis_server.url}
+    with running_server(repository, **settings) as server, visit(server) as page:
+        choose_sample(page)
+        settled(page)
+        redis_server.kill()
+        page.get_by_role("button", name="Understand").click()
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("Classified images cannot be looked up now")
+        refused(page, wrong, 503)
+        redis_server.start()
+        with server.client() as client:
+            for _ in range(300):
+                if client.get("/readyz").json()["store"] == "redis":
+                    break
+                page.wait_for_timeout(100)
+        page.get_by_role("button", name="Try again", exact=True).click()
+        expect(page.locator("#similar-count")).to_contain_text("of 15")
+        refused(page, wrong, 404)  # it is empty, and gets the picture once more
 
 
 def test_a_key_is_asked_for_where_one_is_needed(

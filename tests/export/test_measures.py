@@ -1,5 +1,6 @@
 """The paper's measures against plain float64 NumPy, and the traps of paper.md section 3."""
 
+import itertools
 import math
 from functools import reduce
 
@@ -141,6 +142,28 @@ def test_feature_similarity_compares_with_the_last_block() -> None:
     np.testing.assert_allclose(
         measures.feature_similarity(tensor(tokens)).numpy(), expected, atol=2e-6
     )
+
+
+def test_rank_residual_is_what_sets_tokens_apart() -> None:
+    tokens = np.random.default_rng(5).normal(1, 1, (B, L, N, 5))
+    apart = tokens - tokens.mean(axis=2, keepdims=True)
+    expected = np.sqrt((apart**2).sum(axis=(2, 3)) / (tokens**2).sum(axis=(2, 3)))
+    np.testing.assert_allclose(measures.rank_residual(tensor(tokens)).numpy(), expected, atol=2e-6)
+    alike = tensor(np.broadcast_to(tokens[:, :, :1], tokens.shape).copy())
+    assert measures.rank_residual(alike).max() < 1e-6
+
+
+def test_token_similarity_is_the_mean_cosine_of_pairs() -> None:
+    tokens = np.random.default_rng(6).normal(0.3, 1, (B, L, N, 5))
+    pairs = list(itertools.combinations(range(N), 2))
+    expected = np.array(
+        [
+            [np.mean([cosine(x[s], x[t], "row") for s, t in pairs]) for x in image]
+            for image in tokens
+        ]
+    )
+    found = measures.token_similarity(tensor(tokens)).numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 def test_entropy_runs_from_one_key_to_all_alike() -> None:

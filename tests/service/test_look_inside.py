@@ -126,29 +126,6 @@ def test_npz_holds_maps_input_and_facts(client: httpx.Client, photo: bytes, imag
         assert json.loads(str(found["facts"]))["id"] == image_id
 
 
-def test_png_colours_are_the_map(client: httpx.Client, image_id: str) -> None:
-    """The largest softmax value of a single map is drawn in the scale's brightest colour."""
-    query = {"id": image_id, "stage": "softmax", "layer": "5", "head": "2"}
-    values = np.array(get(client, "/attention-maps", **query)["values"])[0, 0, 1:]
-    response = client.get("/attention-maps", params=query | {"format": "png"})
-    assert response.headers["content-type"] == "image/png"
-    picture = np.asarray(Image.open(io.BytesIO(response.content)).convert("RGB")).astype(int)
-    side = 560 // GRID * GRID
-    panel = picture[60 : 60 + side, 90 : 90 + side]
-    row, column = divmod(int(values.argmax()), GRID)
-    centre = panel[(2 * row + 1) * side // GRID // 2, (2 * column + 1) * side // GRID // 2]
-    assert np.abs(centre - (253, 231, 37)).max() < 3  # the end of viridis
-
-
-@pytest.mark.parametrize("overlay", ["true", "false"])
-@pytest.mark.parametrize("query", ["cls", "3,4", "all"])
-def test_png_of_many_maps(client: httpx.Client, image_id: str, query: str, overlay: str) -> None:
-    parameters = {"id": image_id, "head": "all", "query": query, "overlay": overlay}
-    response = client.get("/attention-maps", params=parameters | {"format": "png"})
-    with Image.open(io.BytesIO(response.content)) as picture:
-        assert picture.height > picture.width > HEADS * 70
-
-
 def test_similarity_equals_equation_2_on_pytorch_maps(
     client: httpx.Client, photo: bytes, image_id: str
 ) -> None:

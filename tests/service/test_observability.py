@@ -36,6 +36,7 @@ def test_metrics_count_what_happened_and_the_books_balance(repository: Path, pho
         late = {"X-Request-Timeout-Ms": "1"}
         client.post("/classify", files=[("image", photo)] * 32, headers=late)
         client.get("/nothing/of/this/name")
+        client.get(f"/v2/models/{VIT}/versions/1/ready")
         samples = scrape(client)
 
     assert samples["deepvit_requests_total", "/classify", "200"] == 2
@@ -43,6 +44,8 @@ def test_metrics_count_what_happened_and_the_books_balance(repository: Path, pho
     assert samples["deepvit_requests_total", "/classify", "504"] == 1
     assert samples["deepvit_requests_total", "/similarity", "200"] == 1
     assert samples["deepvit_requests_total", "other", "404"] == 1
+    nested = "/v2/models/{model}/versions/{version}/ready"
+    assert samples["deepvit_requests_total", nested, "200"] == 1
     assert samples["deepvit_rejects_total", "unsupported-media"] == 1
     for model, queue, answered in [
         (DEEPVIT, "classify", 3),
@@ -56,7 +59,7 @@ def test_metrics_count_what_happened_and_the_books_balance(repository: Path, pho
         assert fates["accepted"] == ends
         assert samples["deepvit_batch_size_sum", model, queue, "1"] == answered
         assert samples["deepvit_queue_depth", model, queue, "1"] == 0
-        assert samples["deepvit_model_info", model, "cpu", "1"] == 1
+        assert samples["deepvit_model_info", model, "fp32", "cpu", "1"] == 1
     assert samples["deepvit_images_total", "expired", DEEPVIT, "classify", "1"] == 32
     for stage in STAGES:
         runs = 3 if stage in ("queue", "inference") else 2  # /similarity ran too

@@ -48,6 +48,14 @@ def test_only_what_exceeds_the_threshold_counts(
     assert found.similar_share == share
 
 
+def test_opposite_pairs_cancel_in_the_mean_and_are_counted_apart() -> None:
+    opposite = PAIRS * np.array([[1, -1]], dtype=np.float32)  # the second token's sign
+    found = measured(0.3125, pairs=opposite)
+    assert found.neighbours.tolist() == [0.125, -0.1875]
+    assert found.above_threshold.tolist() == [0.5, 0]
+    assert found.below_negative.tolist() == [0.5, 0.25]
+
+
 def test_a_single_block_has_no_similar_blocks() -> None:
     found = measured(0.5, pairs=np.empty((0, 2, 2), dtype=np.float32))
     assert found.above_threshold.shape == (0,)

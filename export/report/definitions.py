@@ -1,0 +1,80 @@
+"""What each number of a report means, in words. The code behind them is export/measures.py."""
+
+from typing import NamedTuple
+
+
+class Definition(NamedTuple):
+    axes: tuple[str, ...]
+    words: str
+
+
+DEFINITIONS = {
+    "similarity.column": Definition(
+        ("block", "other_block"),
+        "Eq. 2 of DeepViT: cosine of two blocks' maps over queries, same head, same token; mean "
+        "over heads and tokens (Fig. 3a). How alike a token's contribution to all tokens is. It "
+        "is 1 for any two maps whose queries all attend alike, and high for near-uniform maps.",
+    ),
+    "similarity.row": Definition(
+        ("block", "other_block"),
+        "The same cosine over keys: how alike the places are that a token attends to.",
+    ),
+    "similarity.centred": Definition(
+        ("block", "other_block"),
+        "The column cosine less each column's mean (Pearson's correlation): free of what "
+        "uniform attention adds. A constant column has no direction left and counts as 0.",
+    ),
+    "similar_vectors": Definition(
+        ("block",),
+        "Share of (head, token) pairs whose column cosine with the block before is above the "
+        "threshold.",
+    ),
+    "head_similarity": Definition(
+        ("block", "head", "other_head"),
+        "Column cosine between heads of one block, mean over tokens (Fig. 3c).",
+    ),
+    "other_heads": Definition(("block",), "Head similarity, mean over pairs of different heads."),
+    "entropy": Definition(
+        ("block", "head"),
+        "Shannon entropy of each query's attention in nats, mean over queries: from 0 (one key) "
+        "to log(tokens) (all alike). Softmax stage only.",
+    ),
+    "mean_entropy": Definition(("block",), "Entropy, mean over heads."),
+    "attention_distance": Definition(
+        ("block", "head"),
+        "Attention-weighted distance between patch centres in input pixels; the class token left "
+        "out, the rest of each row rescaled to 1; mean over queries. Softmax stage only.",
+    ),
+    "mean_attention_distance": Definition(("block",), "Attention distance, mean over heads."),
+    "feature_similarity": Definition(
+        ("block",), "Cosine of each block's output to the last one's, mean over tokens (Fig. 4)."
+    ),
+    "rank_residual": Definition(
+        ("block",),
+        "|X - mean of tokens| / |X| of a block's output X, Frobenius norms: 0 where all tokens "
+        "are alike.",
+    ),
+    "token_similarity": Definition(
+        ("block",),
+        "Cosine between tokens of a block's output, mean over pairs (over-smoothing).",
+    ),
+}
+
+TERMS = {
+    "softmax": "The stage before heads are mixed: rows of a map sum to 1.",
+    "reattention": "The stage after mixing and norm: what multiplies the values. Entries may be "
+    "negative. In a plain block both stages are the same map, and a model without mixing has "
+    "only the first.",
+    "similar block": "A block whose mean column similarity to the block before it is above the "
+    "threshold. Counted from block 1; block 0 has none before it.",
+    "collapsed block": "A similar block whose row similarity to the block before it is above the "
+    "threshold too: it attends to the same places.",
+    "near uniform": "Attention whose mean entropy is above 95 % of log(tokens). Maps so even are "
+    "alike whatever they attend to.",
+    "donor": "Attention reuse shares one block's map with all later ones. The donor is the last "
+    "block that is not similar to the one before it; by rows, the last that has not collapsed.",
+    "interval": "95 % confidence interval of a mean over images: mean ± 1.96 s / √n, the images "
+    "taken as independent draws. It says nothing about other kinds of images.",
+    "mean map": "Attention maps, mean over images and heads; query down, key across, class token "
+    "first (Fig. 6). Not in the tables, but in report.npz as [block, query, key].",
+}

@@ -1,0 +1,160 @@
+"""One exported model over many images: every measure's mean, in bounded memory."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from PIL import Image
+from pydantic import ValidationError
+
+from export.report import ReportError
+from export.report.running import Estimate, Running
+from models.manifest import STAGES, Manifest, Stage
+from models.preprocess import Pixels, preprocess
+
+Array = npt.NDArray[np.float32]
+
+VARIANTS = ("column", "row", "centred")
+
+
+class Key(NamedTuple):
+    """Which measure: of maps at a stage, or of tokens, which have none."""
+
+    stage: Stage | None
+    measure: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model and its means over images."""
+
+    manifest: Manifest
+    estimates: Mapping[Key, Estimate]
+    maps: Mapping[Stage, npt.NDArray[np.float64]]  # mean over images and heads, [L, N, N]
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return stages(self.manifest)
+
+
+class Model:
+    """Takes pictures one by one, runs them in batches, keeps only sums."""
+
+    def __init__(self, repository: Path, name: str, threshold: float) -> None:
+        """The highest version in a repository. Raises `ReportError`."""
+        folder = _version(repository, name)
+        self.manifest = _manifest(folder)
+        self._threshold = threshold
+        self._names = dict(_wanted(self.manifest))
+        self._session = _open(folder / "explain.onnx", set(self._names.values()))
+        self._waiting: list[Pixels] = []
+        self._running: dict[Key, Running] = defaultdict(Running)
+        self._maps: dict[Stage, Running] = defaultdict(Running)
+
+    def add(self, picture: Image.Image) -> None:
+        self._waiting.append(preprocess(picture, self.manifest.preprocessing))
+        if len(self._waiting) == self.manifest.max_explain_batch_size:
+            self._run()
+
+    def finish(self) -> Measured:
+        """What was measured of all pictures added."""
+        if self._waiting:
+            self._run()
+        return Measured(
+            manifest=self.manifest,
+            estimates={key: running.estimate() for key, running in self._running.items()},
+            maps={stage: running.estimate().mean for stage, running in self._maps.items()},
+        )
+
+    def _run(self) -> None:
+        wanted = list(dict.fromkeys(self._names.values()))
+        answers = self._session.run(wanted, {"images": np.stack(self._waiting)})
+        self._waiting.clear()
+        outputs = dict(zip(wanted, answers, strict=True))
+        found = {key: outputs[name] for key, name in self._names.items()}
+        for stage in stages(self.manifest):
+            maps = [found.pop(Key(stage, f"map.{block}")) for block in _blocks(self.manifest)]
+            means = [block.mean(axis=1) for block in maps]  # [B, N, N] each
+            self._maps[stage].add(np.stack(means, axis=1))
+            found |= _derived(stage, found, self._threshold)
+        for key, values in found.items():
+            self._running[key].add(values)
+
+
+def stages(manifest: Manifest) -> tuple[Stage, ...]:
+    """Stages that differ: a model that mixes no heads has only one."""
+    return STAGES if manifest.config.reatten_blocks else ("softmax",)
+
+
+def _derived(stage: Stage, found: dict[Key, Array], threshold: float) -> dict[Key, Array]:
+    """Per image what is averaged further: an interval of a mean needs the mean of each image."""
+    pairs = found.pop(Key(stage, "neighbour_similarity"))  # [B, L - 1, H, N]
+    share = (pairs > threshold).mean(axis=(2, 3))
+    heads = found[Key(stage, "head_similarity")]  # [B, L, H, H]
+    H = heads.shape[-1]
+    others = heads.sum(axis=(2, 3)) - heads.trace(axis1=2, axis2=3)
+    derived = {
+        Key(stage, "similar_vectors"): np.pad(share, ((0, 0), (1, 0)), constant_values=np.nan),
+        Key(stage, "other_heads"): others / (H * (H - 1) or np.nan),  # a single head has none
+    }
+    if stage == "softmax":
+        for measure in ("entropy", "attention_distance"):
+            derived[Key(stage, f"mean_{measure}")] = found[Key(stage, measure)].mean(axis=2)
+    return derived
+
+
+def _wanted(manifest: Manifest) -> Iterator[tuple[Key, str]]:
+    """Measures and the outputs that hold them."""
+    for stage in stages(manifest):
+        measures = [f"similarity.{variant}" for variant in VARIANTS]
+        measures += ["neighbour_similarity", "head_similarity"]
+        if stage == "softmax":
+            measures += ["entropy", "attention_distance"]
+        for measure in measures:
+            yield Key(stage, measure), manifest.output(measure, stage).name
+        for block in _blocks(manifest):
+            yield Key(stage, f"map.{block}"), manifest.output("map", stage, block).name
+    for measure in ("feature_similarity", "rank_residual", "token_similarity"):
+        try:
+            yield Key(None, measure), manifest.output(measure).name
+        except KeyError as exc:
+            raise ReportError(
+                f"{manifest.name} was exported without {measure}; export it again"
+            ) from exc
+
+
+def _blocks(manifest: Manifest) -> range:
+    return range(manifest.config.depth)
+
+
+def _version(repository: Path, name: str) -> Path:
+    versions = [path for path in (repository / name).glob("*") if path.name.isdecimal()]
+    if not versions or not name:
+        there = sorted(path.parents[1].name for path in repository.glob("*/*/manifest.json"))
+        listed = ", ".join(dict.fromkeys(there)) or "none"
+        raise ReportError(f"{repository} has no model {name!r}; its models: {listed}")
+    return max(versions, key=lambda path: int(path.name))
+
+
+def _manifest(folder: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json((folder / "manifest.json").read_text())
+    except (OSError, ValidationError) as exc:
+        raise ReportError(f"{folder} has no readable manifest; export it again") from exc
+
+
+def _open(graph: Path, needed: set[str]) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # its errors are raised too, and told by us
+    try:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # ONNX Runtime's errors have no common class
+        raise ReportError(f"{graph} cannot be loaded: {' '.join(str(exc).split())}") from exc
+    if missing := needed - {output.name for output in session.get_outputs()}:
+        raise ReportError(f"{graph} has no output {min(missing)}; export it again")
+    return session

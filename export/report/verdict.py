@@ -1,0 +1,188 @@
+"""Has attention collapsed? In blocks, numbers and words. Knows means, not images.
+
+Blocks are counted from 0, as everywhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.report.running import Estimate, Float
+from models.manifest import Stage
+
+_NEAR_UNIFORM = 0.95  # of the largest entropy: maps so even are alike whatever they attend to
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one model at one stage."""
+
+    stage: Stage
+    threshold: float
+    similar: tuple[int, ...]  # by Eq. 2: the column cosine to the block before is above
+    collapsed: tuple[int, ...]  # similar, and the row cosine is above too
+    undecided: tuple[int, ...]  # an interval on which these depend holds the threshold
+    donor: int  # of attention reuse, by the paper's rule
+    donor_by_rows: int  # the same where rows have to be alike as well
+    sentences: tuple[str, ...]
+
+
+def judge(
+    stage: Stage,
+    threshold: float,
+    column: Estimate,
+    row: Estimate,
+    centred: Estimate,
+    evenness: Float | None = None,
+) -> Verdict:
+    """From the similarities of all pairs of blocks, [L, L] each.
+
+    `evenness` [L], at the softmax stage, is entropy as a share of that of uniform attention.
+    """
+    depth = len(column.mean)
+    later = range(1, depth)
+    columns, rows, middles = (neighbours(estimate.mean) for estimate in (column, row, centred))
+    similar = tuple(block for block in later if columns[block] > threshold)
+    collapsed = tuple(block for block in similar if rows[block] > threshold)
+    close, close_by_rows = _close(column, threshold), _close(row, threshold)
+    donor, donor_by_rows = _donor(depth, similar), _donor(depth, collapsed)
+    return Verdict(
+        stage=stage,
+        threshold=threshold,
+        similar=similar,
+        collapsed=collapsed,
+        undecided=tuple(
+            block for block in later if block in close or block in {*similar} & close_by_rows
+        ),
+        donor=donor,
+        donor_by_rows=donor_by_rows,
+        sentences=tuple(
+            sentence
+            for sentence in (
+                _on_similar(stage, similar, columns, threshold),
+                _on_collapsed(similar, collapsed, rows),
+                _on_striped(similar, collapsed, rows),
+                _on_centred(similar, middles, threshold),
+                _on_evenness(similar, evenness),
+                _on_reuse(depth, donor, donor_by_rows),
+            )
+            if sentence
+        ),
+    )
+
+
+def neighbours(matrix: Float) -> Float:
+    """Each block with the one before it: [L, L] to [L], NaN for block 0, which has none."""
+    return np.concatenate([[np.nan], np.diagonal(matrix, offset=-1)])
+
+
+def blocks_in_words(blocks: Sequence[int]) -> str:
+    """As `block 3` or `blocks 1, 4 to 7 and 9`."""
+    runs: list[list[int]] = []
+    for block in blocks:
+        if runs and runs[-1][-1] == block - 1:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    texts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    listed = " and ".join([*filter(None, [", ".join(texts[:-1])]), texts[-1]])
+    return f"block{'s' if len(blocks) > 1 else ''} {listed}"
+
+
+def _close(matrix: Estimate, threshold: float) -> set[int]:
+    low, high = neighbours(matrix.low), neighbours(matrix.high)
+    return set(np.flatnonzero((low <= threshold) & (threshold < high)).tolist())
+
+
+def _donor(depth: int, alike: Sequence[int]) -> int:
+    """The last block that is not like the one before it: all later ones are."""
+    return max(set(range(depth)) - set(alike))
+
+
+def _on_similar(stage: Stage, similar: Sequence[int], columns: Float, threshold: float) -> str:
+    others = len(columns) - 1
+    if not others:
+        return "A single block has no other to be like."
+    if not similar:
+        return (
+            f"At the {stage} stage no block has collapsed: by Eq. 2 (column cosine) none of "
+            f"{others} is above {threshold:g} with the one before it; neighbours are at "
+            f"{_span(columns[1:])}."
+        )
+    return (
+        f"At the {stage} stage {len(similar)} of {others} blocks are similar to the one before by "
+        f"Eq. 2 (column cosine {_span(columns[list(similar)])}, above {threshold:g})."
+    )
+
+
+def _on_collapsed(similar: Sequence[int], collapsed: Sequence[int], rows: Float) -> str:
+    if not similar:
+        return ""
+    if not collapsed:
+        return "None of them has collapsed."
+    return (
+        f"{len(collapsed)} of them {'has' if len(collapsed) == 1 else 'have'} collapsed, "
+        f"{blocks_in_words(collapsed)}: rows are alike too "
+        f"(row cosine {_span(rows[list(collapsed)])})."
+    )
+
+
+def _on_striped(similar: Sequence[int], collapsed: Sequence[int], rows: Float) -> str:
+    """Eq. 2 does not see which keys are attended when all queries attend alike."""
+    striped = [block for block in similar if block not in collapsed]
+    if not striped:
+        return ""
+    return (
+        f"In {blocks_in_words(striped)} only columns are alike (row cosine "
+        f"{_span(rows[striped])}): queries attend alike within a block, but not to the same keys "
+        "as in the block before."
+    )
+
+
+def _on_centred(similar: Sequence[int], middles: Float, threshold: float) -> str:
+    """Whether similar blocks share more than the mean of their columns."""
+    if not similar:
+        return ""
+    above = [block for block in similar if middles[block] > threshold]
+    span = f"centred, the cosine is {_span(middles[list(similar)])}"
+    if len(above) == len(similar):
+        return f"More than the columns' means is shared: {span}."
+    if above:
+        return f"In {blocks_in_words(above)} more than the columns' means is shared: {span}."
+    return f"What similar blocks share is the mean of each column: {span}."
+
+
+def _on_evenness(similar: Sequence[int], evenness: Float | None) -> str:
+    """Whether likeness may be mere uniformity: near-uniform maps are all alike."""
+    if evenness is None or not similar:
+        return ""
+    span = f"the entropy of similar blocks is {_span(evenness[list(similar)])} of its maximum"
+    near = [block for block in similar if evenness[block] > _NEAR_UNIFORM]
+    if not near:
+        return f"Their maps are not uniform: {span}."
+    return f"Attention is near uniform in {blocks_in_words(near)}: {span}."
+
+
+def _on_reuse(depth: int, donor: int, donor_by_rows: int) -> str:
+    if donor == depth - 1:
+        return (
+            f"Attention reuse finds nothing to share: its donor would be block {donor}, the last."
+        )
+    words = (
+        f"Attention reuse would take block {donor} as donor and share its map with "
+        f"{blocks_in_words(range(donor + 1, depth))}"
+    )
+    if donor_by_rows == donor:
+        return f"{words}."
+    if donor_by_rows == depth - 1:
+        return f"{words}; where rows have to be alike as well, with none."
+    return (
+        f"{words}; where rows have to be alike as well, the donor is block {donor_by_rows}, for "
+        f"{blocks_in_words(range(donor_by_rows + 1, depth))}."
+    )
+
+
+def _span(values: Float) -> str:
+    low, high = (f"{value:.3f}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,73 @@
+"""What a person does on the page and reads there, and what the API says of it."""
+
+import io
+import re
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, Page, Position, expect
+
+from tests.server import ROOT
+
+GRID, HEADS, BLOCKS = 8, 6, 16  # of both bundled models
+CAT = ROOT / "tests" / "data" / "cat.jpg"
+
+
+def choose_sample(page: Page, name: str = "cat") -> str:
+    """Click a bundled photograph; the id of what the model saw of it."""
+    page.get_by_role("button", name=re.compile(f"{name}$")).click()
+    expect(page.locator("#predictions li")).to_have_count(5)
+    page.wait_for_url(re.compile(r"id=[0-9a-f]{32}"))
+    return state(page)["id"]
+
+
+def state(page: Page) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in page.url.partition("#")[2].split("&") if part)
+
+
+def settled(page: Page) -> None:
+    """Nothing is being loaded any more."""
+    expect(page.locator("#progress")).to_be_hidden()
+
+
+def card(page: Page, title: str) -> Locator:
+    return page.get_by_role("region", name=title, exact=True)
+
+
+def cell_of(plot: Locator, row: int, column: int, side: int) -> Position:
+    """Where a cell of a drawn square is, for the mouse."""
+    box = plot.bounding_box()
+    assert box is not None
+    return {"x": (column + 0.5) * box["width"] / side, "y": (row + 0.5) * box["height"] / side}
+
+
+def choose(page: Page, name: str, value: str) -> None:
+    """One of a group of radio buttons."""
+    page.locator(f"input[name={name}][value={value}]").check(force=True)
+
+
+def shown(page: Page, name: str) -> float:
+    """A number that the page reads out, in full."""
+    return float(
+        page.locator(f'#reading [data-name="{name}"]').get_attribute("data-value") or "nan"
+    )
+
+
+def maps(client: httpx.Client, **query: Any) -> np.ndarray[Any, Any]:
+    answer = client.get("/attention-maps", params=query | {"format": "npy"})
+    assert answer.status_code == 200, answer.text
+    return np.load(io.BytesIO(answer.content))[0, 0]  # type: ignore[no-any-return]
+
+
+def shows(page: Page, expected: np.ndarray[Any, Any]) -> None:
+    """The map [N] on the page is the expected one, as far as it is read out in numbers."""
+    patches = expected[1:]
+    strongest = page.locator('#reading [data-name="Strongest patch"]')
+    row, column = divmod(int(patches.argmax()), GRID)
+    expect(strongest).to_contain_text(f"row {row}, column {column}")
+    assert shown(page, "Strongest patch") == pytest.approx(float(patches.max()), rel=1e-4)
+    assert shown(page, "Class token") == pytest.approx(float(expected[0]), rel=1e-4, abs=1e-6)
+    if (expected < 0).any():
+        assert shown(page, "Most negative") == pytest.approx(float(patches.min()), rel=1e-4)

@@ -1,0 +1,141 @@
+"""For every person and screen: keyboards alone, fingers, narrow screens, both colour schemes."""
+
+import re
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect
+
+from tests.explorer.conftest import Visit
+from tests.explorer.steps import GRID, cell_of, choose, choose_sample, maps, settled, shows
+from tests.server import Server
+
+VIEWS = [
+    *(("view", view) for view in ("heads", "grid", "raw", "theta")),
+    *(("section", section) for section in ("understand", "compare")),
+]
+
+
+def go(page: Page, group: str, value: str) -> None:
+    if group == "view":
+        choose(page, group, value)
+    else:
+        page.locator(f"[data-section={value}]").click()
+    page.wait_for_url(re.compile(value if value != "heads" else "id="))
+    settled(page)
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Press Tab until the element has the focus, which can be seen."""
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("element => element === document.activeElement"):
+            return
+    raise AssertionError(f"Tab never comes to {wanted}")
+
+
+def test_keys_alone_go_everywhere(page: Page, client: httpx.Client) -> None:
+    tab_to(page, page.get_by_role("button", name=re.compile("cat$")))
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"id=[0-9a-f]{32}"))
+    image_id = page.url.partition("id=")[2][:32]
+    crop = page.locator("#crop")
+    tab_to(page, crop)
+    assert crop.evaluate("crop => getComputedStyle(crop).outlineStyle") == "solid"
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Shift+ArrowRight")
+    expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 4, column 7")
+    page.keyboard.press("[")
+    expect(page.locator("#map-title")).to_contain_text("Block 14")
+    tab_to(page, page.locator("input[name=stage]:checked"))
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#map-title")).to_contain_text("softmax")
+    tab_to(page, page.locator("#head"))
+    page.keyboard.type("root")
+    expect(page.locator("#map-what")).to_contain_text("root mean square")
+    tab_to(page, page.get_by_role("radio", name=re.compile("^block 14,")))
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#map-title")).to_contain_text("Block 13")
+    settled(page)
+    query = {"id": image_id, "layer": 13, "head": "rms", "stage": "softmax", "query": "4,7"}
+    shows(page, maps(client, **query))
+    page.wait_for_url(re.compile("layer=13"))
+    page.reload()  # the focus is at the top again, what was chosen is kept
+    expect(page.locator("#map-title")).to_contain_text("Block 13")
+    tab_to(page, page.get_by_role("button", name="Understand"))
+    page.keyboard.press("Space")
+    threshold = page.locator("#threshold")
+    tab_to(page, threshold)
+    page.keyboard.press("End")
+    expect(page.locator("#similar-count")).to_contain_text("of 15")
+    expect(threshold).to_have_value("0.995")
+    settled(page)
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_nothing_is_wider_than_a_narrow_screen(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    choose_sample(page)
+    for group, value in VIEWS:
+        go(page, group, value)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= page.evaluate("document.documentElement.clientWidth"), value
+
+
+def test_a_finger_on_a_phone_reaches_every_control(
+    visit: Visit, server: Server, client: httpx.Client
+) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with visit(server, **phone) as page:
+        image_id = choose_sample(page)
+        crop = page.locator("#crop")
+        crop.scroll_into_view_if_needed()
+        crop.tap(position=cell_of(crop, 1, 6, GRID))
+        expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 1, column 6")
+        page.locator("label", has=page.locator("input[name=direction][value=to]")).tap()
+        expect(page.locator("#map-what")).to_contain_text("what looks at patch 1,6")
+        settled(page)
+        shows(page, maps(client, id=image_id, layer=15, query="1,6", direction="to"))
+        for group, value in VIEWS:
+            go(page, group, value)
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 390, value
+            for control in page.locator("button:visible, select:visible").all():
+                if control.evaluate("control => control.closest('#samples') !== null"):
+                    continue  # they scroll sideways in a row of their own
+                box = control.bounding_box()
+                assert box is not None
+                assert box["x"] >= 0, control
+                assert box["x"] + box["width"] <= 390, control
+                assert box["height"] >= 24, control
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_any_view(visit: Visit, server: Server, scheme: str) -> None:
+    with visit(server, color_scheme=scheme, bypass_csp=True) as page:
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        red = int(re.findall(r"\d+", paper)[0])
+        assert (red < 64) == (scheme == "dark")
+        axe = Axe()
+        found = {"start": axe.run(page)}
+        choose_sample(page)
+        for group, value in VIEWS:
+            go(page, group, value)
+            found[value] = axe.run(page)
+        page.get_by_role("button", name=re.compile("^Call of Maps")).click()
+        found["dialog"] = axe.run(page)
+        assert {
+            name: one.generate_report() for name, one in found.items() if one.violations_count
+        } == {}
+
+
+def test_a_chosen_colour_scheme_is_kept(page: Page) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(paper)
+    page.get_by_role("button", name="Switch to dark colours").click()
+    dark = page.evaluate(paper)
+    assert dark != light
+    page.reload()
+    expect(page.get_by_role("button", name="Switch to light colours")).to_be_visible()
+    assert page.evaluate(paper) == dark
