@@ -96,12 +96,11 @@ class _Run:
 
     async def _change(self, end: float) -> None:
         """One model goes and comes back, a new version of the other takes over and goes."""
-        version = self._repository / DEEPVIT / "2"
         async with httpx.AsyncClient(base_url=self._server.url, timeout=60) as client:
             while time.monotonic() < end:
                 await self._ask(client, VIT, "unload")
                 await self._ask(client, VIT, "load")
-                await asyncio.to_thread(add_version, self._repository, self._repository)
+                version = await asyncio.to_thread(add_version, self._repository, self._repository)
                 await self._ask(client, DEEPVIT, "load")
                 await asyncio.to_thread(shutil.rmtree, version)
                 await self._ask(client, DEEPVIT, "load")

@@ -11,18 +11,18 @@ def copied(repository: Path, folder: Path) -> Path:
     return folder
 
 
-def add_version(repository: Path, folder: Path, damage: bool = False) -> None:
-    """Version 2 is the exporter's own second run; here the first one under a new number."""
+def add_version(repository: Path, folder: Path, damage: bool = False) -> Path:
+    """The next version is another run of the exporter; here the highest under a new number."""
+    highest = max(int(entry.name) for entry in (repository / DEEPVIT).glob("[0-9]*"))
     staged = folder / ".staged"
-    shutil.copytree(repository / DEEPVIT / "1", staged)
+    shutil.copytree(repository / DEEPVIT / str(highest), staged)
     for name in ("model.onnx", "explain.onnx", "manifest.json"):
         content = (staged / name).read_bytes()
-        old, new = b'"version":1,', b'"version":2,'
-        if name == "manifest.json":
-            old, new = b'"version": 1,', b'"version": 2,'
+        space = " " if name == "manifest.json" else ""
+        old, new = (f'"version":{space}{number},'.encode() for number in (highest, highest + 1))
         assert old in content
         (staged / name).write_bytes(content.replace(old, new))
     if damage:
         with (staged / "weights.bin").open("r+b") as weights:
             weights.truncate(4096)
-    staged.rename(folder / DEEPVIT / "2")
+    return staged.rename(folder / DEEPVIT / str(highest + 1))
