@@ -4,31 +4,18 @@ Everything that one client's image can break happens here, before anything is qu
 """
 
 import io
-import struct
 import warnings
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from models.preprocess import Pixels
+from models.preprocess import READER_ERRORS, Pixels
 from service.errors import CorruptImage, ImageTooLarge, NoImage, OutOfMemory, UnsupportedMedia
 
 # Formats whose readers are pure image decoders: none that runs programs or follows links.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 _BACKGROUND = "white"  # behind transparent pixels
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
-# What Pillow's readers raise on damaged files.
-_DAMAGED = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 # EXIF orientation to what turns the picture upright.
 _UPRIGHT: dict[object, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -73,7 +60,7 @@ class Decoder:
             ) from exc
         except MemoryError as exc:
             raise OutOfMemory("decoding failed for lack of memory", retry_after_s=1) from exc
-        except _DAMAGED as exc:
+        except READER_ERRORS as exc:
             raise CorruptImage("the image is truncated or damaged") from exc
 
     def _check_size(self, image: ImageFile.ImageFile) -> None:
@@ -101,7 +88,7 @@ def encode_png(pixels: Pixels) -> bytes:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
-    except _DAMAGED:  # broken metadata does not spoil the picture
+    except READER_ERRORS:  # broken metadata does not spoil the picture
         turn = None
     return image if turn is None else image.transpose(turn)
 

@@ -1,7 +1,6 @@
 """The pictures of a folder, one after the other. Knows files and Pillow, not networks."""
 
 import os
-import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,22 +9,10 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from export.report import ReportError
+from models.preprocess import READER_ERRORS
 
 _NAMED = 20  # unreadable files whose names are kept
-# What Pillow's readers raise on files that are damaged, too large or no pictures.
-_UNREADABLE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+_UNREADABLE = (*READER_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass
