@@ -77,9 +77,11 @@ class FoldedBlock(nn.Module):
         self.head_eps = config.layer_norm_eps
         qkv, fc1 = block.attn.qkv, block.mlp.fc1
         weight, bias = fold_layer_norm(block.norm1, qkv.weight, qkv.bias)  # [C, 3D], [3D]
-        scale = block.attn.scale
-        self.q = Dense(weight[:, :D] * scale, bias[:D] * scale)
-        self.k = Dense(weight[:, D : 2 * D], bias[D : 2 * D])
+        self.shares = config.map_source(index) != index
+        if not self.shares:
+            scale = block.attn.scale
+            self.q = Dense(weight[:, :D] * scale, bias[:D] * scale)
+            self.k = Dense(weight[:, D : 2 * D], bias[D : 2 * D])
         self.v = Dense(weight[:, 2 * D :], bias[2 * D :])
         self.proj = _residual(block.attn.proj, a)
         self.fc1 = Dense(*fold_layer_norm(block.norm2, fc1.weight, fc1.bias))
@@ -95,31 +97,37 @@ class FoldedBlock(nn.Module):
             if mixing.gain is not None:
                 self.gain = nn.Parameter(mixing.gain[:, None, None], requires_grad=False)
 
-    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, before: Tensor | None = None, rows: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Tokens [B, N, C] to the first `rows` tokens of the output, all of them by default.
 
-        The offset of a mixed map is the same at every position, so it leaves the map
-        as one vector a head: offset * (sum of V over tokens).
+        Also to those rows of the block's softmax map; `before` is the map of the block before,
+        all of it, which a block that shares takes. The offset of a mixed map is the same at
+        every position, so it leaves the map as one vector a head: offset * (sum of V over tokens).
         """
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        softmax = self._softmax(y[:, :rows], y)  # [B, H, rows, N]
+        softmax = self._softmax(y, before, rows)  # [B, H, rows, N]
         v = self._heads(self.v(y))
         if self.mixes:
             attended = self._mix(softmax) @ v + self.offset * v.sum(dim=-2, keepdim=True)
         else:
             attended = softmax @ v
-        return self._finish(x[:, :rows], attended)
+        return self._finish(x[:, :rows], attended), softmax
 
-    def trace(self, x: Tensor) -> BlockTrace:
+    def trace(self, x: Tensor, before: Tensor | None = None) -> BlockTrace:
         """The same with both maps written out."""
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        softmax = self._softmax(y, y)
+        softmax = self._softmax(y, before)
         reattention = self._mix(softmax) + self.offset if self.mixes else softmax
         tokens = self._finish(x, reattention @ self._heads(self.v(y)))
         return BlockTrace(softmax, reattention, tokens)
 
-    def _softmax(self, queries: Tensor, keys: Tensor) -> Tensor:
-        q, k = self._heads(self.q(queries)), self._heads(self.k(keys))
+    def _softmax(self, y: Tensor, before: Tensor | None, rows: int | None = None) -> Tensor:
+        if self.shares:
+            assert before is not None
+            return before[:, :, :rows]
+        q, k = self._heads(self.q(y[:, :rows])), self._heads(self.k(y))
         return (q @ k.transpose(-2, -1)).softmax(dim=-1)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -32,10 +32,10 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.network.embed(images)
+        x, softmax = self.network.embed(images), None
         for block in self.network.blocks[:-1]:
-            x = block(x)
-        x = self.network.blocks[-1](x, rows=self.network.rows)  # [B, 1, C] for the class token
+            x, softmax = block(x, softmax)
+        x, _ = self.network.blocks[-1](x, softmax, self.network.rows)  # [B, 1, C] for class token
         return self.network.classify(x)
 
 
@@ -49,11 +49,11 @@ class Explainer(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         inside = Inside(self.network.config)
-        x = self.network.embed(images)
+        x, softmax = self.network.embed(images), None
         for block in self.network.blocks:
-            parts = cast(FoldedBlock, block).trace(x)
+            parts = cast(FoldedBlock, block).trace(x, softmax)
             inside.add(parts)
-            x = parts.tokens
+            x, softmax = parts.tokens, parts.softmax
         values = {"logits": self.network.classify(x), **inside.values()}
         return tuple(values[output.name] for output in self.outputs)
 
@@ -179,5 +179,7 @@ def _stages(config: DeepViTConfig) -> tuple[Stage, ...]:
 
 
 def _blocks(config: DeepViTConfig, stage: Stage) -> tuple[int, ...]:
-    """Blocks whose map of a stage is written: a plain block has only one."""
-    return tuple(range(config.depth)) if stage == "softmax" else config.reatten_blocks
+    """Blocks whose map of a stage is written: a plain block has only one, one that shares none."""
+    if stage == "reattention":
+        return config.reatten_blocks
+    return tuple(block for block in range(config.depth) if config.map_source(block) == block)

@@ -49,6 +49,9 @@ class DeepViTConfig(BaseModel):
     softmax_temperatures: tuple[float, ...] = Field(
         default=(), description="what divides the attention logits, block by block; 1 if empty"
     )
+    attention_donor: int | None = Field(
+        default=None, ge=0, description="blocks after it take its softmax map (attention reuse)"
+    )
     layer_norm_eps: float = Field(default=1e-6, gt=0)
     patch_norm: bool = Field(
         default=False, description="LayerNorms over a patch's pixels and over its embedding"
@@ -74,11 +77,19 @@ class DeepViTConfig(BaseModel):
             )
         if any(temperature <= 0 for temperature in self.softmax_temperatures):
             raise ValueError("softmax temperatures are above 0")
+        if self.attention_donor is not None and self.attention_donor > self.depth - 2:
+            raise ValueError(
+                f"no block comes after block {self.attention_donor}, so none can share its map"
+            )
         if self.pool == "cls_dist" and self.prefix_tokens < 2:
             raise ValueError("cls_dist pools a distillation token that is not there")
         if self.patch_norm and self.stem != "patch":
             raise ValueError("norms around the patch embedding go with the patch stem")
         return self
+
+    def map_source(self, block: int) -> int:
+        """The block that computes the softmax map of a block: itself, or the donor."""
+        return block if self.attention_donor is None else min(block, self.attention_donor)
 
     @property
     def heads_dim(self) -> int:

@@ -5,6 +5,7 @@ Shapes: B images, N tokens (P prefix tokens, the class token first, then patches
 H heads of D channels, L blocks.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,10 @@ class HeadNorm(nn.LayerNorm):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, with Re-attention (section 4.2) where the block mixes heads."""
+    """Multi-head self-attention, with Re-attention (section 4.2) where the block mixes heads.
+
+    With the softmax map of another block given, that one is shared (attention reuse, Table 3).
+    """
 
     def __init__(self, config: DeepViTConfig, mixing: bool, temperature: float = 1.0) -> None:
         super().__init__()
@@ -114,11 +118,13 @@ class Attention(nn.Module):
             mixed = self.var_norm(mixed)
         return mixed * self.reatten_scale
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         B, N, _ = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, H, N, D] each
-        softmax = (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-1)  # [B, H, N, N]
+        softmax = shared  # [B, H, N, N]
+        if softmax is None:
+            softmax = (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-1)
         reattention = self.mix(softmax)  # [B, H, N, N]
         out = (reattention @ v).transpose(1, 2).flatten(2)  # [B, N, H * D]
         return self.proj(out), softmax, reattention
@@ -148,9 +154,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor) -> BlockTrace:
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> BlockTrace:
         a = self.scale_adjustment
-        attended, softmax, reattention = self.attn(self.norm1(x * a))
+        attended, softmax, reattention = self.attn(self.norm1(x * a), shared)
         x = x + attended / a
         x = x + self.mlp(self.norm2(x * a)) / a
         return BlockTrace(softmax, reattention, tokens=x)
@@ -184,19 +190,25 @@ class DeepViT(nn.Module):
         self.head = nn.Linear(pooled * config.embed_dim, config.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self._embed(images)
-        for block in self.blocks:
-            x = block(x).tokens
+        for trace in self._run(images):
+            x = trace.tokens
         return self._classify(x)
 
     def trace(self, images: Tensor) -> tuple[Tensor, list[BlockTrace]]:
         """Logits, and what every block did."""
+        traces = list(self._run(images))
+        return self._classify(traces[-1].tokens), traces
+
+    def _run(self, images: Tensor) -> Iterator[BlockTrace]:
+        """Block by block."""
         x = self._embed(images)
-        traces: list[BlockTrace] = []
-        for block in self.blocks:
-            traces.append(block(x))
-            x = traces[-1].tokens
-        return self._classify(x), traces
+        shared: Tensor | None = None
+        for index, block in enumerate(self.blocks):
+            trace: BlockTrace = block(x, shared)
+            yield trace
+            x = trace.tokens
+            if index == self.config.attention_donor:
+                shared = trace.softmax
 
     def _embed(self, images: Tensor) -> Tensor:
         patches = self.patch_embed(images)

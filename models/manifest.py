@@ -62,6 +62,32 @@ class Parity(_Record):
     tolerance: float
 
 
+class Speed(_Record):
+    """Medians of runs in turns, on the machine that exported."""
+
+    batch: int
+    ms: float
+    exact_ms: float = Field(description="of the exact classifier, the same batch")
+
+
+class Comparison(_Record):
+    """A cheaper classifier against the exact one, over a folder of images."""
+
+    images: int
+    agreement: float = Field(description="share of images with the same best class")
+    accuracy: float | None = Field(description="share with the right one, if folders tell it")
+    exact_accuracy: float | None
+    speed: tuple[Speed, ...]
+
+
+class AttentionReuse(_Record):
+    """Why blocks after `config.attention_donor` share its map, and what that did."""
+
+    verdict: str = Field(description="on the model as it was trained, at the softmax stage")
+    forced: bool = Field(description="also where blocks have not collapsed")
+    comparison: Comparison
+
+
 class Checkpoint(_Record):
     """Where the weights came from."""
 
@@ -96,6 +122,7 @@ class Manifest(_Record):
     max_explain_batch_size: int = Field(ge=1)
     reattention: tuple[ReAttention, ...] = Field(description="one entry a block that mixes heads")
     outputs: tuple[Output, ...] = Field(description="of the explain graph")
+    attention_reuse: AttentionReuse | None = None
     checkpoint: Checkpoint
     versions: Versions
     parity: tuple[Parity, ...]
@@ -103,16 +130,21 @@ class Manifest(_Record):
     def output(self, measure: str, stage: Stage | None = None, block: int | None = None) -> Output:
         """The output that holds a measure.
 
-        A network or block that mixes nothing has one map for both stages, written once.
+        A network or block that mixes nothing has one map for both stages, and blocks that share
+        a map have one together, written once.
         Raises `KeyError` for a measure that this model does not have.
         """
-        for candidate in self._candidates(stage):
+        for candidate in self._candidates(stage, block):
             for output in self.outputs:
-                if (output.measure, output.stage, output.block) == (measure, candidate, block):
+                if (measure, *candidate) == (output.measure, output.stage, output.block):
                     return output
         raise KeyError(f"{measure} of stage {stage} and block {block}")
 
-    def _candidates(self, stage: Stage | None) -> Iterator[Stage | None]:
-        yield stage
+    def _candidates(
+        self, stage: Stage | None, block: int | None
+    ) -> Iterator[tuple[Stage | None, int | None]]:
+        yield stage, block
         if stage == "reattention":
-            yield "softmax"
+            yield "softmax", block
+        if block is not None:
+            yield "softmax", self.config.map_source(block)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from export.pictures import Pictures
 from export.report import ReportError, page, tables
 from export.report.measuring import Model
-from export.report.pictures import Pictures
 from export.report.tables import Report
 
 _PROGRESS_S = 1.0
@@ -37,10 +37,8 @@ def report(options: argparse.Namespace, command: str) -> Path:
     progress = _Progress(pictures)
     for picture in pictures:
         for model in models:
-            model.add(picture)
+            model.add(picture.image)
         progress()
-    if not pictures.read:
-        raise ReportError(f"none of {pictures.chosen} files in {options.images} is a picture")
     measured = tuple(model.finish() for model in models)
     progress.end()
     found = Report(

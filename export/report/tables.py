@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from export.pictures import Pictures
 from export.report.definitions import DEFINITIONS, TERMS
 from export.report.measuring import VARIANTS, Key, Measured
-from export.report.pictures import Pictures
 from export.report.running import CONFIDENCE, Float
 from export.report.verdict import Verdict, judge
 from models.manifest import Stage

@@ -5,14 +5,19 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageOps
 
-from export.report import ReportError
 from models.preprocess import READER_ERRORS
 
 _NAMED = 20  # unreadable files whose names are kept
 _UNREADABLE = (*READER_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+class Picture(NamedTuple):
+    path: Path  # below the folder
+    image: Image.Image  # RGB
 
 
 @dataclass
@@ -30,33 +35,38 @@ class Pictures:
     named: list[str] = field(default_factory=list)  # the first of the unreadable
 
     def __post_init__(self) -> None:
-        """Raises `ReportError` for a folder without files."""
+        """Raises `NotADirectoryError`, or `FileNotFoundError` for a folder without files."""
         if not self.folder.is_dir():
-            raise ReportError(f"{self.folder} is not a folder")
+            raise NotADirectoryError(f"{self.folder} is not a folder")
         self.found = sum(1 for _ in self._paths())
         if not self.found:
-            raise ReportError(f"{self.folder} has no files")
+            raise FileNotFoundError(f"{self.folder} has no files")
 
     @property
     def chosen(self) -> int:
         """Files that are tried."""
         return self.found if self.limit is None else min(self.limit, self.found)
 
-    def __iter__(self) -> Iterator[Image.Image]:
-        tried = 0
+    def __iter__(self) -> Iterator[Picture]:
+        """Raises `FileNotFoundError` at the end if not one file was a picture."""
+        self.read = self.unreadable = tried = 0
+        self.named.clear()
         for index, path in enumerate(self._paths()):
             if tried * self.found > index * self.chosen:  # evenly: every found / chosen-th
                 continue
             tried += 1
+            below = path.relative_to(self.folder)
             try:
-                picture = _read(path)
+                image = _read(path)
             except _UNREADABLE:
                 self.unreadable += 1
                 if len(self.named) < _NAMED:
-                    self.named.append(str(path.relative_to(self.folder)))
+                    self.named.append(str(below))
                 continue
             self.read += 1
-            yield picture
+            yield Picture(below, image)
+        if not self.read:
+            raise FileNotFoundError(f"none of {self.chosen} files in {self.folder} is a picture")
 
     def _paths(self) -> Iterator[Path]:
         for folder, folders, files in os.walk(self.folder):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.report import ReportError
-from export.report.pictures import Pictures
+from export.pictures import Pictures
 
 
 def save(path: Path, grey: int = 0, mode: str = "L") -> None:
@@ -16,7 +15,7 @@ def save(path: Path, grey: int = 0, mode: str = "L") -> None:
 
 
 def greys(pictures: Pictures) -> list[int]:
-    return [int(np.asarray(picture)[0, 0, 0]) for picture in pictures]
+    return [int(np.asarray(picture.image)[0, 0, 0]) for picture in pictures]
 
 
 def test_every_folder_is_searched_in_the_order_of_paths(tmp_path: Path) -> None:
@@ -57,7 +56,8 @@ def test_names_of_unreadable_files_are_bounded(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02}.txt").touch()
     pictures = Pictures(tmp_path)
-    assert list(pictures) == []
+    with pytest.raises(FileNotFoundError, match="none of 30 files in .* is a picture"):
+        list(pictures)
     assert pictures.unreadable == 30
     assert pictures.named[-1] == "19.txt"
 
@@ -67,14 +67,14 @@ def test_pictures_are_upright_rgb_over_white(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "b.png")
-    turned, clear = Pictures(tmp_path)
+    turned, clear = (picture.image for picture in Pictures(tmp_path))
     assert turned.size == (4, 8)
     assert clear.mode == "RGB"
     assert clear.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_a_folder_without_files_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="has no files"):
+    with pytest.raises(FileNotFoundError, match="has no files"):
         Pictures(tmp_path)
-    with pytest.raises(ReportError, match="is not a folder"):
+    with pytest.raises(NotADirectoryError, match="is not a folder"):
         Pictures(tmp_path / "missing")

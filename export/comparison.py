@@ -1,0 +1,139 @@
+"""Cheaper classifiers against the exact one: what they cost in answers, and save in time.
+
+Knows files of graphs and pictures, not how a classifier was made cheaper.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from export.pictures import Picture, Pictures
+from models.manifest import Comparison, Speed
+from models.preprocess import Pixels, Preprocessing, preprocess
+
+_BATCH = 8  # of answers; timings are at 1 and at this
+_ROUNDS = 15
+
+
+def compare(
+    exact: Path,
+    cheaper: Mapping[str, Path],
+    pictures: Pictures,
+    rule: Preprocessing,
+    labels: Sequence[str],
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Comparison]:
+    """By name, from one pass over the pictures and timings in turns.
+
+    The folder is labelled if every picture lies below a folder that stands for a class: named
+    like its label, or one of as many as there are classes, in their order (as torchvision's
+    ImageFolder counts them). Raises `FileNotFoundError` if there is no picture.
+    """
+    sessions = {name: _open(path) for name, path in cheaper.items()}
+    contenders = {"": _open(exact), **sessions}
+    agreed, right = (dict.fromkeys(contenders, 0) for _ in range(2))
+    classes = _classes(pictures.folder, labels)
+    labelled = 0
+    said = time.perf_counter()
+    for batch in batches(pictures, _BATCH):
+        images = np.stack([preprocess(picture.image, rule) for picture in batch])
+        truth = np.array([classes.get(picture.path.parts[0], -1) for picture in batch])
+        labelled += int((truth >= 0).sum())
+        answers = {name: _best(session, images) for name, session in contenders.items()}
+        for name, answer in answers.items():
+            agreed[name] += int((answer == answers[""]).sum())
+            right[name] += int((answer == truth).sum())
+        if time.perf_counter() - said > 5:
+            said = time.perf_counter()
+            progress(f"{pictures.read:,} of {pictures.chosen:,} images")
+    read, has_labels = pictures.read, labelled == pictures.read
+    speeds = _speeds(contenders, images)
+    return {
+        name: Comparison(
+            images=read,
+            agreement=agreed[name] / read,
+            accuracy=right[name] / read if has_labels else None,
+            exact_accuracy=right[""] / read if has_labels else None,
+            speed=speeds[name],
+        )
+        for name in cheaper
+    }
+
+
+def in_words(found: Comparison) -> str:
+    """One line: the answers, the accuracy where there is one, and the time."""
+    parts = [f"{found.agreement:.2%} of {found.images:,} answers as before"]
+    if found.accuracy is not None and found.exact_accuracy is not None:
+        parts.append(f"accuracy {found.accuracy:.2%}, before {found.exact_accuracy:.2%}")
+    parts += [
+        f"{speed.ms:.3g} ms for a batch of {speed.batch}, before {speed.exact_ms:.3g} "
+        f"({speed.exact_ms / speed.ms:.2f}x)"
+        for speed in found.speed
+    ]
+    return "; ".join(parts)
+
+
+def batches(pictures: Pictures, size: int) -> Iterator[list[Picture]]:
+    """The pictures by `size`; the last may be fewer."""
+    waiting: list[Picture] = []
+    for picture in pictures:
+        waiting.append(picture)
+        if len(waiting) == size:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _classes(folder: Path, labels: Sequence[str]) -> dict[str, int]:
+    """The class that each folder directly below stands for; nothing if they stand for none."""
+    names = sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    index = {label: number for number, label in enumerate(labels)}
+    if index.keys() >= {*names}:
+        return {name: index[name] for name in names}
+    if len(names) == len(labels):
+        return {name: number for number, name in enumerate(names)}
+    return {}
+
+
+def _open(graph: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    # Threads that spin between runs would take the processors from the other contenders.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _best(session: ort.InferenceSession, images: Pixels) -> npt.NDArray[np.int64]:
+    best: npt.NDArray[np.int64] = session.run(["logits"], {"images": images})[0].argmax(axis=-1)
+    return best
+
+
+def _speeds(
+    contenders: Mapping[str, ort.InferenceSession], images: Pixels
+) -> dict[str, tuple[Speed, ...]]:
+    """Medians of every contender, in turns, at batch 1 and 8."""
+    medians: dict[int, dict[str, float]] = {}
+    for batch in (1, _BATCH):
+        repeated = np.resize(images, (batch, *images.shape[1:]))
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for turn in range(_ROUNDS + 1):
+            for name, session in contenders.items():
+                started = time.perf_counter()
+                _best(session, repeated)
+                if turn:  # the first one warms up
+                    seconds[name].append(time.perf_counter() - started)
+        medians[batch] = {name: statistics.median(taken) for name, taken in seconds.items()}
+    return {
+        name: tuple(
+            Speed(batch=batch, ms=1e3 * taken[name], exact_ms=1e3 * taken[""])
+            for batch, taken in medians.items()
+        )
+        for name in contenders
+    }
