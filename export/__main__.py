@@ -1,23 +1,30 @@
 """`python -m export CHECKPOINT --name NAME`: a trained checkpoint to a served model.
 
-`python -m export inspect CHECKPOINT` says what was recognised, and writes nothing.
+`python -m export inspect CHECKPOINT` says what was recognised, and writes nothing;
+`report` and `reuse` measure attention, and what sharing it would do.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnxruntime
 from torch import Tensor
 
 from export import repository, to_onnx
+from export.comparison import compare, in_words
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer
 from export.options import IMAGENET_1K, export_parser, overrides
+from export.pictures import Pictures
+from export.reuse.donor import Choice, choose
+from export.reuse.sharing import shared, write_classifier
 from export.verify import VerificationError, verify
 from models import checkpoint, manifest
 from models.config import DeepViTConfig
@@ -27,6 +34,7 @@ from models.deepvit import DeepViT
 _COMMANDS = {
     "inspect": "export.describe",
     "report": "export.report.command",
+    "reuse": "export.reuse.curve",
 }
 _MAX_EXPLAIN_BYTES = 256 * 2**20  # of attention maps in one explain batch
 _MAX_EXPLAIN_BATCH = 8
@@ -55,6 +63,12 @@ def export(options: argparse.Namespace) -> Path:
     for note in source.notes:
         say.detail(note)
     labels = _labels(options.labels, source)
+    trained, choice = source, None
+    if options.reuse_attention is not None:
+        say(f"judge attention over {options.images}")
+        choice = _choice(options, trained, say)
+        source = shared(trained, choice.donor)
+        say.detail(f"blocks after block {choice.donor} share its softmax map")
     network = source.network()
     say("fold norms and scales")
     folded = FoldedDeepViT(network, source.preprocessing).eval()
@@ -101,6 +115,11 @@ def export(options: argparse.Namespace) -> Path:
         say("verify against PyTorch")
         parity = verify(folder, network, record, progress=say.detail)
         record = record.model_copy(update={"parity": parity})
+        if choice is not None:
+            say("compare with the classifier without attention reuse")
+            reuse = _reuse(choice, trained, folder / "model.onnx", _pictures(options), labels)
+            say.detail(in_words(reuse.comparison))
+            record = record.model_copy(update={"attention_reuse": reuse})
         for path, graph in graphs.items():
             to_onnx.save_graph(graph, path, {manifest.METADATA_KEY: record.model_dump_json()})
         written = repository.publish(folder, options.output, record)
@@ -111,6 +130,36 @@ def export(options: argparse.Namespace) -> Path:
     for name, difference in worst.items():
         say(f"{name}.onnx: logits within {difference:.1e} of PyTorch")
     return written
+
+
+def _pictures(options: argparse.Namespace) -> Pictures:
+    if options.images is None:
+        raise ValueError("--reuse-attention needs --images: a folder to measure on")
+    return Pictures(options.images, options.limit)
+
+
+def _choice(
+    options: argparse.Namespace, trained: checkpoint.Checkpoint, say: "_Progress"
+) -> Choice:
+    wanted = None if options.reuse_attention == "auto" else options.reuse_attention
+    return choose(trained, wanted, _pictures(options), options.force, say.detail)
+
+
+def _reuse(
+    choice: Choice,
+    trained: checkpoint.Checkpoint,
+    classifier: Path,
+    pictures: Pictures,
+    labels: Sequence[str],
+) -> manifest.AttentionReuse:
+    """What sharing the donor's map cost and saved."""
+    with TemporaryDirectory() as folder:
+        exact = write_classifier(trained, Path(folder, "exact"))
+        cheaper = {"reuse": classifier}
+        comparison = compare(exact, cheaper, pictures, trained.preprocessing, labels)["reuse"]
+    return manifest.AttentionReuse(
+        verdict=" ".join(choice.verdict.sentences), forced=choice.forced, comparison=comparison
+    )
 
 
 def _labels(given: str | None, source: checkpoint.Checkpoint) -> tuple[str, ...]:

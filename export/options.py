@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models.config import ARCHITECTURES
 
@@ -30,6 +30,31 @@ def export_parser(commands: Iterable[str] = ()) -> argparse.ArgumentParser:
         default="fp32",
         help="fp16 writes a second classifier, which GPUs run faster",
     )
+    reuse = parser.add_argument_group("attention reuse: later blocks share the map of one")
+    reuse.add_argument(
+        "--reuse-attention",
+        type=_donor,
+        metavar="BLOCK|auto",
+        help="the block whose map is shared; auto takes the first after which all have collapsed",
+    )
+    reuse.add_argument(
+        "--force", action="store_true", help="share also with blocks that have not collapsed"
+    )
+    _add_images(reuse)
+    return parser
+
+
+def reuse_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export reuse",
+        description="Attention reuse with every block as donor: what it costs, what it saves.",
+    )
+    _add_reading(parser)
+    _add_images(parser, required=True)
+    parser.add_argument(
+        "--donors", type=_blocks, metavar="BLOCK[,BLOCK...]", help="all blocks if left out"
+    )
+    parser.add_argument("--output", type=Path, default=Path("reuse"), help="a folder")
     return parser
 
 
@@ -73,6 +98,18 @@ _FACTS: dict[str, dict[str, Any]] = {
 }
 
 
+def _add_images(parser: argparse._ActionsContainer, required: bool = False) -> None:
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=required,
+        help="a folder to measure on, with a folder for each class if accuracy is wanted",
+    )
+    parser.add_argument(
+        "--limit", type=_positive, help="images at most, evenly spread over the sorted paths"
+    )
+
+
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
@@ -88,6 +125,20 @@ def _model_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
         raise argparse.ArgumentTypeError("letters, digits, '.', '_' and '-', at most 64")
     return text
+
+
+def _donor(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else _block(text)
+
+
+def _blocks(text: str) -> tuple[int, ...]:
+    return tuple(map(_block, text.split(",")))
+
+
+def _block(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("the number of a block, from 0")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -78,9 +78,7 @@ class DeepViTConfig(BaseModel):
         if any(temperature <= 0 for temperature in self.softmax_temperatures):
             raise ValueError("softmax temperatures are above 0")
         if self.attention_donor is not None and self.attention_donor > self.depth - 2:
-            raise ValueError(
-                f"no block comes after block {self.attention_donor}, so none can share its map"
-            )
+            raise ValueError(f"attention_donor {self.attention_donor}: no block comes after it")
         if self.pool == "cls_dist" and self.prefix_tokens < 2:
             raise ValueError("cls_dist pools a distillation token that is not there")
         if self.patch_norm and self.stem != "patch":

@@ -128,6 +128,7 @@ class ModelSummary(_Answer):
     blocks: int
     heads: int
     reattention_blocks: list[int]
+    attention_donor: int | None = Field(description="blocks after it share its softmax map")
     url: str
 
 

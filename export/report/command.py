@@ -12,6 +12,7 @@ from export.pictures import Pictures
 from export.report import ReportError, page, tables
 from export.report.measuring import Model
 from export.report.tables import Report
+from export.report.verdict import THRESHOLD
 
 _PROGRESS_S = 1.0
 
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit", type=_positive, help="images at most, evenly spread over the sorted paths"
     )
-    parser.add_argument("--threshold", type=_threshold, default=0.9, help="of similar blocks")
+    parser.add_argument("--threshold", type=_threshold, default=THRESHOLD, help="of similar blocks")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--output", type=Path, default=Path("report"), help="a folder")
     return parser

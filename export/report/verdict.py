@@ -11,6 +11,7 @@ import numpy as np
 from export.report.running import Estimate, Float
 from models.manifest import Stage
 
+THRESHOLD = 0.9  # of similar blocks, as in the paper
 _NEAR_UNIFORM = 0.95  # of the largest entropy: maps so even are alike whatever they attend to
 
 

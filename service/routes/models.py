@@ -43,5 +43,6 @@ def _summary(model: ServedModel, default: str) -> ModelSummary:
         blocks=manifest.config.depth,
         heads=manifest.config.num_heads,
         reattention_blocks=list(manifest.config.reatten_blocks),
+        attention_donor=manifest.config.attention_donor,
         url=f"/models/{manifest.name}",
     )

@@ -112,6 +112,7 @@ export class Look {
     rows.push(["Class token", number(map[0]), map[0]]);
     const sum = map.reduce((total, value) => total + value, 0);
     rows.push([direction === "from" ? "Row sum" : "Column sum", number(sum), sum]);
+    if (this.#scene.layer > facts.donor) rows.push(["Softmax map", `that of block ${facts.donor}, reused`]);
     if (stage === "reattention" && facts.mixing.has(this.#scene.layer))
       rows.push(["Negative entries", percent(map.filter((value) => value < 0).length / map.length)]);
     byId("reading").replaceChildren(

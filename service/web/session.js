@@ -36,6 +36,7 @@ export class Session {
       prefix: found.config.prefix_tokens, // tokens before the patches, the class token first
       tokens: grid * grid + found.config.prefix_tokens,
       patch: found.config.patch_size,
+      donor: found.config.attention_donor ?? Infinity, // blocks after it share its softmax map
       mixing: new Map(found.reattention.map((one) => [one.block, one])),
     };
     this.#manifests.set(name, facts);

@@ -56,7 +56,7 @@ def test_names_of_unreadable_files_are_bounded(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number:02}.txt").touch()
     pictures = Pictures(tmp_path)
-    with pytest.raises(FileNotFoundError, match="none of 30 files in .* is a picture"):
+    with pytest.raises(FileNotFoundError, match="none of 30 files"):
         list(pictures)
     assert pictures.unreadable == 30
     assert pictures.named[-1] == "19.txt"
