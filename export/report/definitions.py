@@ -29,6 +29,12 @@ DEFINITIONS = {
         "Share of (head, token) pairs whose column cosine with the block before is above the "
         "threshold.",
     ),
+    "opposite_vectors": Definition(
+        ("block",),
+        "Share of (head, token) pairs whose column cosine with the block before is below the "
+        "negative of the threshold: alike but for the sign, which the mean cancels. None where "
+        "maps have no negative entries, as at the softmax stage.",
+    ),
     "head_similarity": Definition(
         ("block", "head", "other_head"),
         "Column cosine between heads of one block, mean over tokens (Fig. 3c).",
@@ -69,6 +75,8 @@ TERMS = {
     "threshold. Counted from block 1; block 0 has none before it.",
     "collapsed block": "A similar block whose row similarity to the block before it is above the "
     "threshold too: it attends to the same places.",
+    "block alike up to sign": "A block that is not similar although most (head, token) pairs are "
+    "above the threshold or below its negative, at least 5 % of them below.",
     "near uniform": "Attention whose mean entropy is above 95 % of log(tokens). Maps so even are "
     "alike whatever they attend to.",
     "donor": "Attention reuse shares one block's map with all later ones. The donor is the last "

@@ -131,6 +131,7 @@ def _charts(report: Report) -> dict[str, Markup]:
     """Curves over blocks by measure, and similar blocks over depth."""
     limits: dict[str, tuple[float, float]] = {
         "similar_vectors": (0, 1),
+        "opposite_vectors": (0, 1),
         "other_heads": (0, 1),
         "mean_entropy": (0, max(np.log(m.manifest.config.num_tokens) for m in report.models)),
         "mean_attention_distance": (0, 0),

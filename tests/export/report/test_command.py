@@ -94,11 +94,13 @@ def of_maps(
     B, _, H, N, _ = maps.shape
     unit = {variant: measures.directions(maps, variant) for variant in measures.VARIANTS}
     pairs = (unit["column"][:, 1:] * unit["column"][:, :-1]).sum(dim=-2)
-    share = (pairs > 0.9).double().mean(dim=(2, 3))
+    shares = [beyond.double().mean(dim=(2, 3)) for beyond in (pairs > 0.9, pairs < -0.9)]
+    above, below = (torch.cat([torch.full((B, 1), torch.nan), s], dim=1) for s in shares)
     heads = torch.einsum("blgqt,blhqt->blgh", unit["column"], unit["column"]) / N
     different = ~torch.eye(H, dtype=torch.bool)
     found = {
-        "similar_vectors": torch.cat([torch.full((B, 1), torch.nan), share], dim=1),
+        "similar_vectors": above,
+        "opposite_vectors": below,
         "head_similarity": heads,
         "other_heads": heads[:, :, different].mean(dim=-1),
     }
@@ -125,7 +127,7 @@ def test_numbers_are_those_of_pytorch(written: Written, pictures: Path, name: st
         # A share of pairs jumps where one of them is at the threshold.
         close = partial(
             np.testing.assert_allclose,
-            atol=2e-3 if key[1] == "similar_vectors" else 1e-4,
+            atol=2e-3 if key[1].endswith("_vectors") else 1e-4,
             rtol=1e-4 if key[1].endswith("attention_distance") else 0,
             err_msg=str(key),
         )
@@ -201,6 +203,13 @@ def test_verdicts_name_the_stage_and_follow_from_the_numbers(written: Written) -
             similar = (np.flatnonzero(columns > 0.9) + 1).tolist()
             assert verdict["similar"] == similar
             assert verdict["collapsed"] == [b for b in similar if rows[b - 1] > 0.9]
+            above, below = (
+                means[verdict["stage"], f"{kind}_vectors"] for kind in ("similar", "opposite")
+            )
+            signed = np.flatnonzero((above + below > 0.5) & (below >= 0.05)).tolist()
+            assert verdict["alike_up_to_sign"] == [b for b in signed if b not in similar]
+            mixed = verdict["stage"] == "reattention"
+            assert bool(verdict["alike_up_to_sign"]) == mixed  # of DeepViT-16, most blocks
 
 
 class Page(HTMLParser):
@@ -354,6 +363,7 @@ def test_a_model_of_one_block_and_one_head_has_a_report(pictures: Path, tmp_path
     assert main(["report", *arguments, "--output", str(tmp_path / "report")]) == 0
     (model,) = json.loads((tmp_path / "report" / "report.json").read_text())["models"]
     means = {entry["measure"]: entry["mean"] for entry in model["measures"]}
-    assert means["other_heads"] == means["similar_vectors"] == [None]
+    assert means["other_heads"] == [None]
+    assert means["similar_vectors"] == means["opposite_vectors"] == [None]
     (verdict,) = model["verdicts"]
     assert verdict["sentences"][0] == "A single block has no other to be like."
