@@ -114,6 +114,7 @@ def _model(report: Report, model: Measured) -> dict[str, Any]:
         "heads": manifest.config.num_heads,
         "tokens": manifest.config.num_tokens,
         "reatten_blocks": list(manifest.config.reatten_blocks),
+        "reatten_layer_norm": manifest.config.reatten_layer_norm,
         "verdicts": [asdict(report.verdicts[manifest.name, stage]) for stage in model.stages],
         "measures": [
             {

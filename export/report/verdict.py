@@ -184,7 +184,7 @@ def _on_signs(signed: Sequence[int], above: Float, below: Float, threshold: floa
     if not signed:
         return ""
     return (
-        f"But signs cancel in the mean: in {blocks_in_words(signed)} most (head, token) pairs are "
+        f"But means hide opposite signs: in {blocks_in_words(signed)} most (head, token) pairs are "
         f"alike up to their sign, {_percent(above[list(signed)])} above {threshold:g} and "
         f"{_percent(below[list(signed)])} below -{threshold:g}."
     )

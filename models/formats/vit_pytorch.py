@@ -58,6 +58,11 @@ def convert(file: File) -> Source:
         "whether the head sees the class token or the mean of all tokens is not in the file: "
         "the class token unless told otherwise",
     ]
+    if any(".reattn_norm." in key for key in given):
+        notes.append(
+            "a LayerNorm over heads stays in the graph: at the reattention stage rows of a map sum "
+            "to no constant"
+        )
     _add_projection(tensors, notes)
     return Source(
         f"{NAME} {'DeepViT' if mixing else 'ViT'}",
