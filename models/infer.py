@@ -87,7 +87,10 @@ def _told_by_blocks(tensors: Mapping[str, Tensor], depth: int, width: int) -> di
 
 
 def resize_positions(source: Source, img_size: int) -> None:
-    """Interpolate the positions of patches for another input size, as timm does (bicubic)."""
+    """Interpolate the positions of patches for another input size, as their code base does.
+
+    Bicubic everywhere; with PyTorch's `antialias` the kernel is another one, upwards too.
+    """
     told, tensors, notes = told_by_tensors(source), source.tensors, source.notes
     patch, prefix, trained = told["patch_size"], told["prefix_tokens"], told["img_size"]
     if img_size == trained:
@@ -97,7 +100,7 @@ def resize_positions(source: Source, img_size: int) -> None:
     before, after = trained // patch, img_size // patch
     positions = tensors["pos_embed"].float()
     grid = positions[:, prefix:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(grid, size=(after, after), mode="bicubic", antialias=True)
+    resized = F.interpolate(grid, size=(after, after), mode="bicubic", antialias=source.antialias)
     flat = resized.permute(0, 2, 3, 1).flatten(1, 2)
     tensors["pos_embed"] = torch.cat((positions[:, :prefix], flat), dim=1)
     notes.append(f"trained at {trained} pixels: positions interpolated to {img_size}")

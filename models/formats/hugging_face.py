@@ -88,6 +88,7 @@ def convert(file: File) -> Source:
         tensors,
         original,
         conventions=conventions,
+        antialias=False,
         facts=_architecture(file.config) | _preprocessing(file.processor, deit),
         labels=file.labels or _labels(file.config),
         notes=notes,

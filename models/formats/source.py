@@ -39,6 +39,7 @@ class Source:
     told: Mapping[str, Any] = field(default_factory=dict)  # by the names of its tensors
     conventions: Mapping[str, Any] = field(default_factory=dict)  # of the code base
     facts: Mapping[str, Any] = field(default_factory=dict)  # stated by this file
+    antialias: bool = True  # as PyTorch means it, where positions are interpolated
     labels: tuple[str, ...] | None = None
     imagenet: bool = False  # 1000 classes without names are those of ImageNet-1k
     notes: list[str] = field(default_factory=list)

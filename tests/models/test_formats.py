@@ -156,16 +156,20 @@ def test_a_thousand_classes_without_names_are_those_of_imagenet(tmp_path: Path) 
     assert len(set(labels)) == 1000
 
 
-def test_another_input_size_interpolates_positions(tmp_path: Path) -> None:
-    path = written(tmp_path, "timm_vit")
+@pytest.mark.parametrize("name", ["timm_vit", "hugging_face_vit", "hugging_face_deit"])
+def test_another_input_size_interpolates_positions_as_the_code_base(
+    name: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, name)
     trained = checkpoint.load(path, num_heads=3)
     larger = checkpoint.load(path, num_heads=3, img_size=48)
     assert larger.config.grid == 6
     assert larger.preprocessing.size == 48
     assert "trained at 32 pixels: positions interpolated to 48" in larger.notes
     before, after = trained.weights["pos_embed"][0], larger.weights["pos_embed"][0]
-    assert torch.equal(before[0], after[0])  # the class token's
-    with np.load(STORED["timm_vit"]) as stored:
+    prefix = trained.config.prefix_tokens
+    assert torch.equal(before[:prefix], after[:prefix])
+    with np.load(STORED[name]) as stored:
         assert np.abs(after.numpy() - stored["positions_48"][0]).max() < TOLERANCE
     with pytest.raises(CheckpointError, match="patch 8 does not divide 50 pixels"):
         checkpoint.load(path, num_heads=3, img_size=50)
