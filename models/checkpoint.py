@@ -61,11 +61,11 @@ def load(path: Path, arch: str | None = None, **overrides: Any) -> Checkpoint:
     source = formats.convert(files.read(path))
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if (img_size := overrides.pop("img_size", None)) is not None:
-        resize_positions(source.tensors, img_size, source.notes)
+        resize_positions(source, img_size)
     config = _infer_config(source, arch, overrides)
     return Checkpoint(
         config=config,
-        weights=match(source.tensors, config),
+        weights=match(source, config),
         preprocessing=_preprocessing(source, arch, overrides, config),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         format=source.format,
@@ -97,7 +97,7 @@ def _named(source: Source) -> str | None:
 
 
 def _infer_config(source: Source, arch: str | None, overrides: Mapping[str, Any]) -> DeepViTConfig:
-    told = told_by_tensors(source.tensors) | dict(source.told)
+    told = told_by_tensors(source) | dict(source.told)
     untold = _fields(source.conventions, DeepViTConfig)
     if name := _named(source):
         source.notes.append(f"architecture {name} named by the file")

@@ -11,21 +11,25 @@ from torch.nn import functional as F
 
 from models.config import DeepViTConfig
 from models.deepvit import DeepViT
-from models.formats.source import CheckpointError, names
+from models.formats.source import CheckpointError, Source, names
 
 
-def told_by_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def told_by_tensors(source: Source) -> dict[str, Any]:
     """Every architectural fact that shapes and names give away."""
+    tensors, original = source.tensors, source.original
     needed = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "head.weight": 2}
     absent = [key for key in needed if key not in tensors]
     blocks = {int(found[1]) for key in tensors if (found := re.match(r"blocks\.(\d+)\.", key))}
     if absent or not blocks:
         raise CheckpointError(
-            f"the state dict is incomplete: no {names(absent or ['blocks.0.*'])}. "
-            f"It begins with {names(tensors)}"
+            "the state dict is incomplete: no "
+            f"{names(map(original, absent or ['blocks.0.norm1.weight']))}. "
+            f"It begins with {names(map(original, tensors))}"
         )
     wrong = [
-        f"{key} {list(tensors[key].shape)}" for key, n in needed.items() if tensors[key].ndim != n
+        f"{original(key)} {list(tensors[key].shape)}"
+        for key, n in needed.items()
+        if tensors[key].ndim != n
     ]
     if wrong:
         raise CheckpointError(f"tensors of a wrong shape: {names(wrong)}")
@@ -43,7 +47,9 @@ def told_by_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     patches = tensors["pos_embed"].shape[1] - prefix
     grid = math.isqrt(max(patches, 0))
     if grid**2 != patches:
-        raise CheckpointError(f"pos_embed holds {patches} patches, which is not a square grid")
+        raise CheckpointError(
+            f"{original('pos_embed')} holds {patches} patches, which is not a square grid"
+        )
     told: dict[str, Any] = {
         "img_size": grid * patch,
         "patch_size": patch,
@@ -80,9 +86,12 @@ def _told_by_blocks(tensors: Mapping[str, Tensor], depth: int, width: int) -> di
     return told
 
 
-def resize_positions(tensors: dict[str, Tensor], img_size: int, notes: list[str]) -> None:
-    """Interpolate the positions of patches for another input size, as timm does (bicubic)."""
-    told = told_by_tensors(tensors)
+def resize_positions(source: Source, img_size: int) -> None:
+    """Interpolate the positions of patches for another input size, as their code base does.
+
+    Bicubic everywhere; with PyTorch's `antialias` the kernel is another one, upwards too.
+    """
+    told, tensors, notes = told_by_tensors(source), source.tensors, source.notes
     patch, prefix, trained = told["patch_size"], told["prefix_tokens"], told["img_size"]
     if img_size == trained:
         return
@@ -91,7 +100,7 @@ def resize_positions(tensors: dict[str, Tensor], img_size: int, notes: list[str]
     before, after = trained // patch, img_size // patch
     positions = tensors["pos_embed"].float()
     grid = positions[:, prefix:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(grid, size=(after, after), mode="bicubic", antialias=True)
+    resized = F.interpolate(grid, size=(after, after), mode="bicubic", antialias=source.antialias)
     flat = resized.permute(0, 2, 3, 1).flatten(1, 2)
     tensors["pos_embed"] = torch.cat((positions[:, :prefix], flat), dim=1)
     notes.append(f"trained at {trained} pixels: positions interpolated to {img_size}")
@@ -102,8 +111,9 @@ def resize_positions(tensors: dict[str, Tensor], img_size: int, notes: list[str]
         )
 
 
-def match(tensors: Mapping[str, Tensor], config: DeepViTConfig) -> dict[str, Tensor]:
+def match(source: Source, config: DeepViTConfig) -> dict[str, Tensor]:
     """The weights in float32, exactly those that the network has, or an error naming the rest."""
+    tensors, original = source.tensors, source.original
     with torch.device("meta"):
         expected = DeepViT(config).state_dict()
     weights = {key: value for key, value in tensors.items() if key in expected}
@@ -111,14 +121,18 @@ def match(tensors: Mapping[str, Tensor], config: DeepViTConfig) -> dict[str, Ten
         if key.endswith("num_batches_tracked"):  # a counter that inference never reads
             weights[key] = torch.zeros((), dtype=torch.int64)
     problems = {
-        "missing": sorted(expected.keys() - weights.keys()),
-        "not part of this network": sorted(tensors.keys() - expected.keys()),
+        "missing": [original(key) for key in sorted(expected.keys() - weights.keys())],
+        "not part of this network": [
+            original(key) for key in sorted(tensors.keys() - expected.keys())
+        ],
         "of a wrong shape": [
-            f"{key} {list(value.shape)} instead of {list(expected[key].shape)}"
+            f"{original(key)} {list(value.shape)} instead of {list(expected[key].shape)}"
             for key, value in weights.items()
             if value.shape != expected[key].shape
         ],
-        "not finite": [key for key, value in weights.items() if not value.isfinite().all()],
+        "not finite": [
+            original(key) for key, value in weights.items() if not value.isfinite().all()
+        ],
     }
     if any(problems.values()):
         found = "; ".join(f"{what}: {names(keys)}" for what, keys in problems.items() if keys)

@@ -16,6 +16,12 @@ METADATA_KEY = "deepvit.manifest"
 
 Stage = Literal["softmax", "reattention"]
 STAGES: tuple[Stage, ...] = ("softmax", "reattention")
+STAGE_WORDS: dict[Stage, str] = {
+    "softmax": "before heads are mixed: every row of a map sums to 1",
+    "reattention": "after the mixing and its norm, what multiplies the values: entries may be "
+    "negative, and rows of a head's map sum to one constant, or to none where a LayerNorm over "
+    "heads stays in the graph; in a block that does not mix, the softmax map",
+}
 
 
 class _Record(BaseModel):
@@ -29,7 +35,10 @@ class Output(_Record):
     measure: str = Field(description="what it holds, one of export/measures.py's names or a map")
     axes: tuple[str, ...] = Field(description="meaning of each dimension, batch first")
     shape: tuple[int, ...] = Field(description="without the batch")
-    stage: Stage | None = Field(default=None, description="maps before or after the mixing")
+    stage: Stage | None = Field(
+        default=None,
+        description="; ".join(f"{name}: {words}" for name, words in STAGE_WORDS.items()),
+    )
     block: int | None = None
 
 

@@ -44,8 +44,9 @@ class Timings(_Answer):
 class AttentionMapsAnswer(_Answer):
     """Values [layer, head, token] or [layer, head, query, key].
 
-    Tokens are the class token, then the patches row by row. On the `reattention` stage of a
-    block that mixes heads, values can be negative and rows do not sum to 1.
+    Tokens are the class token, others that are no patches (as many as the manifest's
+    `prefix_tokens` says), then the patches row by row. On the `reattention` stage of a block
+    that mixes heads, values can be negative and rows do not sum to 1.
     """
 
     id: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.manifest import Manifest, Stage
+from models.manifest import STAGE_WORDS, Manifest, Stage
 
 Array = npt.NDArray[np.float32]
 
@@ -17,6 +17,7 @@ VARIANTS = ("column", "row", "centred")
 SOFTMAX_ONLY = ("entropy", "attention_distance")
 
 DEFINITIONS = {
+    "stage": "; ".join(f"{name}: {words}" for name, words in STAGE_WORDS.items()),
     "column": "Eq. 2 of DeepViT: cosine of two blocks' maps over queries, head by head and token "
     "by token: how alike a token's contribution to every output is. 1 for any two maps whose "
     "queries all attend alike, and high for near-uniform maps.",
@@ -34,7 +35,7 @@ DEFINITIONS = {
     "features": "cosine of each block's output to the last one's, mean over tokens (Fig. 4)",
     "entropy": "of each query's attention in nats, mean over queries; at most log(tokens)",
     "attention_distance": "attention-weighted distance between patch centres in input pixels, "
-    "class token left out, mean over queries",
+    "tokens before the patches left out, mean over queries",
 }
 
 

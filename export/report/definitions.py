@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from models.manifest import STAGE_WORDS
+
 
 class Definition(NamedTuple):
     axes: tuple[str, ...]
@@ -29,6 +31,12 @@ DEFINITIONS = {
         "Share of (head, token) pairs whose column cosine with the block before is above the "
         "threshold.",
     ),
+    "opposite_vectors": Definition(
+        ("block",),
+        "Share of (head, token) pairs whose column cosine with the block before is below the "
+        "negative of the threshold: alike but for the sign. In a mean they cancel similar ones. "
+        "0 where maps have no negative entries, as at the softmax stage.",
+    ),
     "head_similarity": Definition(
         ("block", "head", "other_head"),
         "Column cosine between heads of one block, mean over tokens (Fig. 3c).",
@@ -42,8 +50,9 @@ DEFINITIONS = {
     "mean_entropy": Definition(("block",), "Entropy, mean over heads."),
     "attention_distance": Definition(
         ("block", "head"),
-        "Attention-weighted distance between patch centres in input pixels; the class token left "
-        "out, the rest of each row rescaled to 1; mean over queries. Softmax stage only.",
+        "Attention-weighted distance between patch centres in input pixels; the class token and "
+        "any other before the patches left out, the rest of each row rescaled to 1; mean over "
+        "queries. Softmax stage only.",
     ),
     "mean_attention_distance": Definition(("block",), "Attention distance, mean over heads."),
     "feature_similarity": Definition(
@@ -61,20 +70,22 @@ DEFINITIONS = {
 }
 
 TERMS = {
-    "softmax": "The stage before heads are mixed: rows of a map sum to 1.",
-    "reattention": "The stage after mixing and norm: what multiplies the values. Entries may be "
-    "negative. In a plain block both stages are the same map, and a model without mixing has "
-    "only the first.",
+    "softmax": f"The stage {STAGE_WORDS['softmax']}.",
+    "reattention": f"The stage {STAGE_WORDS['reattention']}. A model without mixing has only the "
+    "softmax stage.",
     "similar block": "A block whose mean column similarity to the block before it is above the "
     "threshold. Counted from block 1; block 0 has none before it.",
     "collapsed block": "A similar block whose row similarity to the block before it is above the "
     "threshold too: it attends to the same places.",
+    "block alike up to sign": "A block that is not similar although most (head, token) pairs are "
+    "above the threshold or below its negative, at least 5 % of them below.",
     "near uniform": "Attention whose mean entropy is above 95 % of log(tokens). Maps so even are "
     "alike whatever they attend to.",
     "donor": "Attention reuse shares one block's map with all later ones. The donor is the last "
     "block that is not similar to the one before it; by rows, the last that has not collapsed.",
     "interval": "95 % confidence interval of a mean over images: mean ± 1.96 s / √n, the images "
     "taken as independent draws. It says nothing about other kinds of images.",
-    "mean map": "Attention maps, mean over images and heads; query down, key across, class token "
-    "first (Fig. 6). Not in the tables, but in report.npz as [block, query, key].",
+    "mean map": "Attention maps, mean over images and heads; query down, key across, the class "
+    "token first, patches last (Fig. 6). Not in the tables, but in report.npz as "
+    "[block, query, key].",
 }

@@ -94,18 +94,24 @@ def stages(manifest: Manifest) -> tuple[Stage, ...]:
 def _derived(stage: Stage, found: dict[Key, Array], threshold: float) -> dict[Key, Array]:
     """Per image what is averaged further: an interval of a mean needs the mean of each image."""
     pairs = found.pop(Key(stage, "neighbour_similarity"))  # [B, L - 1, H, N]
-    share = (pairs > threshold).mean(axis=(2, 3))
     heads = found[Key(stage, "head_similarity")]  # [B, L, H, H]
     H = heads.shape[-1]
     others = heads.sum(axis=(2, 3)) - heads.trace(axis1=2, axis2=3)
     derived = {
-        Key(stage, "similar_vectors"): np.pad(share, ((0, 0), (1, 0)), constant_values=np.nan),
+        Key(stage, "similar_vectors"): _share(pairs > threshold),
+        Key(stage, "opposite_vectors"): _share(pairs < -threshold),
         Key(stage, "other_heads"): others / (H * (H - 1) or np.nan),  # a single head has none
     }
     if stage == "softmax":
         for measure in ("entropy", "attention_distance"):
             derived[Key(stage, f"mean_{measure}")] = found[Key(stage, measure)].mean(axis=2)
     return derived
+
+
+def _share(pairs: npt.NDArray[np.bool_]) -> Array:
+    """[B, L - 1, H, N] to [B, L]: NaN for block 0, which has none before it."""
+    share = pairs.mean(axis=(2, 3), dtype=np.float32)
+    return np.pad(share, ((0, 0), (1, 0)), constant_values=np.nan)
 
 
 def _wanted(manifest: Manifest) -> Iterator[tuple[Key, str]]:

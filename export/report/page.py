@@ -59,7 +59,7 @@ def _summary(report: Report, model: Measured) -> Iterator[dict[str, Any]]:
         alike = {v: _between(model, stage, v) for v in VARIANTS}
         yield {
             "name": model.manifest.name,
-            "stage": stage,
+            "stage": _stage(model, stage),
             "verdict": verdict,
             "last": model.manifest.config.depth - 1,
             "alike": {variant: _ends(values) for variant, values in alike.items()},
@@ -95,7 +95,13 @@ def _style(report: Report, model: Measured, stage: Stage | None) -> str:
 
 
 def _name(model: Measured, stage: Stage | None) -> str:
-    return model.manifest.name if stage is None else f"{model.manifest.name}, {stage}"
+    return f"{model.manifest.name}, {_stage(model, stage)}" if stage else model.manifest.name
+
+
+def _stage(model: Measured, stage: Stage) -> str:
+    """Its name, with the norm over heads where that is not folded."""
+    normed = stage == "reattention" and model.manifest.config.reatten_layer_norm
+    return f"{stage} with LayerNorm" if normed else stage
 
 
 def _legend(report: Report) -> dict[str, list[tuple[str, str]]]:
@@ -131,6 +137,7 @@ def _charts(report: Report) -> dict[str, Markup]:
     """Curves over blocks by measure, and similar blocks over depth."""
     limits: dict[str, tuple[float, float]] = {
         "similar_vectors": (0, 1),
+        "opposite_vectors": (0, 1),
         "other_heads": (0, 1),
         "mean_entropy": (0, max(np.log(m.manifest.config.num_tokens) for m in report.models)),
         "mean_attention_distance": (0, 0),

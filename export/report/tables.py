@@ -56,11 +56,14 @@ class Report:
         column, row, centred = (
             model.estimates[Key(stage, f"similarity.{variant}")] for variant in VARIANTS
         )
+        above, below = (
+            model.estimates[Key(stage, f"{kind}_vectors")].mean for kind in ("similar", "opposite")
+        )
         evenness = None
         if stage == "softmax":
             entropy = model.estimates[Key(stage, "mean_entropy")].mean
             evenness = entropy / np.log(model.manifest.config.num_tokens)
-        return judge(stage, self.threshold, column, row, centred, evenness)
+        return judge(stage, self.threshold, column, row, centred, above, below, evenness)
 
 
 def save(report: Report, folder: Path) -> None:
@@ -111,6 +114,7 @@ def _model(report: Report, model: Measured) -> dict[str, Any]:
         "heads": manifest.config.num_heads,
         "tokens": manifest.config.num_tokens,
         "reatten_blocks": list(manifest.config.reatten_blocks),
+        "reatten_layer_norm": manifest.config.reatten_layer_norm,
         "verdicts": [asdict(report.verdicts[manifest.name, stage]) for stage in model.stages],
         "measures": [
             {

@@ -12,6 +12,8 @@ from export.report.running import Estimate, Float
 from models.manifest import Stage
 
 THRESHOLD = 0.9  # of similar blocks, as in the paper
+_MOST = 0.5  # of (head, token) pairs
+_CANCELLING = 0.05  # of them: from here on opposite ones are worth a sentence
 _NEAR_UNIFORM = 0.95  # of the largest entropy: maps so even are alike whatever they attend to
 
 
@@ -23,6 +25,7 @@ class Verdict:
     threshold: float
     similar: tuple[int, ...]  # by Eq. 2: the column cosine to the block before is above
     collapsed: tuple[int, ...]  # similar, and the row cosine is above too
+    alike_up_to_sign: tuple[int, ...]  # not similar, but most vectors are, or are opposite
     undecided: tuple[int, ...]  # an interval on which these depend holds the threshold
     donor: int  # of attention reuse, by the paper's rule
     donor_by_rows: int  # the same where rows have to be alike as well
@@ -35,10 +38,14 @@ def judge(
     column: Estimate,
     row: Estimate,
     centred: Estimate,
+    above: Float | None = None,
+    below: Float | None = None,
     evenness: Float | None = None,
 ) -> Verdict:
     """From the similarities of all pairs of blocks, [L, L] each.
 
+    `above` and `below` [L], of maps with signs, are the shares of (head, token) pairs beyond
+    ± the threshold.
     `evenness` [L], at the softmax stage, is entropy as a share of that of uniform attention.
     """
     depth = len(column.mean)
@@ -46,6 +53,14 @@ def judge(
     columns, rows, middles = (neighbours(estimate.mean) for estimate in (column, row, centred))
     similar = tuple(block for block in later if columns[block] > threshold)
     collapsed = tuple(block for block in similar if rows[block] > threshold)
+    above, below = (np.zeros(depth) if share is None else share for share in (above, below))
+    signed = tuple(
+        block
+        for block in later
+        if block not in similar
+        and above[block] + below[block] > _MOST
+        and below[block] >= _CANCELLING
+    )
     close, close_by_rows = _close(column, threshold), _close(row, threshold)
     donor, donor_by_rows = _donor(depth, similar), _donor(depth, collapsed)
     return Verdict(
@@ -53,6 +68,7 @@ def judge(
         threshold=threshold,
         similar=similar,
         collapsed=collapsed,
+        alike_up_to_sign=signed,
         undecided=tuple(
             block for block in later if block in close or block in {*similar} & close_by_rows
         ),
@@ -66,6 +82,7 @@ def judge(
                 _on_striped(similar, collapsed, rows),
                 _on_centred(similar, middles, threshold),
                 _on_evenness(similar, evenness),
+                _on_signs(signed, above, below, threshold),
                 _on_reuse(depth, donor, donor_by_rows),
             )
             if sentence
@@ -165,6 +182,17 @@ def _on_evenness(similar: Sequence[int], evenness: Float | None) -> str:
     return f"Attention is near uniform in {blocks_in_words(near)}: {span}."
 
 
+def _on_signs(signed: Sequence[int], above: Float, below: Float, threshold: float) -> str:
+    """A mean near 0 may hide that nearly all vectors are alike, half of them with a minus."""
+    if not signed:
+        return ""
+    return (
+        f"But means hide opposite signs: in {blocks_in_words(signed)} most (head, token) pairs are "
+        f"alike up to their sign, {_percent(above[list(signed)])} above {threshold:g} and "
+        f"{_percent(below[list(signed)])} below -{threshold:g}."
+    )
+
+
 def _on_reuse(depth: int, donor: int, donor_by_rows: int) -> str:
     if donor == depth - 1:
         return (
@@ -187,3 +215,8 @@ def _on_reuse(depth: int, donor: int, donor_by_rows: int) -> str:
 def _span(values: Float) -> str:
     low, high = (f"{value:.3f}" for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
+
+
+def _percent(shares: Float) -> str:
+    low, high = (f"{100 * share:.0f}" for share in (shares.min(), shares.max()))
+    return f"{low} %" if low == high else f"{low} to {high} %"

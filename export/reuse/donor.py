@@ -80,4 +80,4 @@ def _verdict(source: Checkpoint, pictures: Pictures, progress: Callable[[str], N
             progress(f"{pictures.read:,} of {pictures.chosen:,} images")
     column, row, centred = (running[variant].estimate() for variant in VARIANTS)
     evenness = running["entropy"].estimate().mean / np.log(source.config.num_tokens)
-    return judge("softmax", THRESHOLD, column, row, centred, evenness)
+    return judge("softmax", THRESHOLD, column, row, centred, evenness=evenness)

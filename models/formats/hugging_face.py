@@ -5,7 +5,9 @@ preprocessor_config.json the preprocessing.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -60,14 +62,15 @@ def convert(file: File) -> Source:
     refuse(file.tensors, _UNSUPPORTED)
     deit = any(key.startswith("deit.") for key in file.tensors)
     tensors = {_renamed(key): value for key, value in file.tensors.items()}
+    original = partial(_original, keys=file.tensors.keys())
     notes = list(file.notes)
     if not any(key.startswith("head.") for key in tensors):
         raise CheckpointError(
             "the network has no classifier: save a ViTForImageClassification, not a ViTModel"
         )
     for index in {key.split(".")[1] for key in tensors if key.startswith("blocks.")}:
-        _join_qkv(tensors, f"blocks.{index}.attn")
-    _join_distillation(tensors, notes)
+        _join_qkv(tensors, f"blocks.{index}.attn", original)
+    _join_distillation(tensors, notes, original)
     conventions: dict[str, Any] = {
         "reatten_scale": 1.0,
         "scale_adjustment": 1.0,
@@ -83,7 +86,9 @@ def convert(file: File) -> Source:
     return Source(
         "Hugging Face DeiT" if deit else NAME,
         tensors,
+        original,
         conventions=conventions,
+        antialias=False,
         facts=_architecture(file.config) | _preprocessing(file.processor, deit),
         labels=file.labels or _labels(file.config),
         notes=notes,
@@ -103,21 +108,47 @@ def _renamed(key: str) -> str:
     return f"{place}{names[module]}.{leaf}" if module in names else key
 
 
-def _join_qkv(tensors: dict[str, Tensor], attention: str) -> None:
+def _original(ours: str, keys: AbstractSet[str]) -> str:
+    """What a file with these tensors calls one of ours, or would call it: `_renamed` backwards."""
+    model = "deit." if any(key.startswith("deit.") for key in keys) else "vit."
+    layers = "layers" if any(key.startswith(f"{model}layers.") for key in keys) else "encoder.layer"
+    place, names, rest = model, _OUTER, ours
+    if found := re.fullmatch(r"blocks\.(\d+)\.(.+)", ours):
+        place, names, rest = f"{model}{layers}.{found[1]}.", _BLOCK, found[2]
+    module, _, leaf = rest.rpartition(".")
+    if module == "attn.qkv":
+        parts = (ours.replace(".qkv.", f".{part}.") for part in "qkv")
+        return ", ".join(_original(part, keys) for part in parts)
+    candidates = [theirs for theirs, mine in names.items() if mine in (rest, module)]
+    if not candidates:
+        return ours
+    if ours.startswith(("head.", "distillation_head.")):
+        place, later = "", "cls_classifier.weight" in keys
+    else:
+        later = layers == "layers"
+    theirs = candidates[-1 if later else 0]
+    return f"{place}{theirs}.{leaf}" if module else f"{place}{theirs}"
+
+
+def _join_qkv(tensors: dict[str, Tensor], attention: str, original: Callable[[str], str]) -> None:
     """Three layers as one; biases may all be absent."""
     for leaf in ("weight", "bias"):
         parts = {key: tensors.pop(key, None) for key in (f"{attention}.{x}.{leaf}" for x in "qkv")}
         if leaf == "weight" or any(part is not None for part in parts.values()):
-            tensors[f"{attention}.qkv.{leaf}"] = join(parts, dim=0)
+            named = {original(key): part for key, part in parts.items()}
+            tensors[f"{attention}.qkv.{leaf}"] = join(named, dim=0)
 
 
-def _join_distillation(tensors: dict[str, Tensor], notes: list[str]) -> None:
+def _join_distillation(
+    tensors: dict[str, Tensor], notes: list[str], original: Callable[[str], str]
+) -> None:
     if "distillation_token" in tensors:
-        tokens = {key: tensors.pop(key, None) for key in ("cls_token", "distillation_token")}
+        both = ("cls_token", "distillation_token")
+        tokens = {original(key): tensors.pop(key, None) for key in both}
         tensors["cls_token"] = join(tokens, dim=1)
-    if "distillation_head.weight" in tensors:
+    if any(key.startswith("distillation_head.") for key in tensors):
         dist = ("distillation_head.weight", "distillation_head.bias")
-        tensors |= join_heads(tensors, ("head.weight", "head.bias"), dist)
+        tensors |= join_heads(tensors, ("head.weight", "head.bias"), dist, original)
         notes.append("the answer is the mean of both classifiers")
 
 

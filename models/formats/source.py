@@ -1,6 +1,6 @@
 """What passes between reading a file, its format and the network: plain records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,10 +34,12 @@ class Source:
 
     format: str
     tensors: dict[str, Tensor]
+    original: Callable[[str], str] = str  # our name of a tensor to the file's, for errors
     arch: str | None = None
     told: Mapping[str, Any] = field(default_factory=dict)  # by the names of its tensors
     conventions: Mapping[str, Any] = field(default_factory=dict)  # of the code base
     facts: Mapping[str, Any] = field(default_factory=dict)  # stated by this file
+    antialias: bool = True  # as PyTorch means it, where positions are interpolated
     labels: tuple[str, ...] | None = None
     imagenet: bool = False  # 1000 classes without names are those of ImageNet-1k
     notes: list[str] = field(default_factory=list)
@@ -75,14 +77,18 @@ def join(parts: Mapping[str, Tensor | None], dim: int) -> Tensor:
 
 
 def join_heads(
-    tensors: dict[str, Tensor], cls: tuple[str, str], dist: tuple[str, str]
+    tensors: dict[str, Tensor],
+    cls: tuple[str, str],
+    dist: tuple[str, str],
+    original: Callable[[str], str] = str,
 ) -> dict[str, Tensor]:
     """The mean of two linear heads, on two tokens, as one head on both tokens side by side.
 
-    `cls` and `dist` name weight and bias of each, which are taken out of `tensors`.
+    `cls` and `dist` name weight and bias of each, which are taken out of `tensors`; `original`
+    gives the names for an error.
     """
     (weight, bias), (other_weight, other_bias) = (
-        [(key, tensors.pop(key, None)) for key in pair] for pair in (cls, dist)
+        [(original(key), tensors.pop(key, None)) for key in pair] for pair in (cls, dist)
     )
     biases = {key: None if v is None else v.unsqueeze(0) for key, v in (bias, other_bias)}
     return {

@@ -8,6 +8,7 @@ is applied as A'[g] = sum over h of A[h] Theta[h, g], with a LayerNorm over head
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,6 +51,7 @@ def convert(file: File) -> Source:
     outer |= _NORM_AFTER_POOL if after else _NORM_BEFORE_POOL
     mlp = _NESTED_MLP if nested else _FLAT_MLP
     tensors = {_renamed(key, outer, mlp): value for key, value in given.items()}
+    found = {_renamed(key, outer, mlp): key for key in given}
     mixing = any(key.endswith("reatten_matrix.weight") for key in tensors)
     _reshape(tensors)
     notes = [
@@ -58,10 +60,16 @@ def convert(file: File) -> Source:
         "whether the head sees the class token or the mean of all tokens is not in the file: "
         "the class token unless told otherwise",
     ]
+    if any(".reattn_norm." in key for key in given):
+        notes.append(
+            "a LayerNorm over heads stays in the graph: at the reattention stage rows of a map sum "
+            "to no constant"
+        )
     _add_projection(tensors, notes)
     return Source(
         f"{NAME} {'DeepViT' if mixing else 'ViT'}",
         tensors,
+        partial(_original, found=found, outer=outer),
         conventions={"reatten_scale": 1.0, "scale_adjustment": 1.0, "layer_norm_eps": 1e-5},
         told={"norm_after_pool": after},
         labels=file.labels,
@@ -82,6 +90,20 @@ def _renamed(key: str, outer: Mapping[str, str], mlp: Mapping[str, str]) -> str:
         return place + names[rest]
     module, _, leaf = rest.rpartition(".")
     return f"{place}{names[module]}.{leaf}" if module in names else key
+
+
+def _original(ours: str, found: Mapping[str, str], outer: Mapping[str, str]) -> str:
+    """What the file calls one of our tensors; a missing one, as in its other blocks."""
+    if ours in found:
+        return found[ours]
+    if block := re.fullmatch(r"blocks\.(\d+)(\..+)", ours):
+        alike = (theirs for mine, theirs in found.items() if mine.endswith(block[2]))
+        return re.sub(r"layers\.\d+", f"layers.{block[1]}", next(alike, ours))
+    module, _, leaf = ours.rpartition(".")
+    for theirs, mine in outer.items():
+        if mine in (ours, module):
+            return f"{theirs}.{leaf}" if module else theirs
+    return ours
 
 
 def _reshape(tensors: dict[str, Tensor]) -> None:

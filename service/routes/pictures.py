@@ -123,7 +123,10 @@ def _title(manifest: Manifest, stage: str) -> str:
 
 
 def _mixing(manifest: Manifest) -> list[str]:
-    return ["* a block that mixes heads"] if manifest.config.reatten_blocks else []
+    if not manifest.config.reatten_blocks:
+        return []
+    norm = ", with a LayerNorm over them" if manifest.config.reatten_layer_norm else ""
+    return [f"* a block that mixes heads{norm}"]
 
 
 def _blocks(manifest: Manifest, blocks: Iterable[int | str], prefix: str) -> list[str]:

@@ -35,9 +35,10 @@ export function queryOf(index, facts) {
 export const patches = (row, { grid }) => row.subarray(-grid * grid);
 
 export function tokenName(index, facts) {
-  if (index === 0) return "class token";
   const cell = cellOf(index, facts);
-  return cell ? `row ${cell[0]}, column ${cell[1]}` : `extra token ${index}`;
+  if (cell) return `row ${cell[0]}, column ${cell[1]}`;
+  if (index === 0) return "class token";
+  return index === 1 && facts.distilled ? "distillation token" : `extra token ${index}`;
 }
 
 /** Whether values of a block and stage can be negative. */

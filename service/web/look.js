@@ -109,7 +109,8 @@ export class Look {
       ]);
     if (map[weakest] < 0)
       rows.push(["Most negative", `${number(map[weakest])} at ${tokenName(weakest, facts)}`, map[weakest]]);
-    rows.push(["Class token", number(map[0]), map[0]]);
+    for (let index = 0; index < facts.prefix; index++)
+      rows.push([capital(tokenName(index, facts)), number(map[index]), map[index]]);
     const sum = map.reduce((total, value) => total + value, 0);
     rows.push([direction === "from" ? "Row sum" : "Column sum", number(sum), sum]);
     if (this.#scene.layer > facts.donor) rows.push(["Softmax map", `that of block ${facts.donor}, reused`]);
@@ -148,6 +149,8 @@ export class Look {
     this.#said = sentence;
   }
 }
+
+const capital = (words) => words[0].toUpperCase() + words.slice(1);
 
 /** [row, column] of a query, or nothing for the class token. */
 export const cell = (query) => (query === "cls" ? null : query.split(",").map(Number));

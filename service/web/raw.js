@@ -1,4 +1,4 @@
-// The raw N x N map of one block, linked to the picture by a cross-hair; the class token stands apart.
+// The raw N x N map of one block, linked to the picture by a cross-hair; tokens that are no patches stand apart.
 
 import { queryOf, reduce, REDUCTIONS, token, tokenName } from "./attention.js";
 import { colours } from "./colour.js";
@@ -9,11 +9,14 @@ import { Picture } from "./picture.js";
 import { number } from "./scale.js";
 
 export class Raw {
+  #state;
   #scene;
-  #key = 1;
+  #key = null; // the first patch, until one is chosen
+  #extra = null; // a query that only this view can show: no patch, and not the class token
   #map;
 
   constructor(state) {
+    this.#state = state;
     this.picture = new Picture(state);
     this.canvas = make("canvas", { className: "pixels" });
     this.across = make("span", { className: "hair across" });
@@ -21,6 +24,7 @@ export class Raw {
     this.plot = make("div", { className: "plot square" }, this.canvas, this.across, this.down);
     this.readout = make("p", { className: "readout" });
     this.bar = make("div");
+    this.order = make("p");
     this.element = make(
       "div",
       { className: "raw" },
@@ -28,11 +32,7 @@ export class Raw {
       make(
         "div",
         {},
-        make(
-          "p",
-          {},
-          "Each row is a query, each column a key: the class token first and apart, then the patches row by row.",
-        ),
+        this.order,
         this.readout,
         make("div", { className: "linked" }, this.picture.element),
         this.bar,
@@ -41,33 +41,36 @@ export class Raw {
     this.tell = pick(this.plot, {
       label: "Raw map, queries by keys: arrow keys move the cross-hair",
       size: () => [this.#side, this.#side],
-      at: () => [pixel(token(state.values.query, this.#scene.facts)), pixel(this.#key)],
+      at: () => [this.#pixel(this.#query), this.#pixel(this.#key)],
       choose: (row, column) => {
-        const before = token(state.values.query, this.#scene.facts);
-        // Across the gap beside the class token, on the way there or back.
-        const query = row === 1 ? (before === 0 ? 1 : 0) : back(row);
-        this.#key = column === 1 ? (this.#key === 0 ? 1 : 0) : back(column);
-        if (query === before) this.#show(query, this.#key);
-        else state.set({ query: queryOf(query, this.#scene.facts) });
+        const { facts } = this.#scene;
+        const query = this.#token(row, this.#query);
+        this.#key = this.#token(column, this.#key);
+        const pinned = queryOf(query, facts);
+        this.#extra = token(pinned, facts) === query ? null : query;
+        if (this.#extra !== null || pinned === state.values.query) this.#show(query, this.#key);
+        else state.set({ query: pinned });
       },
-      hover: (row, column) => this.#show(back(row), back(column)),
+      hover: (row, column) => this.#show(this.#token(row), this.#token(column)),
       leave: () => this.#show(this.#query, this.#key),
       text: () => this.readout.textContent,
     });
   }
 
   draw(scene, block, seen) {
+    if (scene.pinned !== this.#scene?.pinned || scene.model !== this.#scene.model) this.#extra = null;
     this.#scene = scene;
     this.picture.draw(scene, seen);
     this.element.setAttribute("aria-busy", String(!block));
     if (!block) return;
-    const { tokens, heads } = scene.facts;
-    this.#key = Math.min(this.#key, tokens - 1);
+    const { tokens, heads, prefix } = scene.facts;
+    this.order.textContent = orderOf(scene.facts);
+    this.#key = Math.min(this.#key ?? prefix, tokens - 1);
     const key = [scene.stage, scene.layer, scene.head, scene.model, block.length].join(" ");
     if (this.drawn !== key || this.source !== block.buffer) {
       this.#map = scene.rollout ? block : reduce(block, heads, scene.head);
-      this.scale = rangeOfPatches(this.#map, tokens, scene.signed(scene.layer));
-      this.#paint(tokens);
+      this.scale = rangeOfPatches(this.#map, scene.facts, scene.signed(scene.layer));
+      this.#paint();
       showBar(
         this.bar,
         this.scale,
@@ -89,20 +92,33 @@ export class Raw {
   }
 
   get #query() {
-    return token(this.#scene.pinned, this.#scene.facts);
+    return this.#extra ?? token(this.#state.values.query, this.#scene.facts);
   }
 
-  #paint(tokens) {
-    const side = tokens + 1;
+  /** Where a token is drawn: a gap follows those before the patches. */
+  #pixel(index) {
+    return index < this.#scene.facts.prefix ? index : index + 1;
+  }
+
+  /** The token at a place; in the gap, the one on the other side of it, seen from `before`. */
+  #token(place, before = 0) {
+    const { prefix } = this.#scene.facts;
+    if (place === prefix) return before < prefix ? prefix : prefix - 1;
+    return place < prefix ? place : place - 1;
+  }
+
+  #paint() {
+    const { tokens, prefix } = this.#scene.facts;
+    const side = this.#side;
     this.canvas.width = this.canvas.height = side;
     const context = this.canvas.getContext("2d");
     const image = context.createImageData(side, side);
     const row = new Uint8ClampedArray(4 * tokens);
     for (let query = 0; query < tokens; query++) {
       colours(this.#map.subarray(query * tokens, (query + 1) * tokens), this.scale, row);
-      const start = 4 * pixel(query) * side;
-      image.data.set(row.subarray(0, 4), start);
-      image.data.set(row.subarray(4), start + 8);
+      const start = 4 * this.#pixel(query) * side;
+      image.data.set(row.subarray(0, 4 * prefix), start);
+      image.data.set(row.subarray(4 * prefix), start + 4 * (prefix + 1));
     }
     context.putImageData(image, 0, 0);
   }
@@ -111,8 +127,8 @@ export class Raw {
     if (!this.#map) return;
     const { facts } = this.#scene;
     const side = this.#side;
-    this.across.style.top = `${(100 * (pixel(query) + 0.5)) / side}%`;
-    this.down.style.left = `${(100 * (pixel(key) + 0.5)) / side}%`;
+    this.across.style.top = `${(100 * (this.#pixel(query) + 0.5)) / side}%`;
+    this.down.style.left = `${(100 * (this.#pixel(key) + 0.5)) / side}%`;
     const value = this.#map[query * facts.tokens + key];
     this.readout.dataset.value = value;
     this.readout.textContent = `${tokenName(query, facts)} looks at ${tokenName(key, facts)}: ${number(value)}`;
@@ -120,12 +136,16 @@ export class Raw {
   }
 }
 
-const pixel = (index) => (index === 0 ? 0 : index + 1);
-const back = (position) => (position < 2 ? position : position - 1);
+const ALL = new Intl.ListFormat("en");
 
-function rangeOfPatches(map, tokens, signed) {
+function orderOf(facts) {
+  const first = Array.from({ length: facts.prefix }, (_, index) => tokenName(index, facts));
+  return `Each row is a query, each column a key: ${ALL.format(first)} first and apart, then the patches row by row.`;
+}
+
+function rangeOfPatches(map, { tokens, prefix }, signed) {
   let limit = 0;
-  for (let query = 1; query < tokens; query++)
-    for (let key = 1; key < tokens; key++) limit = Math.max(limit, Math.abs(map[query * tokens + key]));
+  for (let query = prefix; query < tokens; query++)
+    for (let key = prefix; key < tokens; key++) limit = Math.max(limit, Math.abs(map[query * tokens + key]));
   return { signed, limit: limit || 1 };
 }

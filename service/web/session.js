@@ -34,6 +34,7 @@ export class Session {
       heads: found.config.num_heads,
       grid,
       prefix: found.config.prefix_tokens, // tokens before the patches, the class token first
+      distilled: found.config.pool === "cls_dist",
       tokens: grid * grid + found.config.prefix_tokens,
       patch: found.config.patch_size,
       donor: found.config.attention_donor ?? Infinity, // blocks after it share its softmax map

@@ -98,6 +98,7 @@ def test_layer_norm_over_heads_is_in_the_manifest_and_has_no_row_sum(tmp_path: P
     record = json.loads((repository / "mine" / "1" / "manifest.json").read_text())
     mixing = record["reattention"][0]
     assert mixing["row_sum"] is None
+    assert any("sum to no constant" in note for note in record["checkpoint"]["notes"])
     source = checkpoint.load(path)
     gain = source.weights["blocks.0.attn.var_norm.weight"]
     assert mixing["gain"] == pytest.approx(gain.tolist())

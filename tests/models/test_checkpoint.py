@@ -16,6 +16,7 @@ from models import checkpoint
 from models.checkpoint import CheckpointError
 from models.config import ARCHITECTURES
 from models.deepvit import DeepViT
+from models.formats import Source
 from models.infer import told_by_tensors
 from models.preprocess import Preprocessing
 
@@ -93,7 +94,7 @@ def test_every_architecture_is_recognised_from_its_tensors(name: str) -> None:
     config = ARCHITECTURES[name].config
     with torch.device("meta"):
         tensors = DeepViT(config).state_dict()
-    told = told_by_tensors(tensors)
+    told = told_by_tensors(Source("", tensors))
     assert {key: getattr(config, key) for key in told} == told
 
 

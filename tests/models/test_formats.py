@@ -1,6 +1,7 @@
 """Every format against the code it comes from, on the stored values."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,16 +156,20 @@ def test_a_thousand_classes_without_names_are_those_of_imagenet(tmp_path: Path) 
     assert len(set(labels)) == 1000
 
 
-def test_another_input_size_interpolates_positions(tmp_path: Path) -> None:
-    path = written(tmp_path, "timm_vit")
+@pytest.mark.parametrize("name", ["timm_vit", "hugging_face_vit", "hugging_face_deit"])
+def test_another_input_size_interpolates_positions_as_the_code_base(
+    name: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, name)
     trained = checkpoint.load(path, num_heads=3)
     larger = checkpoint.load(path, num_heads=3, img_size=48)
     assert larger.config.grid == 6
     assert larger.preprocessing.size == 48
     assert "trained at 32 pixels: positions interpolated to 48" in larger.notes
     before, after = trained.weights["pos_embed"][0], larger.weights["pos_embed"][0]
-    assert torch.equal(before[0], after[0])  # the class token's
-    with np.load(STORED["timm_vit"]) as stored:
+    prefix = trained.config.prefix_tokens
+    assert torch.equal(before[:prefix], after[:prefix])
+    with np.load(STORED[name]) as stored:
         assert np.abs(after.numpy() - stored["positions_48"][0]).max() < TOLERANCE
     with pytest.raises(CheckpointError, match="patch 8 does not divide 50 pixels"):
         checkpoint.load(path, num_heads=3, img_size=50)
@@ -234,6 +239,55 @@ def test_every_tensor_is_needed_and_has_to_have_its_shape(name: str, tmp_path: P
             save_file(tensors, path)
             with pytest.raises(CheckpointError):
                 checkpoint.load(path, **flags)
+
+
+MISSING = {
+    "hugging_face_vit": [
+        "vit.embeddings.cls_token",
+        "vit.embeddings.patch_embeddings.projection.weight",
+        "vit.layers.1.attention.k_proj.weight",
+        "vit.layers.0.layernorm_before.weight",
+        "vit.layers.1.mlp.fc2.bias",
+        "vit.layernorm.weight",
+        "classifier.bias",
+    ],
+    "hugging_face_deit": [
+        "deit.embeddings.position_embeddings",
+        "cls_classifier.bias",
+        "distillation_classifier.weight",
+    ],
+    "vit_pytorch_0.40.2_deepvit": [
+        "pos_embedding",
+        "to_patch_embedding.1.bias",
+        "transformer.layers.1.0.fn.fn.to_out.0.weight",
+        "transformer.layers.0.1.fn.norm.weight",
+        "mlp_head.1.bias",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [(name, key) for name in MISSING for key in MISSING[name]]
+)
+def test_errors_name_tensors_as_the_file_does(name: str, key: str, tmp_path: Path) -> None:
+    """Missing or of a wrong shape, in every generation of names."""
+    facts = facts_of(name)
+    path = written(tmp_path, name)
+    shapes = {own: own for own in facts["shapes"]}
+    for generation in (shapes, facts["saved_as"] or shapes):
+        theirs = next(name for name, own in generation.items() if own == key)
+        tensors = {name: tensors_of(facts)[own] for name, own in generation.items()}
+        wrong = tensors | {theirs: torch.ones(3, 1, 5)}
+        del tensors[theirs]
+        for damaged in (tensors, wrong):
+            if path.is_dir():
+                save_file(damaged, path / "model.safetensors")
+            else:
+                torch.save(damaged, path)
+            with pytest.raises(CheckpointError) as refused:
+                checkpoint.load(path)
+            assert re.search(rf"(?<![\w.]){re.escape(theirs)}(?!\.?\w)", str(refused.value))
+            assert not re.search(r"blocks\.|pos_embed\b|\bhead\.", str(refused.value))
 
 
 def test_networks_without_classifier_class_token_or_colours_are_named(tmp_path: Path) -> None:

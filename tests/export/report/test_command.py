@@ -25,6 +25,7 @@ from models.config import ARCHITECTURES
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, TINY, VIT
+from tests.models.test_formats import written as written_checkpoint
 from tests.networks import random_network
 from tests.pictures import photos
 from tests.server import ROOT
@@ -94,11 +95,13 @@ def of_maps(
     B, _, H, N, _ = maps.shape
     unit = {variant: measures.directions(maps, variant) for variant in measures.VARIANTS}
     pairs = (unit["column"][:, 1:] * unit["column"][:, :-1]).sum(dim=-2)
-    share = (pairs > 0.9).double().mean(dim=(2, 3))
+    shares = [beyond.double().mean(dim=(2, 3)) for beyond in (pairs > 0.9, pairs < -0.9)]
+    above, below = (torch.cat([torch.full((B, 1), torch.nan), s], dim=1) for s in shares)
     heads = torch.einsum("blgqt,blhqt->blgh", unit["column"], unit["column"]) / N
     different = ~torch.eye(H, dtype=torch.bool)
     found = {
-        "similar_vectors": torch.cat([torch.full((B, 1), torch.nan), share], dim=1),
+        "similar_vectors": above,
+        "opposite_vectors": below,
         "head_similarity": heads,
         "other_heads": heads[:, :, different].mean(dim=-1),
     }
@@ -125,7 +128,7 @@ def test_numbers_are_those_of_pytorch(written: Written, pictures: Path, name: st
         # A share of pairs jumps where one of them is at the threshold.
         close = partial(
             np.testing.assert_allclose,
-            atol=2e-3 if key[1] == "similar_vectors" else 1e-4,
+            atol=2e-3 if key[1].endswith("_vectors") else 1e-4,
             rtol=1e-4 if key[1].endswith("attention_distance") else 0,
             err_msg=str(key),
         )
@@ -201,6 +204,13 @@ def test_verdicts_name_the_stage_and_follow_from_the_numbers(written: Written) -
             similar = (np.flatnonzero(columns > 0.9) + 1).tolist()
             assert verdict["similar"] == similar
             assert verdict["collapsed"] == [b for b in similar if rows[b - 1] > 0.9]
+            above, below = (
+                means[verdict["stage"], f"{kind}_vectors"] for kind in ("similar", "opposite")
+            )
+            signed = np.flatnonzero((above + below > 0.5) & (below >= 0.05)).tolist()
+            assert verdict["alike_up_to_sign"] == [b for b in signed if b not in similar]
+            mixed = verdict["stage"] == "reattention"
+            assert bool(verdict["alike_up_to_sign"]) == mixed  # of DeepViT-16, most blocks
 
 
 class Page(HTMLParser):
@@ -354,6 +364,27 @@ def test_a_model_of_one_block_and_one_head_has_a_report(pictures: Path, tmp_path
     assert main(["report", *arguments, "--output", str(tmp_path / "report")]) == 0
     (model,) = json.loads((tmp_path / "report" / "report.json").read_text())["models"]
     means = {entry["measure"]: entry["mean"] for entry in model["measures"]}
-    assert means["other_heads"] == means["similar_vectors"] == [None]
+    assert means["other_heads"] == [None]
+    assert means["similar_vectors"] == means["opposite_vectors"] == [None]
     (verdict,) = model["verdicts"]
     assert verdict["sentences"][0] == "A single block has no other to be like."
+
+
+def test_what_other_code_bases_add_is_named(pictures: Path, tmp_path: Path) -> None:
+    """A LayerNorm over heads, which stays in the graph, and a distillation token."""
+    names = {"normed": "vit_pytorch_1.20.2_deepvit", "distilled": "timm_deit_distilled"}
+    arguments = ["--repository", str(tmp_path), "--images", str(pictures), "--limit", "3"]
+    for name, stored in names.items():
+        (tmp_path / stored).mkdir()
+        flags = ["--num-heads", "3", "--name", name, "--output", str(tmp_path)]
+        weights = written_checkpoint(tmp_path / stored, stored)
+        assert main([str(weights), *flags, "--max-batch-size", "2"]) == 0
+        arguments += ["--model", name]
+    assert main(["report", *arguments, "--output", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "normed, reattention with LayerNorm" in page
+    assert "rows of mixed maps sum to no constant" in page
+    assert "3 heads, 18 tokens, 2 of them before the patches, no Re-attention" in page
+    document = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert [model["reatten_layer_norm"] for model in document["models"]] == [True, False]
+    assert "LayerNorm over heads" in document["terms"]["reattention"]

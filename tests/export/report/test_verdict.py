@@ -10,21 +10,29 @@ from torch import Tensor
 from export import measures
 from export.report.running import Estimate, Float, Running
 from export.report.verdict import Verdict, blocks_in_words, judge
+from models.manifest import Stage
 
 IMAGES, DEPTH, H, N = 4, 6, 3, 50
 
 
-def verdict(blocks: list[Tensor], threshold: float = 0.9) -> Verdict:
-    """On softmax maps [IMAGES, H, N, N] of each block."""
+def verdict(blocks: list[Tensor], threshold: float = 0.9, stage: Stage = "softmax") -> Verdict:
+    """On maps [IMAGES, H, N, N] of each block."""
     estimates = []
     for variant in measures.VARIANTS:
         running = Running()
         units = [measures.directions(block, variant) for block in blocks]
         running.add(measures.layer_similarity(units).numpy())
         estimates.append(running.estimate())
-    entropy = torch.stack([measures.entropy(block).mean() for block in blocks]).numpy()
     column, row, centred = estimates
-    return judge("softmax", threshold, column, row, centred, entropy / np.log(N))
+    columns = [measures.directions(block) for block in blocks]
+    pairs = [(a * b).sum(dim=-2).numpy() for a, b in itertools.pairwise(columns)]
+    above = np.array([np.nan, *(np.mean(pair > threshold) for pair in pairs)])
+    below = np.array([np.nan, *(np.mean(pair < -threshold) for pair in pairs)])
+    evenness = None
+    if stage == "softmax":
+        entropy = torch.stack([measures.entropy(block).mean() for block in blocks])
+        evenness = entropy.numpy() / np.log(N)
+    return judge(stage, threshold, column, row, centred, above, below, evenness)
 
 
 def maps(seed: int, deviation: float = 2.0) -> Tensor:
@@ -78,6 +86,29 @@ def test_trap_near_uniform_maps_are_said_to_be_so() -> None:
     assert "Attention is near uniform in blocks 1 to 5" in told
 
 
+def test_trap_opposite_signs_cancel_in_the_mean() -> None:
+    first = maps(0)
+    half = torch.ones(1, H, 1, N)
+    half[..., : 3 * N // 5] = -1  # of the columns
+    unlike = maps(1) - 1 / N
+    found = verdict([first, first * half, -first, unlike, -unlike], stage="reattention")
+    assert found.similar == found.collapsed == ()
+    assert found.alike_up_to_sign == (1, 2, 4)
+    told = " ".join(found.sentences)
+    assert told.startswith("At the reattention stage no block has collapsed")
+    assert "in blocks 1 to 2 and 4 most (head, token) pairs are alike up to their sign" in told
+    assert "0 to 60 % above 0.9 and 40 to 100 % below -0.9." in told
+
+
+def test_a_few_opposite_vectors_are_no_matter() -> None:
+    few = torch.ones(1, H, 1, N)
+    few[..., :2] = -1
+    found = verdict([maps(0), maps(0) * few], stage="reattention")
+    assert found.similar == (1,)
+    assert found.alike_up_to_sign == ()
+    assert "sign" not in " ".join(found.sentences)
+
+
 def test_a_similar_block_in_the_middle_is_no_reason_to_share_earlier() -> None:
     blocks = [maps(seed) for seed in range(DEPTH)]
     blocks[2] = blocks[1]
@@ -102,7 +133,8 @@ def test_what_images_cannot_decide_is_said(column: float, row: float, undecided:
         matrix: Float = np.array([[1, likeness], [likeness, 1]])
         return Estimate(matrix, np.full((2, 2), 0.02), images=10)
 
-    found = judge("reattention", 0.9, pair(column), pair(row), pair(0.0))
+    none: Float = np.array([np.nan, 0])
+    found = judge("reattention", 0.9, pair(column), pair(row), pair(0.0), none, none)
     assert found.undecided == ((1,) if undecided else ())
 
 

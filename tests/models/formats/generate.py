@@ -11,7 +11,7 @@ versions in README.md. Networks are small; their shapes are what differs.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -145,12 +145,18 @@ def run(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], list[
     return getattr(answer, "logits", answer), softmax, mixed
 
 
-def resized_positions(drawn: Mapping[str, weights.Array]) -> weights.Array:
-    """What timm makes of a grid of 4 x 4 positions for one of 6 x 6."""
-    resample = import_module("timm.layers").resample_abs_pos_embed
-    positions = torch.from_numpy(drawn["pos_embed"])
-    resized: weights.Array = resample(positions, [6, 6], num_prefix_tokens=1).numpy()
-    return resized
+@torch.inference_mode()
+def resized_positions(name: str, network: Any) -> weights.Array:
+    """What the code base makes of a grid of 4 x 4 positions for one of 6 x 6, if it says."""
+    resized = torch.zeros(0)
+    if name == "timm_vit":
+        resample = import_module("timm.layers").resample_abs_pos_embed
+        resized = resample(network.pos_embed, [6, 6], num_prefix_tokens=1)
+    if name.startswith("hugging_face"):
+        embeddings = network.base_model.embeddings
+        tokens = torch.zeros(1, embeddings.position_embeddings.shape[1] - 4 * 4 + 6 * 6, 24)
+        resized = embeddings.interpolate_pos_encoding(tokens, 48, 48)
+    return resized.float().numpy()
 
 
 def main() -> None:
@@ -176,7 +182,7 @@ def main() -> None:
             path = Path(__file__).parent / f"{name}.npz"
             np.savez_compressed(
                 path,
-                positions_48=resized_positions(drawn) if name == "timm_vit" else np.zeros(0),
+                positions_48=resized_positions(name, network),
                 facts=np.array(json.dumps(facts)),
                 logits=logits.float().numpy(),
                 softmax=np.stack([block.float().numpy() for block in softmax] or [np.zeros(0)]),
