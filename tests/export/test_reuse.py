@@ -147,6 +147,13 @@ def test_what_has_not_collapsed_is_refused_with_the_reason_unless_forced(
     assert record.attention_reuse is not None
     assert record.attention_reuse.forced
     assert record.config.attention_donor == 0
+    report = ["report", "--model", "tiny", "--repository", str(tmp_path / "repository")]
+    assert main([*report, "--images", str(animals), "--output", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "blocks 1 to 2 share the softmax map of block 0, though not all had collapsed" in page
+    assert f"{record.attention_reuse.comparison.agreement:.2%} of 4 answers as before" in page
+    written = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert written["models"][0]["attention_donor"] == 0
 
 
 @pytest.mark.parametrize(
