@@ -10,7 +10,7 @@ import torch
 from export.comparison import batches
 from export.fold import FoldedDeepViT
 from export.graphs import Explainer
-from export.measures import VARIANTS
+from export.cosines import VARIANTS
 from export.pictures import Pictures
 from export.report.running import Running
 from export.report.verdict import THRESHOLD, Verdict, blocks_in_words, judge
