@@ -55,7 +55,7 @@ class Columns:
         """
         means = self._mean[..., 1:] * self._mean[..., :-1]
         units = self._unit[..., 1:] * self._unit[..., :-1]
-        cosines = (_diagonal(self._products, below=1) + means) * units  # [B, N, H, L - 1]
+        cosines: Tensor = (_diagonal(self._products, below=1) + means) * units  # [B, N, H, L - 1]
         return cosines.permute(0, 3, 2, 1)
 
     def head_similarity(self) -> Tensor:

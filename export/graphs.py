@@ -119,7 +119,7 @@ class _Maps:
             values |= {
                 "entropy": measures.entropy(maps).transpose(0, 1),
                 "attention_distance": distance.transpose(0, 1),
-                "rollout": reduce(measures.rollout, self._maps, None),
+                "rollout": cast(Tensor, reduce(measures.rollout, self._maps, None)),
             }
         return values
 

@@ -64,7 +64,7 @@ def attention_distance(softmax: Tensor, patch_size: int, prefix: int = 1) -> Ten
     centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
     distance = _norm(centres[:, None] - centres, -1)[..., 0]  # [N - P, N - P]
     far = (softmax * F.pad(distance, (prefix, 0, prefix, 0))).sum(dim=-1)  # [..., H, N]
-    patches = softmax @ (torch.arange(N) >= prefix).to(softmax.dtype)
+    patches = softmax[..., prefix:].sum(dim=-1)
     return (far / patches.clamp_min(_TINY))[..., prefix:].mean(dim=-1)
 
 

@@ -18,7 +18,8 @@ def directions(maps: Tensor, variant: Variant = "column") -> Tensor:
     axis = -1 if variant == "row" else -2
     if variant == "centred":
         maps = maps - maps.mean(dim=axis, keepdim=True)
-    return maps / torch.linalg.vector_norm(maps, dim=axis, keepdim=True)
+    unit: Tensor = maps / torch.linalg.vector_norm(maps, dim=axis, keepdim=True)
+    return unit
 
 
 def layer_similarity(blocks: Sequence[Tensor], variant: Variant) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from export.cosines import VARIANTS, Columns, row_similarity
 from tests import equation_2
 from tests.equation_2 import Variant
 
+Float = npt.NDArray[np.float64]
 L, B, H, N = 4, 2, 3, 10
 
 
@@ -56,11 +58,12 @@ def test_head_similarity_compares_heads_of_one_block(maps: Tensor) -> None:
 def test_equation_2_is_a_cosine_of_two_columns() -> None:
     """The reference itself, on one pair of each kind."""
     p, q = softmax_maps()[:2, 0, 0].double().numpy()
-    for variant, a, b in (
-        ("column", p[:, 3], q[:, 3]),
-        ("row", p[3], q[3]),
-        ("centred", p[:, 3] - p[:, 3].mean(), q[:, 3] - q[:, 3].mean()),
-    ):
+    pairs: dict[Variant, tuple[Float, Float]] = {
+        "column": (p[:, 3], q[:, 3]),
+        "row": (p[3], q[3]),
+        "centred": (p[:, 3] - p[:, 3].mean(), q[:, 3] - q[:, 3].mean()),
+    }
+    for variant, (a, b) in pairs.items():
         units = equation_2.directions(softmax_maps()[:2, 0, 0], variant)
         first, second = units[:, 3] if variant == "row" else units[..., 3]
         expected = a @ b / math.sqrt((a @ a) * (b @ b))
