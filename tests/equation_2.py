@@ -2,14 +2,10 @@
 
 from collections.abc import Sequence
 
-
 import torch
 from torch import Tensor
 
 from export.cosines import Variant
-
-
-
 
 
 def directions(maps: Tensor, variant: Variant = "column") -> Tensor:

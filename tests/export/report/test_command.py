@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from export import measures
-from export.cosines import VARIANTS
 from export.__main__ import main
+from export.cosines import VARIANTS
 from export.verify import normalize
 from models import checkpoint
 from models.config import ARCHITECTURES
