@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.cosines import VARIANTS, Columns, row_similarity
+from export.cosines import VARIANTS, Columns, Variant, row_similarity
 from tests import equation_2
-from tests.equation_2 import Variant
 
 Float = npt.NDArray[np.float64]
 L, B, H, N = 4, 2, 3, 10
