@@ -183,8 +183,8 @@ class Engine:
 
 
 def _kind(output: Output) -> str:
-    """Outputs of a kind are computed together: maps, class token rows, measures of a stage."""
-    if output.measure in ("map", "class_rows", "logits"):
+    """Outputs of a kind are computed together: all maps, or most measures of a stage."""
+    if output.stage is None or output.measure in ("map", "class_rows", "rollout"):
         return output.measure
     return f"measures of {output.stage}"
 
