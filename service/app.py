@@ -146,7 +146,7 @@ def create_app(
         version=__version__,
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
-        dependencies=[Depends(ApiKeys(api_keys))],
+        dependencies=[Depends(ApiKeys(api_keys))] if api_keys else [],
         telemetry=_telemetry(tracing),
     )
     app.state.runtime = runtime

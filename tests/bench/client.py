@@ -95,7 +95,7 @@ class _Connection(asyncio.Protocol):
             self._needed = 0
             self._tell(status)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._tell(0)
 
     def _tell(self, status: int) -> None:
@@ -115,7 +115,9 @@ async def _closed(port: int, requests: Sequence[bytes], clients: int, seconds: f
     todo = cycle(requests)
     begin = time.perf_counter() + _WARM_UP_S
     end = begin + seconds
-    await asyncio.gather(*(_client(port, todo, begin, end, load) for _ in range(clients)), _clock(begin, end, load))
+    await asyncio.gather(
+        *(_client(port, todo, begin, end, load) for _ in range(clients)), _clock(begin, end, load)
+    )
     return load
 
 

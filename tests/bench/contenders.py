@@ -33,7 +33,9 @@ class Contenders:
         self._network = network(self.manifest.name)
         self._plain = _plain_export(self._network, self.manifest.name)
         self._engines = {
-            precision: Engine(folder, EngineOptions(precision=precision, intra_op_threads=available_cpus()))
+            precision: Engine(
+                folder, EngineOptions(precision=precision, intra_op_threads=available_cpus())
+            )
             for precision, file in _PRECISIONS.items()
             if (folder / file).exists()
         }
@@ -45,7 +47,9 @@ class Contenders:
             try:
                 found.update(kind(batch))
             except Exception as exc:  # noqa: BLE001 - other people's compilers and runtimes
-                skipped[kind.__name__.strip("_")] = f"{type(exc).__name__}: {str(exc).strip()[:200]}"
+                skipped[kind.__name__.strip("_")] = (
+                    f"{type(exc).__name__}: {str(exc).strip()[:200]}"
+                )
         return found
 
     def _pytorch(self, batch: int) -> Iterator[tuple[str, Contender]]:

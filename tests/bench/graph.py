@@ -10,7 +10,9 @@ from tests.bench.timing import in_turns
 BATCHES = (1, 8, 32)
 
 
-def run(name: str, batches: Sequence[int] = BATCHES, rounds: int = 15, budget_s: float = 90) -> None:
+def run(
+    name: str, batches: Sequence[int] = BATCHES, rounds: int = 15, budget_s: float = 90
+) -> None:
     """Print and record every contender at every batch size, then what starting and files cost."""
     folder = models.exported(name)
     record = Record("graph", name)

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from service.cpus import available_cpus
 
-_PACKAGES = ("torch", "onnxruntime", "openvino", "litserve", "mosec", "fastapi", "uvicorn", "pillow")
+_PACKAGES = (
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "litserve",
+    "mosec",
+    "fastapi",
+    "uvicorn",
+    "pillow",
+)
 
 
 def machine() -> dict[str, object]:

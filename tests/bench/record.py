@@ -28,7 +28,9 @@ class Record:
             file.write(line + "\n")
 
 
-def read(part: str, model: str, folder: Path = FOLDER) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def read(
+    part: str, model: str, folder: Path = FOLDER
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What was written: the machine's line, and the figures. Empty where nothing was."""
     try:
         lines = [json.loads(line) for line in (folder / f"{part}-{model}.jsonl").open()]

@@ -28,7 +28,9 @@ def run(budget_s: float = _BUDGET_S) -> None:
     """Print and record milliseconds an image."""
     record = Record("scaling", "classifiers")
     batched = _contenders(DEPTHS[0], _BATCHES)
-    single = {name: _contenders(name, (1,))[f"{name}, batch 1"] for name in (*DEPTHS[1:], *RESOLUTIONS)}
+    single = {
+        name: _contenders(name, (1,))[f"{name}, batch 1"] for name in (*DEPTHS[1:], *RESOLUTIONS)
+    }
     for title, contenders in (("batch", batched), ("depth and resolution", single)):
         rows: list[list[object]] = []
         for what, seconds in in_turns(contenders, _ROUNDS, budget_s).items():

@@ -113,9 +113,7 @@ def _per_s(loads: Sequence[Load]) -> float:
     return statistics.median(load.per_s for load in loads)
 
 
-def _report_closed(
-    record: Record, clients: int, loads: dict[str, list[Load]], bare: float
-) -> None:
+def _report_closed(record: Record, clients: int, loads: dict[str, list[Load]], bare: float) -> None:
     rows: list[list[object]] = []
     for server, turns in loads.items():
         figures = {
@@ -123,7 +121,9 @@ def _report_closed(
             "p50_ms": statistics.median(turn.percentile_ms(50) for turn in turns),
             "p99_ms": statistics.median(turn.percentile_ms(99) for turn in turns),
             "efficiency": round(_per_s(turns) / bare, 3),
-            "ours_against_it": round(_per_s(loads[OURS]) / _per_s(turns), 2) if _per_s(turns) and OURS in loads else None,
+            "ours_against_it": round(_per_s(loads[OURS]) / _per_s(turns), 2)
+            if _per_s(turns) and OURS in loads
+            else None,
             "server_cpu_ms": round(
                 statistics.median(turn.server_s / turn.requests * 1e3 for turn in turns), 3
             ),
@@ -138,7 +138,11 @@ def _report_closed(
     record.add(loop="closed", clients=clients, server="bare graph", per_s=round(bare, 1))
     print(f"\n{clients} clients; bare graph {bare:.1f} images/s\n")
     headings = ["server", "requests/s", "p50 ms", "p99 ms", "of bare graph", "ours against it"]
-    print(*table([*headings, "server's CPU ms", "refused", "failed", "client's cores"], rows), sep="\n", flush=True)
+    print(
+        *table([*headings, "server's CPU ms", "refused", "failed", "client's cores"], rows),
+        sep="\n",
+        flush=True,
+    )
 
 
 def _report_open(record: Record, per_s: float, loads: dict[str, Load]) -> None:

@@ -29,12 +29,16 @@ def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
     }
     names = list(dict.fromkeys(row["what"] for row in timed))
     headings = ["", *(f"batch {batch}" for batch in batches)]
-    yield from table(headings, [[name, *(found.get((name, b), "") for b in batches)] for name in names])
+    yield from table(
+        headings, [[name, *(found.get((name, b), "") for b in batches)] for name in names]
+    )
     for row in rows:
         if "skipped" in row:
             yield f"\nNot there: {row['what']}, batch {row['batch']}: {row['skipped']}"
     yield ""
-    costs = [[row["what"], row.get("s", ""), row.get("mib", "")] for row in rows if "batch" not in row]
+    costs = [
+        [row["what"], row.get("s", ""), row.get("mib", "")] for row in rows if "batch" not in row
+    ]
     yield from table(["", "s", "MiB"], costs)
 
 
@@ -45,16 +49,31 @@ def _serving(rows: list[dict[str, Any]]) -> Iterator[str]:
     names = list(dict.fromkeys(row["server"] for row in closed))
     at = {row["server"]: row for row in closed if row["clients"] == _CLIENTS}
     yield from table(
-        [f"{_CLIENTS} clients", "requests/s", "p50 ms", "p99 ms", "of bare graph", "ours against it"],
         [
-            [name, *(row[key] for key in ("per_s", "p50_ms", "p99_ms", "efficiency", "ours_against_it"))]
+            f"{_CLIENTS} clients",
+            "requests/s",
+            "p50 ms",
+            "p99 ms",
+            "of bare graph",
+            "ours against it",
+        ],
+        [
+            [
+                name,
+                *(
+                    row[key]
+                    for key in ("per_s", "p50_ms", "p99_ms", "efficiency", "ours_against_it")
+                ),
+            ]
             for name, row in at.items()
         ],
     )
     yield ""
     found = {(row["server"], row["clients"]): row["per_s"] for row in closed}
     headings = ["requests/s by clients", *map(str, clients)]
-    yield from table(headings, [[name, *(found.get((name, c), "") for c in clients)] for name in names])
+    yield from table(
+        headings, [[name, *(found.get((name, c), "") for c in clients)] for name in names]
+    )
     yield ""
     keys = ("answered_per_s", "p50_ms", "p95_ms", "p99_ms", "refused", "failed")
     opened = [row for row in rows if row["loop"] == "open"]

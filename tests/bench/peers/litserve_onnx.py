@@ -14,7 +14,7 @@ given = options()
 
 
 class Classify(litserve.LitAPI):
-    def setup(self, device: str) -> None:
+    def setup(self, _: str) -> None:
         self.model = Model(given.folder, given.threads)
         self.model.warm_up()
 
@@ -35,10 +35,6 @@ class Classify(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    api = Classify(
-        max_batch_size=given.max_batch_size, batch_timeout=given.batch_timeout_ms / 1000
-    )
+    api = Classify(max_batch_size=given.max_batch_size, batch_timeout=given.batch_timeout_ms / 1000)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=120)
-    server.run(
-        host="127.0.0.1", port=given.port, log_level="warning", generate_client_file=False
-    )
+    server.run(host="127.0.0.1", port=given.port, log_level="warning", generate_client_file=False)
