@@ -33,9 +33,7 @@ class Contenders:
         self._network = network(self.manifest.name)
         self._plain = _plain_export(self._network, self.manifest.name)
         self._engines = {
-            precision: Engine(
-                folder, EngineOptions(precision=precision, intra_op_threads=available_cpus())
-            )
+            precision: _engine(folder, precision)
             for precision, file in _PRECISIONS.items()
             if (folder / file).exists()
         }
@@ -109,6 +107,13 @@ class Contenders:
     def _normalized(self, batch: int) -> torch.Tensor:
         rule = self.manifest.preprocessing
         return normalize(sample_images(batch, rule.size), rule)
+
+
+def _engine(folder: Path, precision: str) -> Engine:
+    """Warmed up, as it serves."""
+    engine = Engine(folder, EngineOptions(precision=precision, intra_op_threads=available_cpus()))
+    engine.warm_up()
+    return engine
 
 
 def network(name: str) -> DeepViT:

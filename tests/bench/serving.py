@@ -92,6 +92,7 @@ class _Graph:
 
     def __init__(self, folder: Path) -> None:
         self._engine = Engine(folder, EngineOptions(intra_op_threads=available_cpus()))
+        self._engine.warm_up()
 
     def per_s(self, seconds: float) -> float:
         """Images a second at the best batch size."""

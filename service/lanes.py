@@ -1,0 +1,102 @@
+"""A batch in pieces that run beside each other, one thread each, instead of one after the other
+with all threads inside every operator.
+
+Threads inside an operator wait for each other hundreds of times a run. A small network loses more
+by that than it gains, and a piece of a batch stays in the cache of its core. Which way is faster
+depends on the network and the machine, so it is measured. Knows arrays, nothing of models.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
+_LARGEST_PIECE = 8
+_GAIN = 1.1  # what pieces must win to be worth their session's memory
+_ROUNDS = 3
+_BUDGET_S = 0.5  # for each way; a slow network is measured once
+
+
+class Ways(NamedTuple):
+    """How single images and batches are run fastest."""
+
+    single_whole: bool  # a single image gains from all threads
+    piece: int | None = None  # images in a piece of a batch; None runs batches as single images
+
+
+class Lanes:
+    """Runs pieces of a batch on as many threads at once, the caller's among them."""
+
+    def __init__(self, run: Run, lanes: int) -> None:
+        self._run = run
+        self._lanes = lanes
+        self._others = ThreadPoolExecutor(lanes - 1, "lane")
+
+    def run(self, images: npt.NDArray[np.uint8], piece: int) -> npt.NDArray[np.float32]:
+        """[B, S, S, 3] to what `run` gives, in pieces of about this size, as even as may be."""
+        count = -(-len(images) // piece)
+        count = min(len(images), -(-count // self._lanes) * self._lanes)
+        if count == 1:
+            return self._run(images)
+        done: list[Any] = [None] * count
+        todo = iter(enumerate(np.array_split(images, count)))  # shared: each takes the next one
+        helping = [
+            self._others.submit(self._work, todo, done) for _ in range(min(self._lanes, count) - 1)
+        ]
+        try:
+            self._work(todo, done)
+        finally:
+            for other in helping:
+                other.result()
+        return np.concatenate(done)
+
+    def _work(self, todo: Iterator[tuple[int, npt.NDArray[np.uint8]]], done: list[Any]) -> None:
+        for index, images in todo:
+            done[index] = self._run(images)
+
+
+def fastest(
+    whole: Run, alone: Run, lanes: int, image: tuple[int, ...], max_batch_size: int
+) -> Ways:
+    """Compare `whole`, which uses all threads in every operator, with `alone`, which uses one.
+
+    Batches of zeros: what is in them does not change the time. Takes a second or so at most for
+    small networks, some runs for large ones.
+    """
+    beside = Lanes(alone, lanes)
+    pieces: dict[int, float] = {}
+    size = 1
+    while size <= _LARGEST_PIECE and size * lanes <= max_batch_size:
+        batch = np.zeros((size * lanes, *image), np.uint8)
+        pieces[size] = _seconds(lambda b, size=size: beside.run(b, size), batch)  # type: ignore[misc]
+        if pieces[size] > min(pieces.values()):
+            break
+        size *= 2
+    best = min(pieces, key=pieces.__getitem__)
+    batch = np.zeros((best * lanes, *image), np.uint8)
+    one = batch[:1]
+    if _seconds(whole, batch) < _GAIN * min(pieces[best], _seconds(alone, batch)):
+        return Ways(single_whole=True)
+    if _seconds(alone, batch) < pieces[best]:  # so small that even handing over costs too much
+        return Ways(single_whole=False)
+    return Ways(_GAIN * _seconds(whole, one) < _seconds(alone, one), best)
+
+
+def _seconds(run: Run, batch: npt.NDArray[np.uint8]) -> float:
+    """An image, in the best of some rounds."""
+    run(batch)
+    best = float("inf")
+    begun = time.perf_counter()
+    for _ in range(_ROUNDS):
+        started = time.perf_counter()
+        run(batch)
+        ended = time.perf_counter()
+        best = min(best, ended - started)
+        if ended - begun > _BUDGET_S:
+            break
+    return best / len(batch)
