@@ -150,16 +150,16 @@ def create_app(
         telemetry=_telemetry(tracing),
     )
     app.state.runtime = runtime
-    for room in (
-        explorer,
+    for room in (  # tried in this order: what is asked most comes first
         classify,
-        images,
+        v2,
         attention,
         similarity,
+        images,
+        explorer,
         models,
         health,
         metrics,
-        v2,
         v2_repository,
     ):
         app.include_router(room.router)

@@ -18,6 +18,7 @@ Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 _LARGEST_PIECE = 8
 _GAIN = 1.1  # what pieces must win to be worth their session's memory
+_HANDED_OVER_S = 0.002  # a batch that takes no longer is not worth waking threads for
 _ROUNDS = 3
 _BUDGET_S = 0.5  # for each way; a slow network is measured once
 
@@ -80,10 +81,10 @@ def fastest(
     best = min(pieces, key=pieces.__getitem__)
     batch = np.zeros((best * lanes, *image), np.uint8)
     one = batch[:1]
-    if _seconds(whole, batch) < _GAIN * min(pieces[best], _seconds(alone, batch)):
-        return Ways(single_whole=True)
-    if _seconds(alone, batch) < pieces[best]:  # so small that even handing over costs too much
+    if pieces[best] * len(batch) < _HANDED_OVER_S:
         return Ways(single_whole=False)
+    if _seconds(whole, batch) < _GAIN * pieces[best]:
+        return Ways(single_whole=True)
     return Ways(_GAIN * _seconds(whole, one) < _seconds(alone, one), best)
 
 

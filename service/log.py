@@ -3,7 +3,7 @@
 import logging
 import logging.config
 import re
-import uuid
+import secrets
 from contextvars import ContextVar
 from typing import Literal
 
@@ -47,13 +47,16 @@ class _JsonLines(logging.Formatter):
 
 def begin(given: str) -> str:
     """The caller's request id or a new one, in every line of this request from now on."""
-    chosen = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    chosen = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     request_id.set(chosen)
     return chosen
 
 
 def configure(format: LogFormat) -> None:
     """Everything to standard error; uvicorn's access log gives way to `service.access`."""
+    # What no line shows is not looked up for each: callers, threads, processes.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.config.dictConfig(
         {
             "version": 1,

@@ -88,11 +88,13 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client leaves. Raises `ClientGone`."""
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))
+    leaving.add_done_callback(lambda _: task.cancel())
     try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone("the client closed the connection")
+        return await task
+    except asyncio.CancelledError:
+        if leaving.done() and not leaving.cancelled():
+            raise ClientGone("the client closed the connection") from None
+        raise
     finally:
         task.cancel()
         leaving.cancel()
