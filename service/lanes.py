@@ -9,6 +9,7 @@ depends on the network and the machine, so it is measured. Knows arrays, nothing
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy.typing as npt
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
-_LARGEST_PIECE = 8
+_PIECES = (1, 2, 4, 8)
+_SOME_GAIN = 1.05  # what larger pieces must win
 _GAIN = 1.1  # what pieces must win to be worth their session's memory
 _HANDED_OVER_S = 0.002  # a batch that takes no longer is not worth waking threads for
 _ROUNDS = 3
@@ -70,22 +72,20 @@ def fastest(
     small networks, some runs for large ones.
     """
     beside = Lanes(alone, lanes)
-    pieces: dict[int, float] = {}
-    size = 1
-    while size <= _LARGEST_PIECE and size * lanes <= max_batch_size:
-        batch = np.zeros((size * lanes, *image), np.uint8)
-        pieces[size] = _seconds(lambda b, size=size: beside.run(b, size), batch)  # type: ignore[misc]
-        if pieces[size] > min(pieces.values()):
+    piece, of_piece = 0, float("inf")
+    for size in _PIECES:
+        batch = np.zeros((min(size * lanes, max_batch_size), *image), np.uint8)
+        seconds = _seconds(partial(beside.run, piece=size), batch)
+        if seconds * _SOME_GAIN > of_piece:
             break
-        size *= 2
-    best = min(pieces, key=pieces.__getitem__)
-    batch = np.zeros((best * lanes, *image), np.uint8)
+        piece, of_piece = size, seconds
+    batch = np.zeros((min(piece * lanes, max_batch_size), *image), np.uint8)
     one = batch[:1]
-    if pieces[best] * len(batch) < _HANDED_OVER_S:
+    if of_piece * len(batch) < _HANDED_OVER_S:
         return Ways(single_whole=False)
-    if _seconds(whole, batch) < _GAIN * pieces[best]:
+    if _seconds(whole, batch) < _GAIN * of_piece:
         return Ways(single_whole=True)
-    return Ways(_GAIN * _seconds(whole, one) < _seconds(alone, one), best)
+    return Ways(_GAIN * _seconds(whole, one) < _seconds(alone, one), piece)
 
 
 def _seconds(run: Run, batch: npt.NDArray[np.uint8]) -> float:
