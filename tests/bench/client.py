@@ -191,7 +191,7 @@ async def _once(
 ) -> None:
     connection = idle.pop() if idle else await _connect(port)
     status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    connection.ask(request, lambda found: status.done() or status.set_result(found))
+    connection.ask(request, status.set_result)
     found = await status
     load.statuses[found] += 1
     if found == 200:

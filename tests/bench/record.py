@@ -39,9 +39,9 @@ def read(
     return lines[0], lines[1:]
 
 
-def table(headings: list[str], rows: list[list[object]]) -> Iterator[str]:
+def table(headings: list[str], rows: list[list[Any]]) -> Iterator[str]:
     """Lines of Markdown, in columns that line up."""
-    cells = [[str(cell) for cell in row] for row in [headings, *rows]]
+    cells = [headings, *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for number, row in enumerate(cells):
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
