@@ -13,7 +13,7 @@ PARTS = ("graph", "serving", "scaling", "tables")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], help="all if left out")
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], metavar="part")
     parser.add_argument("--model", action="append", help="may be repeated")
     options = parser.parse_args()
     names = options.model or [models.BUNDLED]
