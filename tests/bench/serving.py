@@ -43,7 +43,7 @@ def run(
         for count in clients:
             loads, bare = _closed(contestants, jpegs, count, rounds, seconds, graph)
             _report_closed(record, count, loads, bare)
-            best = max(best, _per_s(loads[OURS])) if OURS in loads else 100.0
+            best = max(best, _per_s(loads[OURS]))
         for share in shares:
             found = {
                 contestant.kind.name: _open(contestant, jpegs, best * share, seconds)
@@ -116,15 +116,14 @@ def _per_s(loads: Sequence[Load]) -> float:
 
 def _report_closed(record: Record, clients: int, loads: dict[str, list[Load]], bare: float) -> None:
     rows: list[list[object]] = []
+    ours = _per_s(loads[OURS])
     for server, turns in loads.items():
         figures = {
             "per_s": round(_per_s(turns), 1),
-            "p50_ms": statistics.median(turn.percentile_ms(50) for turn in turns),
-            "p99_ms": statistics.median(turn.percentile_ms(99) for turn in turns),
+            "p50_ms": round(statistics.median(turn.percentile_ms(50) for turn in turns), 1),
+            "p99_ms": round(statistics.median(turn.percentile_ms(99) for turn in turns), 1),
             "efficiency": round(_per_s(turns) / bare, 3),
-            "ours_against_it": round(_per_s(loads[OURS]) / _per_s(turns), 2)
-            if _per_s(turns) and OURS in loads
-            else None,
+            "ours_against_it": round(ours / _per_s(turns), 2) if _per_s(turns) else None,
             "server_cpu_ms": round(
                 statistics.median(turn.server_s / turn.requests * 1e3 for turn in turns), 3
             ),
