@@ -7,15 +7,13 @@ import secrets
 from contextvars import ContextVar
 from typing import Literal
 
-import orjson
-
 LogFormat = Literal["json", "text"]
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_OF_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s"
 
 
 class _AddIds(logging.Filter):
@@ -24,25 +22,6 @@ class _AddIds(logging.Filter):
         if trace := trace_id.get():
             record.trace_id = trace
         return True
-
-
-class _JsonLines(logging.Formatter):
-    """Written by orjson: a line for each request is written on the event loop."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": self.formatTime(record),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        extra = vars(record).items()
-        line |= {name: value for name, value in extra if name not in _OF_EVERY_RECORD}
-        if record.exc_info:
-            line["exc_info"] = self.formatException(record.exc_info)
-        if record.stack_info:
-            line["stack_info"] = record.stack_info
-        return orjson.dumps(line, default=str).decode()
 
 
 def begin(given: str) -> str:
@@ -63,7 +42,11 @@ def configure(format: LogFormat) -> None:
             "disable_existing_loggers": False,
             "filters": {"ids": {"()": _AddIds}},
             "formatters": {
-                "json": {"()": _JsonLines},
+                "json": {
+                    "()": "pythonjsonlogger.orjson.OrjsonFormatter",
+                    "format": _FIELDS,
+                    "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+                },
                 "text": {"format": "%(asctime)s %(levelname)s %(message)s"},
             },
             "handlers": {
