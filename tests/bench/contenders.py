@@ -96,7 +96,7 @@ class Contenders:
     def _questions(self) -> dict[str, tuple[str, ...]]:
         """Explain outputs as the service asks for them, and all there are."""
         facts = self.manifest
-        last = facts.config.reatten_blocks[-1]
+        last = facts.config.depth - 1
         return {
             "with class token rows": (facts.output("class_rows", "reattention").name,),
             "with one block's map": (facts.output("map", "reattention", last).name,),

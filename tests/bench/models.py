@@ -46,12 +46,12 @@ def _export(name: str) -> None:
     import torch
 
     from export.__main__ import main
-    from tests.networks import random_network
+    from tests.networks import random_network, settled
 
     CACHE.mkdir(exist_ok=True)
     weights = checkpoint(name)
     if not weights.exists():
-        network = random_network(ARCHITECTURES[name].config)
+        network = settled(random_network(ARCHITECTURES[name].config))
         torch.save({"state_dict": network.state_dict(), "arch": name}, weights)
     if main([str(weights), "--name", name, "--output", str(CACHE)]):
         raise SystemExit(f"{name} cannot be exported")
