@@ -1,5 +1,6 @@
 """Does ONNX Runtime say what PyTorch says? Measured, and refused where it does not."""
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -38,9 +39,12 @@ def verify(
 ) -> tuple[Parity, ...]:
     """Compare every graph with the unfolded network at batch 1, 2 and the largest.
 
+    The network computes in float64: in float32 a deep one with near-uniform maps may be further
+    from that than the folded graphs are.
     Raises `VerificationError` naming every output beyond its tolerance.
     """
     found: list[Parity] = []
+    exact = copy.deepcopy(network).double()
     largest: dict[Graph, int] = {
         "model": manifest.max_batch_size,
         "model.fp16": manifest.max_batch_size,
@@ -58,7 +62,7 @@ def verify(
         for batch in sorted({1, 2, largest[graph]}):
             progress(f"{graph}.onnx at batch {batch}")
             images = sample_images(batch, manifest.preprocessing.size)
-            reference = _reference(network, images, manifest.preprocessing, graph)
+            reference = _reference(exact, images, manifest.preprocessing, graph)
             names = [output.name for output in session.get_outputs()]
             answers = dict(zip(names, session.run(names, {"images": images}), strict=True))
             found += _compare(graph, batch, reference, answers, manifest)
@@ -97,7 +101,7 @@ def _reference(
     rule: Preprocessing,
     graph: Graph,
 ) -> dict[str, Tensor]:
-    normalized = normalize(images, rule)
+    normalized = normalize(images, rule).double()
     if graph != "explain":
         return {"logits": network(normalized)}
     logits, traces = network.trace(normalized)
