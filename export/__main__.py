@@ -38,6 +38,7 @@ _COMMANDS = {
 }
 _MAX_EXPLAIN_BYTES = 256 * 2**20  # of attention maps in one explain batch
 _MAX_EXPLAIN_BATCH = 8
+_JUDGED_IMAGES = 1000  # evenly spread: means over them are known well enough for a verdict
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -132,17 +133,19 @@ def export(options: argparse.Namespace) -> Path:
     return written
 
 
-def _pictures(options: argparse.Namespace) -> Pictures:
+def _pictures(options: argparse.Namespace, limit: int | None = None) -> Pictures:
     if options.images is None:
         raise ValueError("--reuse-attention needs --images: a folder to measure on")
-    return Pictures(options.images, options.limit)
+    return Pictures(options.images, limit or options.limit)
 
 
 def _choice(
     options: argparse.Namespace, trained: checkpoint.Checkpoint, say: "_Progress"
 ) -> Choice:
     wanted = None if options.reuse_attention == "auto" else options.reuse_attention
-    return choose(trained, wanted, _pictures(options), options.force, say.detail)
+    limit = min(options.limit or _JUDGED_IMAGES, _JUDGED_IMAGES)
+    pictures = _pictures(options, limit)
+    return choose(trained, wanted, pictures, options.force, say.detail)
 
 
 def _reuse(
