@@ -21,7 +21,7 @@ export: $(EXPORTED)  ## export the bundled models
 evaluate: $(EXPORTED)  ## CIFAR-10 over HTTP: accuracy, agreement with PyTorch, throughput
 	$(PYTHON) -m tests.evaluate
 
-bench: $(EXPORTED)  ## speed, as ratios
+bench: $(EXPORTED) $(VENV)/peers  ## speed against what a user would run instead, as ratios
 	$(PYTHON) -m tests.bench
 
 soak: $(EXPORTED)  ## five minutes of mixed traffic: every answer right, memory bounded
@@ -34,6 +34,10 @@ SOURCES := $(wildcard models/*.py export/*.py)
 
 model_repository/%: models/zoo/%.safetensors $(SOURCES) | $(VENV)/installed
 	$(PYTHON) -m export $< --name $*
+	@touch $@
+
+$(VENV)/peers: $(VENV)/installed
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -52,16 +52,15 @@ def compare(
             said = time.perf_counter()
             progress(f"{pictures.read:,} of {pictures.chosen:,} images")
     read, has_labels = pictures.read, labelled == pictures.read
-    speeds = _speeds(contenders, images)
     return {
         name: Comparison(
             images=read,
             agreement=agreed[name] / read,
             accuracy=right[name] / read if has_labels else None,
             exact_accuracy=right[""] / read if has_labels else None,
-            speed=speeds[name],
+            speed=tuple(_speeds(contenders[""], session, images)),
         )
-        for name in cheaper
+        for name, session in sessions.items()
     }
 
 
@@ -116,24 +115,17 @@ def _best(session: ort.InferenceSession, images: Pixels) -> npt.NDArray[np.int64
 
 
 def _speeds(
-    contenders: Mapping[str, ort.InferenceSession], images: Pixels
-) -> dict[str, tuple[Speed, ...]]:
-    """Medians of every contender, in turns, at batch 1 and 8."""
-    medians: dict[int, dict[str, float]] = {}
+    exact: ort.InferenceSession, cheaper: ort.InferenceSession, images: Pixels
+) -> Iterator[Speed]:
+    """Medians of both at batch 1 and 8, in turns, so that a busy moment spoils no comparison."""
     for batch in (1, _BATCH):
         repeated = np.resize(images, (batch, *images.shape[1:]))
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        seconds: dict[ort.InferenceSession, list[float]] = {exact: [], cheaper: []}
         for turn in range(_ROUNDS + 1):
-            for name, session in contenders.items():
+            for session, taken in seconds.items():
                 started = time.perf_counter()
                 _best(session, repeated)
                 if turn:  # the first one warms up
-                    seconds[name].append(time.perf_counter() - started)
-        medians[batch] = {name: statistics.median(taken) for name, taken in seconds.items()}
-    return {
-        name: tuple(
-            Speed(batch=batch, ms=1e3 * taken[name], exact_ms=1e3 * taken[""])
-            for batch, taken in medians.items()
-        )
-        for name in contenders
-    }
+                    taken.append(time.perf_counter() - started)
+        exact_s, cheaper_s = map(statistics.median, seconds.values())
+        yield Speed(batch=batch, ms=1e3 * cheaper_s, exact_ms=1e3 * exact_s)

@@ -6,6 +6,8 @@ Nothing is approximated (paper.md section 7):
 - LayerNorm's gain and bias move into the linear layers behind it, 1 / sqrt(D) into Q;
 - the scale adjustment a leaves LayerNorm (eps becomes eps / a^2), 1 / a goes into the
   layers that write to the residual stream;
+- K's bias adds the same to all scores of a query, and the softmax does not see it; V's meets
+  a map whose rows sum to a constant, and moves behind the map into the projection's bias;
 - of a LayerNorm over heads (vit-pytorch), centring moves into Theta; the rest stays;
 - the stem's BatchNorms move into its convolutions, mean and std into the first of them.
 
@@ -44,7 +46,7 @@ class Mixing(NamedTuple):
         """
         if self.gain is not None:
             return None
-        return self.matrix.sum(dim=1) + num_tokens * self.offset
+        return (self.matrix.double().sum(dim=1) + num_tokens * self.offset.double()).float()
 
 
 def fold_mixing(network: DeepViT, block: int) -> Mixing:
@@ -81,12 +83,11 @@ class FoldedBlock(nn.Module):
         if not self.shares:
             scale = block.attn.scale
             self.q = Dense(weight[:, :D] * scale, bias[:D] * scale)
-            self.k = Dense(weight[:, D : 2 * D], bias[D : 2 * D])
-        self.v = Dense(weight[:, 2 * D :], bias[2 * D :])
-        self.proj = _residual(block.attn.proj, a)
+            self.k = Dense(weight[:, D : 2 * D])
         self.fc1 = Dense(*fold_layer_norm(block.norm2, fc1.weight, fc1.bias))
         self.fc2 = _residual(block.mlp.fc2, a)
         self.mixes = block.attn.reatten_matrix is not None
+        row_sum: Tensor | None = torch.ones(self.num_heads)  # of a softmax map
         if self.mixes:
             mixing = fold_mixing(network, index)
             self.theta = nn.Parameter(mixing.matrix, requires_grad=False)  # [H, H]
@@ -96,6 +97,14 @@ class FoldedBlock(nn.Module):
             self.gain: nn.Parameter | None = None
             if mixing.gain is not None:
                 self.gain = nn.Parameter(mixing.gain[:, None, None], requires_grad=False)
+            row_sum = mixing.row_sum(config.num_tokens)
+        if row_sum is None:
+            self.v = Dense(weight[:, 2 * D :], bias[2 * D :])
+            self.proj = _residual(block.attn.proj, a)
+        else:
+            self.v = Dense(weight[:, 2 * D :])
+            carried = row_sum.double().repeat_interleave(config.head_dim) * bias[2 * D :]
+            self.proj = _residual(block.attn.proj, a, carried)
 
     def forward(
         self, x: Tensor, before: Tensor | None = None, rows: int | None = None
@@ -110,9 +119,10 @@ class FoldedBlock(nn.Module):
         softmax = self._softmax(y, before, rows)  # [B, H, rows, N]
         v = self._heads(self.v(y))
         if self.mixes:
-            attended = self._mix(softmax) @ v + self.offset * v.sum(dim=-2, keepdim=True)
+            everywhere = self._side_by_side(self.offset * v.sum(dim=-2, keepdim=True))  # [B, 1, C]
+            attended = self._side_by_side(self._mix(softmax) @ v) + everywhere
         else:
-            attended = softmax @ v
+            attended = self._side_by_side(softmax @ v)
         return self._finish(x[:, :rows], attended), softmax
 
     def trace(self, x: Tensor, before: Tensor | None = None) -> BlockTrace:
@@ -120,7 +130,8 @@ class FoldedBlock(nn.Module):
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
         softmax = self._softmax(y, before)
         reattention = self._mix(softmax) + self.offset if self.mixes else softmax
-        tokens = self._finish(x, reattention @ self._heads(self.v(y)))
+        attended = self._side_by_side(reattention @ self._heads(self.v(y)))
+        tokens = self._finish(x, attended)
         return BlockTrace(softmax, reattention, tokens)
 
     def _softmax(self, y: Tensor, before: Tensor | None, rows: int | None = None) -> Tensor:
@@ -134,6 +145,9 @@ class FoldedBlock(nn.Module):
         B, N, C = x.shape
         return x.reshape(B, N, self.num_heads, C // self.num_heads).transpose(1, 2)  # [B, H, N, D]
 
+    def _side_by_side(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2).flatten(2)  # [B, H, N, D] to [B, N, C]
+
     def _mix(self, softmax: Tensor) -> Tensor:
         """The mixed map without its offset. [B, H, rows, N] to the same."""
         mixed = (self.theta @ softmax.flatten(2)).reshape(softmax.shape)
@@ -143,7 +157,7 @@ class FoldedBlock(nn.Module):
         return self.gain * (mixed * (variance + self.head_eps).rsqrt())
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + self.proj(attended.transpose(1, 2).flatten(2))
+        x = x + self.proj(attended)
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
         out: Tensor = x + self.fc2(F.gelu(self.fc1(y)))
         return out
@@ -187,6 +201,12 @@ class FoldedDeepViT(nn.Module):
         return logits
 
 
-def _residual(linear: nn.Linear, a: float) -> Dense:
-    """A layer that writes to the residual stream, divided by the scale adjustment."""
-    return Dense(linear.weight.double().T / a, linear.bias.double() / a)
+def _residual(linear: nn.Linear, a: float, carried: Tensor | None = None) -> Dense:
+    """A layer that writes to the residual stream, divided by the scale adjustment.
+
+    `carried` [in] is what its input lacks at every token.
+    """
+    weight, bias = linear.weight.double().T, linear.bias.double()
+    if carried is not None:
+        bias = bias + carried @ weight
+    return Dense(weight / a, bias / a)

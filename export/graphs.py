@@ -1,13 +1,14 @@
 """The two modules that are traced: the classifier, and the explainer with its inside laid open."""
 
-from collections import defaultdict
 from collections.abc import Iterator
+from functools import reduce
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from export import measures
+from export.cosines import Columns, row_similarity
 from export.fold import FoldedBlock, FoldedDeepViT
 from models.config import DeepViTConfig
 from models.deepvit import BlockTrace
@@ -59,11 +60,7 @@ class Explainer(nn.Module):
 
 
 class Inside:
-    """Every output of the explain graph but the logits, gathered block by block.
-
-    A block is measured before the next one is run, so that the graph, run in this order,
-    can let go of what it needed: at 32 blocks that is most of the memory.
-    """
+    """Every output of the explain graph but the logits, gathered block by block."""
 
     def __init__(self, config: DeepViTConfig) -> None:
         self._stages = {stage: _Maps(stage, config) for stage in _stages(config)}
@@ -86,48 +83,44 @@ class Inside:
 
 
 class _Maps:
-    """The maps of one stage, [B, H, N, N] a block, and what is measured of them."""
+    """The maps of one stage, [B, H, N, N] a block, and what is measured of them.
+
+    Measured together, when the last one is there: each measure takes a few passes over all
+    blocks' maps, which are stacked once for all of them.
+    """
 
     def __init__(self, stage: Stage, config: DeepViTConfig) -> None:
         self._stage = stage
         self._config = config
         self._maps: list[Tensor] = []
-        self._units: dict[measures.Variant, list[Tensor]] = {v: [] for v in measures.VARIANTS}
-        self._rollout: Tensor | None = None
-        self._by_block: dict[str, list[Tensor]] = defaultdict(list)
 
     def add(self, maps: Tensor) -> None:
-        units = {variant: measures.directions(maps, variant) for variant in measures.VARIANTS}
-        columns = units["column"]
-        found = {"class_rows": maps[:, :, 0], "head_similarity": measures.head_similarity(columns)}
-        if self._maps:
-            before = self._units["column"][-1]
-            found["neighbour_similarity"] = measures.cross_layer_similarity(columns, before)
-        if self._stage == "softmax":
-            found["entropy"] = measures.entropy(maps)
-            found["attention_distance"] = measures.attention_distance(
-                maps, self._config.patch_size, self._config.prefix_tokens
-            )
-            self._rollout = measures.rollout(self._rollout, maps)
-        for name, value in found.items():
-            self._by_block[name].append(value)
-        for variant, unit in units.items():
-            self._units[variant].append(unit)
         self._maps.append(maps)
 
     def values(self) -> dict[str, Tensor]:
         """By name, without the stage."""
+        maps = torch.stack(self._maps)  # [L, B, H, N, N]
+        columns = Columns(maps)
         values = {
             f"map.{block:02}": self._maps[block] for block in _blocks(self._config, self._stage)
         }
-        first = self._maps[0][:, None, :, 0]  # [B, 1, H, N]
-        values["neighbour_similarity"] = first[:, :0]  # of a single block
-        for name, blocks in self._by_block.items():
-            values[name] = torch.stack(blocks, dim=1)
-        for variant, units in self._units.items():
-            values[f"similarity.{variant}"] = measures.layer_similarity(units)
-        if self._rollout is not None:
-            values["rollout"] = self._rollout
+        values |= {
+            "class_rows": torch.stack([block[:, :, 0] for block in self._maps], dim=1),
+            "similarity.column": columns.layer_similarity(),
+            "similarity.row": row_similarity(maps),
+            "similarity.centred": columns.centred_similarity(),
+            "neighbour_similarity": columns.neighbour_similarity(),
+            "head_similarity": columns.head_similarity(),
+        }
+        if self._stage == "softmax":
+            distance = measures.attention_distance(
+                maps, self._config.patch_size, self._config.prefix_tokens
+            )
+            values |= {
+                "entropy": measures.entropy(maps).transpose(0, 1),
+                "attention_distance": distance.transpose(0, 1),
+                "rollout": cast(Tensor, reduce(measures.rollout, self._maps, None)),
+            }
         return values
 
 

@@ -1,18 +1,25 @@
 """Linear layers of the inference network, and how norms beside them become part of them."""
 
+import torch
 from torch import Tensor, nn
 
 
 class Dense(nn.Module):
-    """x [..., in] @ weight [in, out] + bias [out]."""
+    """x [..., in] @ weight [in, out] + bias [out], or without a bias."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.float().contiguous(), requires_grad=False)
-        self.bias = nn.Parameter(bias.float().contiguous(), requires_grad=False)
+        self.bias: nn.Parameter | None = None
+        if bias is not None:
+            self.bias = nn.Parameter(bias.float().contiguous(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
+        """Of a matrix, product and sum are one operator of ONNX, Gemm: the sum costs no pass."""
+        if self.bias is None:
+            return x @ self.weight
+        rows = torch.addmm(self.bias, x.flatten(0, -2), self.weight)
+        return rows.reshape(*x.shape[:-1], -1)
 
 
 def batch_norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """`python -m service`: serve the model repository over HTTP, and over gRPC where asked to."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -60,6 +61,7 @@ def _serve(settings: Settings) -> None:
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     grpc_server = _grpc_server(settings, runtime, api_keys)
+    gc.freeze()  # what is loaded now stays: collections need not look through it again and again
     _Server(config, runtime, settings, grpc_server).run()
 
 

@@ -146,20 +146,20 @@ def create_app(
         version=__version__,
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
-        dependencies=[Depends(ApiKeys(api_keys))],
+        dependencies=[Depends(ApiKeys(api_keys))] if api_keys else [],
         telemetry=_telemetry(tracing),
     )
     app.state.runtime = runtime
-    for room in (
-        explorer,
+    for room in (  # tried in this order: what is asked most comes first
         classify,
-        images,
+        v2,
         attention,
         similarity,
+        images,
+        explorer,
         models,
         health,
         metrics,
-        v2,
         v2_repository,
     ):
         app.include_router(room.router)

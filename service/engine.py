@@ -8,6 +8,7 @@ import mmap
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from models.manifest import METADATA_KEY, Manifest, Output
 from models.preprocess import Pixels
 from service.buckets import Buckets
 from service.errors import InferenceFailed, StartupError
+from service.lanes import Lanes, fastest
 
 Array = npt.NDArray[np.float32]
 
@@ -63,11 +65,14 @@ class Engine:
         graphs, self._weights = _held(folder)
         self._explain_graph = graphs["explain"]
         self.precision = self._choose_precision(graphs)
-        self._classifier = self._open(graphs[self.precision], options.cuda_graphs)
+        self._classifier = self._open(graphs[self.precision], cuda_graphs=options.cuda_graphs)
         if (self.provider, self.precision, options.precision) == ("cpu", "fp16", "auto"):
             self.precision = "fp32"  # the GPU that fp16 was meant for does not work
             self._classifier = self._open(graphs["fp32"])
+        self._graph = graphs[self.precision]
         self.manifest = self._embedded_manifest()
+        self._lanes: Lanes | None = None  # until it is known that they are faster
+        self._piece = 0  # images in a lane at once
         self._buckets = self._captured() if options.cuda_graphs else None
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
 
@@ -83,6 +88,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Run the largest batch, then one image, so that no request meets a new shape first."""
+        self._take_fastest_way()
         size = self.manifest.preprocessing.size
         sizes = self._buckets.sizes if self._buckets else (1, self.max_batch_size)
         for batch in reversed(sizes):
@@ -92,8 +98,10 @@ class Engine:
         """Inputs [S, S, 3] to logits [classes], one for each image."""
         if self._buckets:
             return list(self._buckets.run(np.stack(images)))
-        logits: Array = self._classifier.run(["logits"], {"images": np.stack(images)})[0]
-        return list(logits)
+        batch = np.stack(images)
+        if self._lanes and len(batch) > 1:
+            return list(self._lanes.run(batch, self._piece))
+        return list(_logits(self._classifier, batch))
 
     def explain(self, images: Sequence[Pixels], names: Sequence[str]) -> list[dict[str, Array]]:
         """Inputs [S, S, 3] to the named outputs of the explain graph, one dict for each image."""
@@ -103,6 +111,19 @@ class Engine:
             {name: value[index] for name, value in zip(names, values, strict=True)}
             for index in range(len(images))
         ]
+
+    def _take_fastest_way(self) -> None:
+        """Find out by trying whether batches are run whole or in lanes."""
+        lanes, size = self._options.intra_op_threads, self.manifest.preprocessing.size
+        if self.provider != "cpu" or not 1 < lanes <= self.max_batch_size:
+            return
+        alone = self._open(self._graph, threads=1)
+        run_whole, run_alone = partial(_logits, self._classifier), partial(_logits, alone)
+        ways = fastest(run_whole, run_alone, lanes, (size, size, 3), self.max_batch_size)
+        if ways.piece is not None:
+            self._lanes, self._piece = Lanes(run_alone, lanes), ways.piece
+        if not ways.single_whole:
+            self._classifier = alone
 
     def _explainer(self, names: Sequence[str]) -> ort.InferenceSession:
         outputs = {output.name: output for output in self.manifest.outputs}
@@ -133,9 +154,11 @@ class Engine:
         size, classes = self.manifest.preprocessing.size, len(self.manifest.labels)
         return Buckets(self._classifier, self.max_batch_size, (size, size, 3), classes, "cuda")
 
-    def _open(self, graph: bytes, cuda_graphs: bool = False) -> ort.InferenceSession:
+    def _open(
+        self, graph: bytes, *, threads: int | None = None, cuda_graphs: bool = False
+    ) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._options.intra_op_threads
+        options.intra_op_num_threads = threads or self._options.intra_op_threads
         options.inter_op_num_threads = 1
         # Threads that spin between batches would take the processors from image decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -182,9 +205,14 @@ class Engine:
             raise StartupError(f"{self._folder} has no readable manifest: {exc}") from exc
 
 
+def _logits(session: ort.InferenceSession, images: npt.NDArray[np.uint8]) -> Array:
+    logits: Array = session.run(["logits"], {"images": images})[0]
+    return logits
+
+
 def _kind(output: Output) -> str:
-    """Outputs of a kind are computed together: maps, class token rows, measures of a stage."""
-    if output.measure in ("map", "class_rows", "logits"):
+    """Outputs of a kind are computed together: all maps, or most measures of a stage."""
+    if output.stage is None or output.measure in ("map", "class_rows", "rollout"):
         return output.measure
     return f"measures of {output.stage}"
 

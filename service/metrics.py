@@ -83,17 +83,22 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        # Prometheus looks a child up by its labels under a lock; these are kept at hand.
+        self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
+        self._request: dict[tuple[str, int], PrometheusCounter] = {}
         self._registry.register(_Models(models))
         self._registry.register(_Kept(store))
 
-    def request(self, route: str, status: int | str) -> None:
-        self._requests.labels(route, str(status)).inc()
+    def request(self, route: str, status: int) -> None:
+        if (route, status) not in self._request:
+            self._request[route, status] = self._requests.labels(route, str(status))
+        self._request[route, status].inc()
 
     def reject(self, reason: str) -> None:
         self._rejects.labels(reason).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
-        self._stages.labels(stage).observe(seconds)
+        self._stage[stage].observe(seconds)
 
     def render(self) -> bytes:
         """The text that a scrape gets."""

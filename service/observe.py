@@ -9,7 +9,6 @@ from collections.abc import MutableMapping
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import log
@@ -17,12 +16,12 @@ from service.errors import ServiceError
 from service.metrics import Metrics
 
 _logger = logging.getLogger("service.access")
-_SECURITY = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-}
+_SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+)
 _CLOSED = "the handler is closed"
 PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
@@ -60,12 +59,10 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in _SECURITY.items():
-                    headers[name] = value
+                headers = [*message["headers"], (b"x-request-id", request_id.encode()), *_SECURITY]
                 if timings := state.get("timings_s"):
-                    headers["Server-Timing"] = _server_timing(timings)
+                    headers.append((b"server-timing", _server_timing(timings).encode()))
+                message["headers"] = headers
                 if self._trace:
                     self._trace.describe(state)
             try:

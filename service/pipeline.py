@@ -5,8 +5,8 @@ Composes the decoder, the store and the models; knows nothing of HTTP.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from models.preprocess import Pixels, Preprocessing, preprocess
 from service.batching import Admission, Batcher, Done
 from service.engine import Array
 from service.errors import InputMismatch, ServiceError
-from service.imaging import Decoder
+from service.imaging import THUMBNAIL_PIXELS, Decoder, is_thumbnail
 from service.repository import ModelRepository, ServedModel
 from service.store import Store, content_id
 
@@ -85,16 +85,10 @@ class Pipeline:
         with _failures_counted(ticket.model):
             ticket.places.reserve(len(uploads))
         rule = ticket.model.manifest.preprocessing
-        loop = asyncio.get_running_loop()
-        images = await asyncio.gather(
-            *(
-                loop.run_in_executor(self.pool, self._prepare, upload, rule, index, len(uploads))
-                for index, upload in enumerate(uploads)
-            )
-        )
+        images = await self._prepared(uploads, rule)
         pixels = [image.pixels for image in images]
         done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
-        await asyncio.gather(*(self.store.put(image.id, image.pixels) for image in images))
+        await _all([self.store.put(image.id, image.pixels) for image in images])
         return [
             Answer(image, one.value, one.queue_s, one.run_s, one.ended)
             for image, one in zip(images, done, strict=True)
@@ -131,7 +125,12 @@ class Pipeline:
         started = time.perf_counter()
         key = names if ticket.explain else None
         with _failures_counted(ticket.model):
-            done = await _gather(ticket.places.submit(images, key, ticket.deadline))
+            done = await _all(
+                [
+                    asyncio.wrap_future(one)
+                    for one in ticket.places.submit(images, key, ticket.deadline)
+                ]
+            )
         last = max(done, key=lambda one: one.queue_s + one.run_s)
         ticket.model.statistics.answered(
             len(done),
@@ -142,6 +141,18 @@ class Pipeline:
         if key:
             return done
         return [Done({"logits": one.value}, *one[1:]) for one in done]
+
+    async def _prepared(self, uploads: Sequence[bytes], rule: Preprocessing) -> list[Prepared]:
+        """In the pool, unless that takes longer than the work."""
+        if rule.resize**2 <= THUMBNAIL_PIXELS and len(uploads) == 1 and is_thumbnail(uploads[0]):
+            return [self._prepare(uploads[0], rule, 0, 1)]
+        loop = asyncio.get_running_loop()
+        return await _all(
+            [
+                loop.run_in_executor(self.pool, self._prepare, upload, rule, index, len(uploads))
+                for index, upload in enumerate(uploads)
+            ]
+        )
 
     def _prepare(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> Prepared:
         started = time.perf_counter()
@@ -169,5 +180,6 @@ def _failures_counted(model: ServedModel) -> Iterator[None]:
         raise
 
 
-async def _gather(futures: "Sequence[Future[T]]") -> list[T]:
-    return await asyncio.gather(*map(asyncio.wrap_future, futures))
+async def _all(awaited: "Sequence[Awaitable[T]]") -> list[T]:
+    """Of one, as most requests have, without the tasks that `gather` makes."""
+    return [await awaited[0]] if len(awaited) == 1 else await asyncio.gather(*awaited)

@@ -8,6 +8,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from export.comparison import in_words
 from export.report import charts
 from export.report.charts import Line, Scale
 from export.report.definitions import DEFINITIONS, TERMS
@@ -61,6 +62,7 @@ def _summary(report: Report, model: Measured) -> Iterator[dict[str, Any]]:
             "name": model.manifest.name,
             "stage": _stage(model, stage),
             "verdict": verdict,
+            "reuse": _reuse(model) if stage == "softmax" else "",
             "last": model.manifest.config.depth - 1,
             "alike": {variant: _ends(values) for variant, values in alike.items()},
             "above": {
@@ -68,6 +70,20 @@ def _summary(report: Report, model: Measured) -> Iterator[dict[str, Any]]:
                 for variant, values in alike.items()
             },
         }
+
+
+def _reuse(model: Measured) -> str:
+    """What sharing a donor's map did, for a model that was exported so."""
+    config, reuse = model.manifest.config, model.manifest.attention_reuse
+    if config.attention_donor is None or reuse is None:
+        return ""
+    sharing = blocks_in_words(range(config.attention_donor + 1, config.depth))
+    forced = ", though not all had collapsed" if reuse.forced else ""
+    return (
+        f"Exported with attention reuse: {sharing} share the softmax map of block "
+        f"{config.attention_donor}{forced}. Against the model as trained: "
+        f"{in_words(reuse.comparison)}."
+    )
 
 
 def _between(model: Measured, stage: Stage, variant: str) -> Estimate:

@@ -115,6 +115,8 @@ def _model(report: Report, model: Measured) -> dict[str, Any]:
         "tokens": manifest.config.num_tokens,
         "reatten_blocks": list(manifest.config.reatten_blocks),
         "reatten_layer_norm": manifest.config.reatten_layer_norm,
+        "attention_donor": manifest.config.attention_donor,
+        "attention_reuse": manifest.attention_reuse and manifest.attention_reuse.model_dump(),
         "verdicts": [asdict(report.verdicts[manifest.name, stage]) for stage in model.stages],
         "measures": [
             {

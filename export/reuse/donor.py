@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from export.comparison import batches
+from export.cosines import VARIANTS
 from export.fold import FoldedDeepViT
 from export.graphs import Explainer
-from export.measures import VARIANTS
 from export.pictures import Pictures
 from export.report.running import Running
 from export.report.verdict import THRESHOLD, Verdict, blocks_in_words, judge

@@ -22,11 +22,11 @@ def json_response(content: Any) -> Response:
 def predictions(logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: int) -> list[Any]:
     """The most probable classes, best first."""
     shifted = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities = shifted / shifted.sum()
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    best = (-logits).argsort(kind="stable")[:top_k]
+    probabilities = (shifted[best] / shifted.sum()).tolist()
     return [
-        {"index": int(i), "label": labels[i], "probability": round(float(probabilities[i]), 6)}
-        for i in best
+        {"index": index, "label": labels[index], "probability": round(probability, 6)}
+        for index, probability in zip(best.tolist(), probabilities, strict=True)
     ]
 
 

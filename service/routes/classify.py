@@ -4,6 +4,7 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
 
 from models.manifest import Manifest, Stage
 from service import similarity
@@ -26,31 +27,43 @@ from service.errors import (
 from service.pipeline import Answer
 from service.routes import answers
 from service.routes.dependencies import (
-    DeadlineDep,
-    ModelName,
-    ModelVersion,
-    WorkingDep,
+    DEADLINE_PARAMETER,
+    deadline,
     problems,
+    runtime_of,
     while_connected,
 )
+from service.routes.queries import documented, read_query
 from service.routes.uploads import BODY, read_images
 from service.schemas import ClassifyAnswer
 
 router = APIRouter(tags=["classify"])
 
-StageName = Annotated[
-    Stage,
-    Query(description="maps before the mixing of heads, or what multiplies V (after it)"),
-]
-Threshold = Annotated[
-    float, Query(gt=-1, lt=1, description="a block is similar above this mean cosine")
-]
+_STAGE = "maps before the mixing of heads, or what multiplies V (after it)"
+_THRESHOLD = "a block is similar above this mean cosine"
+StageName = Annotated[Stage, Query(description=_STAGE)]
+Threshold = Annotated[float, Query(gt=-1, lt=1, description=_THRESHOLD)]
+
+
+class ClassifyQuery(BaseModel):
+    model: str | None = Field(None, description="a served model; the default one if left out")
+    version: int | None = Field(
+        None, ge=1, description="a served version; the highest one if left out"
+    )
+    top_k: int = Field(5, ge=1, le=1000, description="classes in the answer")
+    attention: bool = Field(False, description="add the class token's maps of every block and head")
+    similarity: bool = Field(False, description="add what /similarity answers")
+    stage: Stage = Field("reattention", description=_STAGE)
+    threshold: float = Field(0.9, gt=-1, lt=1, description=_THRESHOLD)
 
 
 @router.post(
     "/classify",
     response_model=ClassifyAnswer,
-    openapi_extra={"requestBody": BODY},
+    openapi_extra={
+        "requestBody": BODY,
+        "parameters": documented(ClassifyQuery, [DEADLINE_PARAMETER]),
+    },
     responses=problems(
         NoImage,
         CorruptImage,
@@ -67,33 +80,24 @@ Threshold = Annotated[
         DeadlineExceeded,
     ),
 )
-async def classify(
-    request: Request,
-    runtime: WorkingDep,
-    deadline: DeadlineDep,
-    model: ModelName = None,
-    version: ModelVersion = None,
-    top_k: Annotated[int, Query(ge=1, le=1000, description="classes in the answer")] = 5,
-    attention: Annotated[
-        bool, Query(description="add the class token's maps of every block and head")
-    ] = False,
-    similarity: Annotated[bool, Query(description="add what /similarity answers")] = False,
-    stage: StageName = "reattention",
-    threshold: Threshold = 0.9,
-) -> Response:
+async def classify(request: Request) -> Response:
     """Classify one image (a raw body) or several (multipart, one part each)."""
+    runtime = runtime_of(request)
+    runtime.check_working()
+    asked = read_query(request, ClassifyQuery)
+    late = deadline(request, runtime)
     pipeline = runtime.pipeline
-    with pipeline.models.use(model, version) as served:
+    with pipeline.models.use(asked.model, asked.version) as served:
         request.state.model = served.labels
-        extras = _Extras(served.manifest, stage, threshold, attention, similarity)
-        with pipeline.admit(served, deadline, extras.outputs) as ticket:
+        extras = _Extras(served.manifest, asked)
+        with pipeline.admit(served, late, extras.outputs) as ticket:
             images = await read_images(request, runtime.upload_limits)
             found = await while_connected(request, pipeline.classify(ticket, images))
     results = []
     postprocess_s = 0.0
     for answer in found:
         started = time.perf_counter()
-        result = answers.image(answer, served.manifest, top_k) | extras.of(answer)
+        result = answers.image(answer, served.manifest, asked.top_k) | extras.of(answer)
         spent = time.perf_counter() - started
         postprocess_s += spent
         result["timings_ms"]["postprocess"] = answers.ms(spent)
@@ -122,31 +126,22 @@ def _tell_stages(request: Request, found: list[Answer], postprocess_s: float) ->
 class _Extras:
     """What a request wants besides classes."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        stage: Stage,
-        threshold: float,
-        attention: bool,
-        similar: bool,
-    ) -> None:
+    def __init__(self, manifest: Manifest, asked: ClassifyQuery) -> None:
         self._manifest = manifest
-        self._stage = stage
-        self._threshold = threshold
-        self._similar = similar
+        self._asked = asked
         self._selection = (
             Selection.parse(
-                manifest, stage=stage, layer="all", head="all", query="cls", direction="from"
+                manifest, stage=asked.stage, layer="all", head="all", query="cls", direction="from"
             )
-            if attention
+            if asked.attention
             else None
         )
 
     @property
     def outputs(self) -> tuple[str, ...]:
         names = self._selection.outputs if self._selection else ()
-        if self._similar:
-            names += tuple(similarity.outputs(self._manifest, self._stage).values())
+        if self._asked.similarity:
+            names += tuple(similarity.outputs(self._manifest, self._asked.stage).values())
         return names
 
     def of(self, answer: Answer) -> dict[str, object]:
@@ -154,7 +149,9 @@ class _Extras:
         if self._selection:
             maps = self._selection.cut(answer.outputs)
             extras["attention"] = answers.attention(maps, self._manifest, answer.image.id)
-        if self._similar:
-            found = similarity.measure(self._manifest, self._stage, self._threshold, answer.outputs)
+        if self._asked.similarity:
+            found = similarity.measure(
+                self._manifest, self._asked.stage, self._asked.threshold, answer.outputs
+            )
             extras["similarity"] = answers.similarity(found, self._manifest, answer.image.id)
         return extras

@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Query, Request
-from pydantic import BaseModel
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from service.batching import Done
 from service.errors import (
@@ -25,41 +26,75 @@ from service.schemas_v2 import ProtocolError
 
 T = TypeVar("T")
 
+_PATIENCE = "milliseconds after which no answer is wanted any more"
+_PATIENCE_HEADER = "x-request-timeout-ms"
+_MILLISECONDS = TypeAdapter(Annotated[int, Field(ge=1)])
+# For OpenAPI, where a handler reads it with `deadline`.
+DEADLINE_PARAMETER = {
+    "name": _PATIENCE_HEADER,
+    "in": "header",
+    "required": False,
+    "description": _PATIENCE,
+    "schema": {"type": "integer", "minimum": 1},
+}
 
-def _runtime(request: Request) -> Runtime:
+
+# Asynchronous though nothing in them waits: FastAPI runs plain functions on another thread.
+
+
+async def _runtime(request: Request) -> Runtime:
+    return runtime_of(request)
+
+
+def runtime_of(request: Request) -> Runtime:
     runtime: Runtime = request.app.state.runtime
     return runtime
 
 
-def _working(request: Request) -> Runtime:
+RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+
+
+async def _working(runtime: RuntimeDep) -> Runtime:
     """For requests that mean work."""
-    runtime = _runtime(request)
     runtime.check_working()
     return runtime
 
 
-def _deadline(
+async def _deadline(
     request: Request,
-    x_request_timeout_ms: Annotated[
-        int | None,
-        Header(ge=1, description="milliseconds after which no answer is wanted any more"),
-    ] = None,
+    runtime: RuntimeDep,
+    _: Annotated[int | None, Header(alias=_PATIENCE_HEADER, ge=1, description=_PATIENCE)] = None,
 ) -> float:
-    """When the request is late, as a time of `time.perf_counter`."""
-    longest = _runtime(request).request_timeout_s
-    asked = longest if x_request_timeout_ms is None else x_request_timeout_ms / 1000
-    return time.perf_counter() + min(asked, longest)
+    return deadline(request, runtime)
+
+
+def deadline(request: Request, runtime: Runtime) -> float:
+    """When the request is late, as a time of `time.perf_counter`.
+
+    Raises `RequestValidationError`.
+    """
+    asked_s = longest_s = runtime.request_timeout_s
+    if _PATIENCE_HEADER in request.headers:
+        try:
+            asked_s = _MILLISECONDS.validate_python(request.headers[_PATIENCE_HEADER]) / 1000
+        except ValidationError as exc:
+            raise RequestValidationError(
+                [{**error, "loc": ("header", _PATIENCE_HEADER)} for error in exc.errors()]
+            ) from exc
+    return time.perf_counter() + min(asked_s, longest_s)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client leaves. Raises `ClientGone`."""
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(request))
+    leaving.add_done_callback(lambda _: task.cancel())
     try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone("the client closed the connection")
+        return await task
+    except asyncio.CancelledError:
+        if leaving.done() and not leaving.cancelled():
+            raise ClientGone("the client closed the connection") from None
+        raise
     finally:
         task.cancel()
         leaving.cancel()
@@ -77,7 +112,6 @@ async def _left(request: Request) -> None:
         pass  # what is left of the body
 
 
-RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 WorkingDep = Annotated[Runtime, Depends(_working)]
 DeadlineDep = Annotated[float, Depends(_deadline)]
 ModelName = Annotated[str | None, Query(description="a served model; the default one if left out")]

@@ -19,12 +19,12 @@ class ApiKeys:
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = Keys(keys)
 
-    def __call__(
+    async def __call__(
         self,
         request: Request,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
         header: Annotated[str | None, Depends(_header)],
     ) -> None:
-        """Raises `Unauthorized`."""
+        """Raises `Unauthorized`. Asynchronous, or FastAPI would run it on another thread."""
         if request.url.path not in _PUBLIC:
             self._keys.check(bearer.credentials if bearer else header or "")

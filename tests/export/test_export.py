@@ -67,6 +67,15 @@ def test_weights_are_stored_once_for_both_graphs(repository: Path) -> None:
     assert {location for location, _ in places["model"]} == {"weights.bin"}
 
 
+def test_no_bias_is_added_by_an_operator_of_its_own(repository: Path) -> None:
+    """Over all tokens, that is one more pass through memory for each linear layer."""
+    graph = onnx.load(repository / "tiny/1/model.onnx", load_external_data=False).graph
+    vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
+    added = [node.name for node in graph.node if node.op_type == "Add" and vectors & {*node.input}]
+    assert added == []
+    assert sum(node.op_type == "Gemm" for node in graph.node) == 4 * 3 + 2  # q, proj, fc1, fc2
+
+
 def test_the_manifest_travels_in_both_graphs(repository: Path) -> None:
     folder = repository / "tiny/1"
     beside = json.loads((folder / "manifest.json").read_text())

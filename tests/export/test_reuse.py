@@ -23,7 +23,6 @@ from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import Block
 from models.manifest import Manifest
 from models.preprocess import Preprocessing, preprocess
-from tests.conftest import VIT
 from tests.networks import random_network
 from tests.server import ROOT
 
@@ -133,21 +132,28 @@ def test_collapsed_blocks_are_shared_by_auto_and_nothing_changes(
 def test_what_has_not_collapsed_is_refused_with_the_reason_unless_forced(
     tmp_path: Path, animals: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = ROOT / "models" / "zoo" / f"{VIT}.safetensors"
-    arguments = [str(weights), "--name", "vit", "--output", str(tmp_path / "repository")]
+    weights = saved(source(TINY), tmp_path / "tiny.pth")
+    arguments = [str(weights), "--name", "tiny", "--output", str(tmp_path / "repository")]
     arguments += ["--images", str(animals), "--limit", "4"]
     assert main([*arguments, "--reuse-attention", "auto"]) == 1
     assert "no block has collapsed" in capsys.readouterr().err
-    assert main([*arguments, "--reuse-attention", "13"]) == 1
+    assert main([*arguments, "--reuse-attention", "0"]) == 1
     said = capsys.readouterr().err
-    assert "block 13 cannot share its map with blocks 14 to 15, which have not collapsed" in said
-    assert not list((tmp_path / "repository").glob("vit/*"))
+    assert "block 0 cannot share its map with blocks 1 to 2, which have not collapsed" in said
+    assert not list((tmp_path / "repository").glob("tiny/*"))
     assert main([*arguments, "--reuse-attention", "auto", "--force"]) == 1  # no donor by any rule
-    assert main([*arguments, "--reuse-attention", "13", "--force"]) == 0
-    record = manifest(tmp_path / "repository", "vit")
+    assert main([*arguments, "--reuse-attention", "0", "--force"]) == 0
+    record = manifest(tmp_path / "repository", "tiny")
     assert record.attention_reuse is not None
     assert record.attention_reuse.forced
-    assert record.config.attention_donor == 13
+    assert record.config.attention_donor == 0
+    report = ["report", "--model", "tiny", "--repository", str(tmp_path / "repository")]
+    assert main([*report, "--images", str(animals), "--output", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "blocks 1 to 2 share the softmax map of block 0, though not all had collapsed" in page
+    assert f"{record.attention_reuse.comparison.agreement:.2%} of 4 answers as before" in page
+    written = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert written["models"][0]["attention_donor"] == 0
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 from export import measures
+from export.cosines import VARIANTS
 from export.verify import normalize
 from models import checkpoint
 from models.deepvit import BlockTrace
 from models.preprocess import Pixels, preprocess
+from tests import equation_2
 from tests.conftest import DEEPVIT, VIT
 from tests.server import ROOT
 
@@ -135,17 +137,15 @@ def test_similarity_equals_equation_2_on_pytorch_maps(
             maps = stacked(traces, stage)
             found = get(client, "/similarity", id=image_id, model=model, stage=stage)
             assert found["stage"] == stage
-            for variant in measures.VARIANTS:
-                expected = measures.layer_similarity(measures.directions(maps, variant).unbind(1))[
-                    0
-                ].numpy()
+            blocks = maps.unbind(1)
+            for variant in VARIANTS:
+                expected = equation_2.layer_similarity(blocks, variant)[0].numpy()
                 np.testing.assert_allclose(found["matrix"][variant], expected, atol=5e-4)
-            columns = measures.directions(maps)
-            pairs = measures.cross_layer_similarity(columns[:, 1:], columns[:, :-1])[0]
+            pairs = equation_2.neighbour_similarity(blocks)[0]
             np.testing.assert_allclose(
                 found["neighbours"]["mean"], pairs.mean(dim=(1, 2)).numpy(), atol=5e-4
             )
-            heads = measures.head_similarity(columns)[0].numpy()
+            heads = equation_2.head_similarity(blocks)[0].numpy()
             np.testing.assert_allclose(found["heads"], heads, atol=5e-4)
             if stage == "softmax":
                 entropy = measures.entropy(maps)[0].numpy()

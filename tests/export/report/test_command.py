@@ -19,11 +19,13 @@ from PIL import Image
 
 from export import measures
 from export.__main__ import main
+from export.cosines import VARIANTS
 from export.verify import normalize
 from models import checkpoint
 from models.config import ARCHITECTURES
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
+from tests import equation_2
 from tests.conftest import DEEPVIT, TINY, VIT
 from tests.models.test_formats import written as written_checkpoint
 from tests.networks import random_network
@@ -92,12 +94,11 @@ def of_maps(
     stage: str, blocks: list[torch.Tensor], patch_size: int
 ) -> dict[tuple[str | None, str], torch.Tensor]:
     maps = torch.stack(blocks, dim=1).double()  # [B, L, H, N, N]
-    B, _, H, N, _ = maps.shape
-    unit = {variant: measures.directions(maps, variant) for variant in measures.VARIANTS}
-    pairs = (unit["column"][:, 1:] * unit["column"][:, :-1]).sum(dim=-2)
+    B, _, H, _, _ = maps.shape
+    pairs = equation_2.neighbour_similarity(blocks)
     shares = [beyond.double().mean(dim=(2, 3)) for beyond in (pairs > 0.9, pairs < -0.9)]
     above, below = (torch.cat([torch.full((B, 1), torch.nan), s], dim=1) for s in shares)
-    heads = torch.einsum("blgqt,blhqt->blgh", unit["column"], unit["column"]) / N
+    heads = equation_2.head_similarity(blocks)
     different = ~torch.eye(H, dtype=torch.bool)
     found = {
         "similar_vectors": above,
@@ -105,10 +106,8 @@ def of_maps(
         "head_similarity": heads,
         "other_heads": heads[:, :, different].mean(dim=-1),
     }
-    for variant, vectors in unit.items():
-        found[f"similarity.{variant}"] = torch.einsum("bphqt,brhqt->bpr", vectors, vectors) / (
-            H * N
-        )
+    for variant in VARIANTS:
+        found[f"similarity.{variant}"] = equation_2.layer_similarity(blocks, variant)
     if stage == "softmax":
         found["entropy"] = measures.entropy(maps)
         found["attention_distance"] = measures.attention_distance(maps.float(), patch_size)

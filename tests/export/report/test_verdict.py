@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from export import measures
+from export.cosines import Columns, row_similarity
 from export.report.running import Estimate, Float, Running
 from export.report.verdict import Verdict, blocks_in_words, judge
 from models.manifest import Stage
@@ -18,14 +19,18 @@ IMAGES, DEPTH, H, N = 4, 6, 3, 50
 def verdict(blocks: list[Tensor], threshold: float = 0.9, stage: Stage = "softmax") -> Verdict:
     """On maps [IMAGES, H, N, N] of each block."""
     estimates = []
-    for variant in measures.VARIANTS:
+    stacked = torch.stack(blocks)
+    columns = Columns(stacked)
+    for similarity in (
+        columns.layer_similarity(),
+        row_similarity(stacked),
+        columns.centred_similarity(),
+    ):
         running = Running()
-        units = [measures.directions(block, variant) for block in blocks]
-        running.add(measures.layer_similarity(units).numpy())
+        running.add(similarity.numpy())
         estimates.append(running.estimate())
     column, row, centred = estimates
-    columns = [measures.directions(block) for block in blocks]
-    pairs = [(a * b).sum(dim=-2).numpy() for a, b in itertools.pairwise(columns)]
+    pairs = columns.neighbour_similarity().numpy().swapaxes(0, 1)  # [L - 1, B, H, N]
     above = np.array([np.nan, *(np.mean(pair > threshold) for pair in pairs)])
     below = np.array([np.nan, *(np.mean(pair < -threshold) for pair in pairs)])
     evenness = None

@@ -1,0 +1,40 @@
+"""`python -m tests.bench [graph|serving|scaling|tables] [--model NAME]`: all of it by default.
+
+Models are the bundled `deepvit16-cifar10` and any architecture of models.config; those are
+exported with random weights first, which takes minutes.
+"""
+
+import argparse
+
+from tests.bench import models, tables
+
+PARTS = ("graph", "serving", "scaling", "tables")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("part", nargs="*", choices=[*PARTS, []], metavar="part")
+    parser.add_argument("--model", action="append", help="may be repeated")
+    options = parser.parse_args()
+    names = options.model or [models.BUNDLED]
+    for part in options.part or PARTS:
+        if part == "graph":
+            from tests.bench import graph  # needs all of PyTorch
+
+            for name in names:
+                graph.run(name)
+        elif part == "serving":
+            from tests.bench import serving
+
+            for name in names:
+                serving.run(name)
+        elif part == "scaling":
+            from tests.bench import scaling
+
+            scaling.run()
+        else:
+            tables.show()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What can run a network in this process: PyTorch, other ONNX files and runtimes, and ours.
+
+Each is a function without arguments for one batch; those that cannot run here say why.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import onnxruntime as ort
+import torch
+
+from export.verify import normalize, sample_images
+from models import checkpoint
+from models.deepvit import DeepViT
+from service import similarity
+from service.cpus import available_cpus
+from service.engine import Engine, EngineOptions
+from tests.bench import models
+from tests.bench.timing import Contender
+from tests.networks import random_network
+
+EAGER = "PyTorch eager"
+_PRECISIONS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}  # those for a CPU
+
+
+class Contenders:
+    """All of them for one exported model."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.set_num_threads(available_cpus())
+        self.manifest = models.manifest(folder)
+        self._network = network(self.manifest.name)
+        self._plain = _plain_export(self._network, self.manifest.name)
+        self._engines = {
+            precision: _engine(folder, precision)
+            for precision, file in _PRECISIONS.items()
+            if (folder / file).exists()
+        }
+
+    def of(self, batch: int, skipped: dict[str, str]) -> dict[str, Contender]:
+        """By name; the names of those that cannot run go into `skipped` with the reason."""
+        found: dict[str, Contender] = {}
+        for kind in (self._pytorch, self._compiled, self._plain_onnx, self._openvino, self._ours):
+            try:
+                found.update(kind(batch))
+            except Exception as exc:  # noqa: BLE001 - other people's compilers and runtimes
+                skipped[kind.__name__.strip("_")] = (
+                    f"{type(exc).__name__}: {str(exc).strip()[:200]}"
+                )
+        return found
+
+    def _pytorch(self, batch: int) -> Iterator[tuple[str, Contender]]:
+        yield EAGER, torch.inference_mode()(partial(self._network, self._normalized(batch)))
+
+    def _compiled(self, batch: int) -> Iterator[tuple[str, Contender]]:
+        compiled = torch.compile(self._network, dynamic=False)
+        run = torch.inference_mode()(partial(compiled, self._normalized(batch)))
+        run()
+        yield "torch.compile", run
+
+    def _plain_onnx(self, batch: int) -> Iterator[tuple[str, Contender]]:
+        session = ort.InferenceSession(self._plain, providers=["CPUExecutionProvider"])
+        images = self._normalized(batch).numpy()
+        yield "plain export, ONNX Runtime", partial(session.run, None, {"images": images})
+
+    def _openvino(self, batch: int) -> Iterator[tuple[str, Contender]]:
+        import openvino
+
+        images = self._normalized(batch).numpy()
+        for precision in ("f32", "bf16"):
+            network = openvino.Core().read_model(self._plain)
+            network.reshape(list(images.shape))
+            settings = {
+                "INFERENCE_PRECISION_HINT": precision,
+                "INFERENCE_NUM_THREADS": available_cpus(),
+                "PERFORMANCE_HINT": "LATENCY",
+            }
+            compiled = openvino.compile_model(network, "CPU", settings)
+            real = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            if real == precision:
+                request = compiled.create_infer_request()
+                yield f"plain export, OpenVINO {precision}", partial(request.infer, [images])
+            else:
+                raise RuntimeError(f"{precision} was asked for, and the processor made it {real}")
+
+    def _ours(self, batch: int) -> Iterator[tuple[str, Contender]]:
+        images = list(sample_images(batch, self.manifest.preprocessing.size))
+        for precision, engine in self._engines.items():
+            yield f"ours, {precision}", partial(engine.classify, images)
+        if batch <= self.manifest.max_explain_batch_size:
+            engine = self._engines["fp32"]
+            for name, outputs in self._questions().items():
+                yield f"ours, {name}", partial(engine.explain, images, outputs)
+
+    def _questions(self) -> dict[str, tuple[str, ...]]:
+        """Explain outputs as the service asks for them, and all there are."""
+        facts = self.manifest
+        last = facts.config.reatten_blocks[-1]
+        return {
+            "with class token rows": (facts.output("class_rows", "reattention").name,),
+            "with one block's map": (facts.output("map", "reattention", last).name,),
+            "with a stage's similarity": tuple(similarity.outputs(facts, "reattention").values()),
+            "with everything": tuple(output.name for output in facts.outputs),
+        }
+
+    def _normalized(self, batch: int) -> torch.Tensor:
+        rule = self.manifest.preprocessing
+        return normalize(sample_images(batch, rule.size), rule)
+
+
+def _engine(folder: Path, precision: str) -> Engine:
+    """Warmed up, as it serves."""
+    engine = Engine(folder, EngineOptions(precision=precision, intra_op_threads=available_cpus()))
+    engine.warm_up()
+    return engine
+
+
+def network(name: str) -> DeepViT:
+    """With the weights that were exported, else with any."""
+    weights = models.checkpoint(name)
+    if weights.exists():
+        return checkpoint.load(weights).network()
+    return random_network(models.manifest(models.exported(name)).config)
+
+
+def _plain_export(network: DeepViT, name: str) -> Path:
+    """As anybody would export it: float images, nothing folded. Kept, for it takes a while."""
+    path = models.CACHE / "plain" / name / "model.onnx"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = network.config.img_size
+        torch.onnx.export(
+            network,
+            (torch.zeros(4, 3, size, size),),
+            path,
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images": {0: "batch"}},
+        )
+    return path

@@ -1,0 +1,37 @@
+"""The graph: one model against what else can run it, and what looking inside costs."""
+
+from collections.abc import Sequence
+
+from tests.bench import models, startup
+from tests.bench.contenders import EAGER, Contenders
+from tests.bench.record import Record, table
+from tests.bench.timing import in_turns
+
+BATCHES = (1, 8, 32)
+
+
+def run(
+    name: str, batches: Sequence[int] = BATCHES, rounds: int = 15, budget_s: float = 90
+) -> None:
+    """Print and record every contender at every batch size, then what starting and files cost."""
+    folder = models.exported(name)
+    record = Record("graph", name)
+    contenders = Contenders(folder)
+    for batch in batches:
+        skipped: dict[str, str] = {}
+        medians = in_turns(contenders.of(batch, skipped), rounds, budget_s)
+        baseline = medians[EAGER]
+        rows: list[list[object]] = []
+        for what, seconds in medians.items():
+            ratio = round(baseline / seconds, 2)
+            per_image = round(seconds / batch * 1e3, 3)
+            record.add(batch=batch, what=what, ms_per_image=per_image, times_eager=ratio)
+            rows.append([what, per_image, round(batch / seconds, 1), f"{ratio}x"])
+        print(f"\n{name}, batch {batch}\n")
+        print(*table(["", "ms an image", "images/s", "against eager"], rows), sep="\n")
+        for what, reason in skipped.items():
+            record.add(batch=batch, what=what, skipped=reason)
+            print(f"\nskipped: {what}: {reason}")
+    for what, figure, unit in startup.figures(folder):
+        record.add(what=what, **{unit: figure})
+        print(f"{what}: {figure} {unit}")

@@ -1,0 +1,57 @@
+"""Exported models to measure: the bundled one, and architectures with random weights.
+
+Speed does not depend on what weights say. Exports are made once and kept in a folder of their
+own; that takes minutes, and nothing else here needs PyTorch.
+"""
+
+from pathlib import Path
+
+from models.config import ARCHITECTURES
+from models.manifest import Manifest
+from tests.server import ROOT
+
+BUNDLED = "deepvit16-cifar10"
+TEST_SIZE = "deepvit_test"  # what is measured is the service
+LARGE = "deepvit_patch16_224_re_attn_32b"
+TUNED = "deepvit_S"
+CACHE = ROOT / ".bench_models"
+_REPOSITORIES = (ROOT / "model_repository", CACHE)
+
+
+def exported(name: str) -> Path:
+    """The newest version's folder of a bundled model or an architecture, exported if need be."""
+    for repository in _REPOSITORIES:
+        if found := versions(repository / name):
+            return found[-1]
+    _export(name)
+    return versions(CACHE / name)[-1]
+
+
+def versions(folder: Path) -> list[Path]:
+    """Of one model, the newest last."""
+    return sorted(folder.glob("[0-9]*"), key=lambda version: int(version.name))
+
+
+def manifest(folder: Path) -> Manifest:
+    return Manifest.model_validate_json((folder / "manifest.json").read_text())
+
+
+def checkpoint(name: str) -> Path:
+    """The bundled one, or where that of an architecture is made."""
+    bundled = ROOT / "models" / "zoo" / f"{name}.safetensors"
+    return bundled if bundled.exists() else CACHE / f"{name}.pth"
+
+
+def _export(name: str) -> None:
+    import torch
+
+    from export.__main__ import main
+    from tests.networks import random_network
+
+    CACHE.mkdir(exist_ok=True)
+    weights = checkpoint(name)
+    if not weights.exists():
+        network = random_network(ARCHITECTURES[name].config)
+        torch.save({"state_dict": network.state_dict(), "arch": name}, weights)
+    if main([str(weights), "--name", name, "--output", str(CACHE)]):
+        raise SystemExit(f"{name} cannot be exported")

@@ -1,0 +1,50 @@
+"""Figures to docs/bench: a line that states the machine, then one JSON line a figure."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.bench.machine import machine
+from tests.server import ROOT
+
+FOLDER = ROOT / "docs" / "bench"
+
+
+class Record:
+    """One file, begun anew, of one part of the benchmark and one model."""
+
+    def __init__(self, part: str, model: str, folder: Path = FOLDER) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / f"{part}-{model}.jsonl"
+        self._facts = {"part": part, "model": model}
+        date = datetime.now(UTC).date().isoformat()
+        self._path.write_text(json.dumps({"date": date, "machine": machine()}) + "\n")
+
+    def add(self, **figures: Any) -> None:
+        line = json.dumps(self._facts | figures)
+        with self._path.open("a") as file:
+            file.write(line + "\n")
+
+
+def read(
+    part: str, model: str, folder: Path = FOLDER
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What was written: the machine's line, and the figures. Empty where nothing was."""
+    try:
+        lines = [json.loads(line) for line in (folder / f"{part}-{model}.jsonl").open()]
+    except FileNotFoundError:
+        return {}, []
+    return lines[0], lines[1:]
+
+
+def table(headings: list[str], rows: list[list[Any]]) -> Iterator[str]:
+    """Lines of Markdown, in columns that line up."""
+    cells = [headings, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for number, row in enumerate(cells):
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"| {' | '.join(padded)} |"
+        if not number:
+            yield f"|{'|'.join('-' * (width + 2) for width in widths)}|"

@@ -1,0 +1,91 @@
+"""The README's tables from what is recorded in docs/bench."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.bench.record import FOLDER, read, table
+
+_CLIENTS = 32
+
+
+def show(folder: Path = FOLDER) -> None:
+    """Print them in Markdown."""
+    for path in sorted(folder.glob("*.jsonl")):
+        part, _, model = path.stem.partition("-")
+        head, rows = read(part, model, folder)
+        machine = head["machine"]
+        print(f"\n{part}, {model}: {machine['cores']} cores, {machine['cpu']}, {head['date']}\n")
+        print(*_TABLES[part](rows), sep="\n")
+
+
+def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Milliseconds an image and ratios, a column for each batch size."""
+    timed = [row for row in rows if "times_eager" in row]
+    batches = sorted({row["batch"] for row in timed})
+    found = {
+        (row["what"], row["batch"]): f"{row['ms_per_image']} ms, {row['times_eager']}x"
+        for row in timed
+    }
+    names = list(dict.fromkeys(row["what"] for row in timed))
+    headings = ["", *(f"batch {batch}" for batch in batches)]
+    yield from table(
+        headings, [[name, *(found.get((name, b), "") for b in batches)] for name in names]
+    )
+    for row in rows:
+        if "skipped" in row:
+            yield f"\nNot there: {row['what']}, batch {row['batch']}: {row['skipped']}"
+    yield ""
+    costs = [
+        [row["what"], row.get("s", ""), row.get("mib", "")] for row in rows if "batch" not in row
+    ]
+    yield from table(["", "s", "MiB"], costs)
+
+
+def _serving(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Closed loop at one number of clients, then by clients, then the open loop."""
+    closed = [row for row in rows if row["loop"] == "closed" and row["server"] != "bare graph"]
+    clients = sorted({row["clients"] for row in closed})
+    names = list(dict.fromkeys(row["server"] for row in closed))
+    at = {row["server"]: row for row in closed if row["clients"] == _CLIENTS}
+    yield from table(
+        [
+            f"{_CLIENTS} clients",
+            "requests/s",
+            "p50 ms",
+            "p99 ms",
+            "of bare graph",
+            "ours against it",
+        ],
+        [
+            [
+                name,
+                *(
+                    row[key]
+                    for key in ("per_s", "p50_ms", "p99_ms", "efficiency", "ours_against_it")
+                ),
+            ]
+            for name, row in at.items()
+        ],
+    )
+    yield ""
+    found = {(row["server"], row["clients"]): row["per_s"] for row in closed}
+    headings = ["requests/s by clients", *map(str, clients)]
+    yield from table(
+        headings, [[name, *(found.get((name, c), "") for c in clients)] for name in names]
+    )
+    yield ""
+    keys = ("answered_per_s", "p50_ms", "p95_ms", "p99_ms", "refused", "failed")
+    opened = [row for row in rows if row["loop"] == "open"]
+    yield from table(
+        ["arrivals/s", "server", "answered/s", "p50 ms", "p95 ms", "p99 ms", "refused", "failed"],
+        [[row["arrivals_per_s"], row["server"], *(row[key] for key in keys)] for row in opened],
+    )
+
+
+def _scaling(rows: list[dict[str, Any]]) -> Iterator[str]:
+    keys = ("architecture", "batch", "px", "blocks", "ms_per_image")
+    yield from table(["", *keys[1:-1], "ms an image"], [[row[key] for key in keys] for row in rows])
+
+
+_TABLES = {"graph": _graph, "serving": _serving, "scaling": _scaling}

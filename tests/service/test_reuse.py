@@ -1,0 +1,49 @@
+"""A model whose later blocks share a map, served: one softmax map, mixed by each block itself."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.__main__ import main
+from models.config import ARCHITECTURES
+from tests.networks import random_network
+from tests.server import running_server
+
+DONOR = 1  # of blocks 0, 1 and 2
+
+
+def test_shared_maps_are_the_donors_wherever_they_are_asked_for(
+    tmp_path: Path, photo: bytes
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "cat.jpg").write_bytes(photo)
+    network = random_network(ARCHITECTURES["deepvit_test"].config)
+    weights = tmp_path / "tiny.pth"
+    torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, weights)
+    arguments = [str(weights), "--name", "shared", "--output", str(tmp_path / "repository")]
+    arguments += ["--reuse-attention", str(DONOR), "--force", "--images", str(images)]
+    assert main(arguments) == 0
+    maps, similarity = {}, {}
+    with running_server(tmp_path / "repository") as server, server.client() as client:
+        (model,) = client.get("/models").raise_for_status().json()["models"]
+        detail = client.get("/models/shared").raise_for_status().json()["manifest"]
+        answer = client.post("/classify", files={"image": photo}).raise_for_status().json()
+        for stage in ("softmax", "reattention"):
+            query = {"id": answer["results"][0]["id"], "stage": stage}
+            similarity[stage] = client.get("/similarity", params=query).raise_for_status().json()
+            query |= {"query": "all", "layer": "all", "head": "all", "format": "npz"}
+            found = client.get("/attention-maps", params=query).raise_for_status()
+            (tmp_path / f"{stage}.npz").write_bytes(found.content)
+            with np.load(tmp_path / f"{stage}.npz") as arrays:
+                maps[stage] = arrays["maps"]
+    assert model["attention_donor"] == detail["config"]["attention_donor"] == DONOR
+    assert detail["attention_reuse"]["comparison"]["images"] == 1
+    assert detail["attention_reuse"]["forced"]
+    np.testing.assert_array_equal(maps["softmax"][2], maps["softmax"][1])
+    assert np.abs(maps["softmax"][1] - maps["softmax"][0]).max() > 0.01
+    assert np.abs(maps["reattention"][2] - maps["reattention"][1]).max() > 0.01
+    assert similarity["softmax"]["neighbours"]["mean"][1] > 0.99999
+    assert similarity["softmax"]["neighbours"]["mean"][0] < 0.9
+    assert similarity["reattention"]["neighbours"]["mean"][1] < 0.9
