@@ -9,16 +9,18 @@ the logits stay in float32.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from models.preprocess import Pixels
 
 Array = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 _DOMAIN = "com.microsoft"  # of ONNX Runtime's integer product with scales and bias
 # Without VNNI, x86 adds pairs of products in 16 bits: weights of 8 bits would overflow them.
@@ -37,9 +39,10 @@ def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
     """What every linear layer's input reaches over uint8 images [B, S, S, 3], by value name."""
     watched = model.clone()
     graph = watched.graph
-    axes = _constant(graph, "calibration.axes", np.array([0, 1]))
-    names = list(_linears(graph))
-    for value in [linears[0].input for linears in _linears(graph).values()]:
+    inputs = [linears[0].input for linears in _linears(graph).values()]
+    for value in inputs:
+        rank = len(_present(value.shape))
+        axes = _constant(graph, f"{value.name}.axes", np.arange(rank - 1))
         for operator in ("ReduceMin", "ReduceMax"):
             node = ir.node(operator, [value, axes], attributes={"keepdims": 0})
             node.outputs[0].name = f"{value.name}.{operator}"
@@ -49,13 +52,15 @@ def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
     session = ort.InferenceSession(
         ir.to_proto(watched).SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    outputs = [output.name for output in session.get_outputs()][-2 * len(names) :]
+    outputs = [output.name for output in session.get_outputs()][-2 * len(inputs) :]
     ranges: dict[str, Range] = {}
     for images in batches:
         values = session.run(outputs, {"images": images})
-        for name, low, high in zip(names, values[::2], values[1::2], strict=True):
-            before = ranges.get(name, Range(low, high))
-            ranges[name] = Range(np.minimum(before.low, low), np.maximum(before.high, high))
+        for value, low, high in zip(inputs, values[::2], values[1::2], strict=True):
+            before = ranges.get(str(value.name), Range(low, high))
+            ranges[str(value.name)] = Range(
+                np.minimum(before.low, low), np.maximum(before.high, high)
+            )
     return ranges
 
 
@@ -65,48 +70,53 @@ def quantize(model: ir.Model, ranges: dict[str, Range]) -> ir.Model:
     graph = copy.graph
     for number, (name, layers) in enumerate(_linears(graph).items()):
         _quantize(graph, f"int8.{number}", layers, ranges[name])
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        del graph.initializers[name]
+    RemoveUnusedNodesPass()(copy)
     copy.opset_imports[_DOMAIN] = 1
     return copy
 
 
 class _Linear(NamedTuple):
-    """input [B, N, C] @ weight [C, out] + bias [out]: a product and a sum."""
+    """input [..., C] @ weight [C, out] + bias [out]: Gemm on rows, or MatMul without a bias."""
 
-    product: ir.Node
-    sum: ir.Node
+    node: ir.Node
 
     @property
     def input(self) -> ir.Value:
-        return _present(self.product.inputs[0])
+        """From before it was flattened to Gemm's rows: MatMul shares it as it was."""
+        value = _present(self.node.inputs[0])
+        producer = value.producer()
+        if producer is None or producer.op_type != "Reshape":
+            return value
+        before = _present(producer.inputs[0])
+        return before if _present(before.shape)[-1] == len(self.weight) else value
 
     @property
     def weight(self) -> Array:
-        return _array(self.product.inputs[1])
+        return _array(self.node.inputs[1])
 
     @property
     def bias(self) -> Array:
-        return _array(self.sum.inputs[1])
+        if self.node.op_type == "Gemm":
+            return _array(self.node.inputs[2])
+        return np.zeros(self.weight.shape[1], np.float32)
 
 
 def _linears(graph: ir.Graph) -> dict[str, list[_Linear]]:
-    """Those on tokens, by the name of the value that they share as input."""
+    """All but the last, which writes the logits, by the name of the input that they share."""
+    layers = [
+        _Linear(node)
+        for node in graph
+        if node.op_type in ("Gemm", "MatMul") and _is_constant(node.inputs[1])
+    ]
     found: dict[str, list[_Linear]] = defaultdict(list)
-    for node in graph:
-        if node.op_type != "MatMul" or not _is_constant(node.inputs[1]):
-            continue
-        tokens = len(_present(node.inputs[0]).shape or ()) == 3
-        after = [use.node for use in node.outputs[0].uses()]
-        if tokens and [(n.op_type, _is_constant(n.inputs[-1])) for n in after] == [("Add", True)]:
-            linear = _Linear(node, after[0])
-            found[str(linear.input.name)].append(linear)
+    for layer in layers[:-1]:
+        found[str(layer.input.name)].append(layer)
     return found
 
 
 def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) -> None:
     """Replace linear layers that share an input."""
-    first = linears[0].product
+    first = linears[0].node
     weights = np.concatenate([linear.weight for linear in linears], axis=1)
     value, centre, scale = _balance(graph, name, linears[0], found, weights)
     low = min(0.0, float(((found.low - centre) / scale).min()))
@@ -123,7 +133,7 @@ def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) 
         integers = np.rint(weight / steps).astype(np.int8)
         output = _insert(
             graph,
-            linear.product,
+            linear.node,
             f"{place}.output",
             "MatMulIntegerToFloat",
             [
@@ -137,10 +147,8 @@ def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) 
             ],
             _DOMAIN,
         )
-        replaced = linear.sum.outputs[0]
-        output.type, output.shape = replaced.type, replaced.shape
-        replaced.replace_all_uses_with(output)
-        graph.remove([linear.sum, linear.product], safe=True)
+        linear.node.outputs[0].replace_all_uses_with(output)  # by a Reshape, whatever the rank
+        graph.remove(linear.node, safe=True)
 
 
 def _balance(
@@ -156,23 +164,23 @@ def _balance(
     assert producer is not None
     if producer.op_type == "Gelu":
         return value, np.zeros_like(found.low), np.ones_like(found.low)
-    centre = (found.low + found.high) / 2
+    centre: Array = np.mean(found, axis=0)
     reach = np.maximum((found.high - found.low) / 2, _TINY)
     scale = np.sqrt(reach / np.maximum(np.abs(weights).max(axis=1), _TINY))
     scale = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
-    if producer.op_type == "LayerNormalization":
+    if producer.op_type == "LayerNormalization" and len(producer.inputs) == 2:  # folded: no shift
         gain = _constant(graph, f"{name}.gain", _array(producer.inputs[1]) / scale)
         shift = _constant(graph, f"{name}.shift", -centre / scale)
         inputs = [_present(producer.inputs[0]), gain, shift]
         attributes = producer.attributes
         balanced = _insert(
-            graph, linear.product, f"{name}.norm", "LayerNormalization", inputs, "", attributes
+            graph, linear.node, f"{name}.norm", "LayerNormalization", inputs, "", attributes
         )
     else:
         middle = _constant(graph, f"{name}.centre", centre)
         factor = _constant(graph, f"{name}.factor", 1 / scale)
-        centred = _insert(graph, linear.product, f"{name}.centred", "Sub", [value, middle])
-        balanced = _insert(graph, linear.product, f"{name}.balanced", "Mul", [centred, factor])
+        centred = _insert(graph, linear.node, f"{name}.centred", "Sub", [value, middle])
+        balanced = _insert(graph, linear.node, f"{name}.balanced", "Mul", [centred, factor])
     return balanced, centre, scale
 
 
@@ -213,6 +221,6 @@ def _array(value: ir.Value | None) -> Array:
     return tensor.numpy()
 
 
-def _present(value: ir.Value | None) -> ir.Value:
+def _present(value: T | None) -> T:
     assert value is not None
     return value
