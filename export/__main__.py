@@ -14,21 +14,24 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import onnx_ir as ir
 import onnxruntime
 from torch import Tensor
 
-from export import repository, to_onnx
-from export.comparison import compare, in_words
+from export import quantize, repository, to_onnx
+from export.comparison import batches, compare, in_words
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer
 from export.options import IMAGENET_1K, export_parser, overrides
 from export.pictures import Pictures
 from export.reuse.donor import Choice, choose
 from export.reuse.sharing import shared, write_classifier
-from export.verify import VerificationError, verify
+from export.verify import VerificationError, verify, verify_int8
 from models import checkpoint, manifest
 from models.config import DeepViTConfig
 from models.deepvit import DeepViT
+from models.preprocess import Preprocessing, preprocess
 
 # First arguments that mean something else than a checkpoint, and who takes the others.
 _COMMANDS = {
@@ -38,7 +41,10 @@ _COMMANDS = {
 }
 _MAX_EXPLAIN_BYTES = 256 * 2**20  # of attention maps in one explain batch
 _MAX_EXPLAIN_BATCH = 8
-_JUDGED_IMAGES = 1000  # evenly spread: means over them are known well enough for a verdict
+# Evenly spread over those given: enough for a verdict, and for the ranges of int8.
+_JUDGED_IMAGES = 1000
+_CALIBRATION_IMAGES = 512
+_CALIBRATION_BATCH = 8
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,6 +65,13 @@ def main(arguments: list[str] | None = None) -> int:
 def export(options: argparse.Namespace) -> Path:
     """Read, fold, trace, verify and publish; the folder that was written."""
     say = _Progress()
+    asked = {
+        "--precision int8": options.precision == "int8",
+        "--reuse-attention": options.reuse_attention is not None,
+    }
+    for option, wanted in asked.items():
+        if wanted and options.images is None:
+            raise ValueError(f"{option} needs --images: a folder to measure on")
     say(f"read {options.checkpoint}")
     source = checkpoint.load(options.checkpoint, options.arch, **overrides(options))
     for note in source.notes:
@@ -110,6 +123,11 @@ def export(options: argparse.Namespace) -> Path:
         graphs = {folder / "model.onnx": classifier_graph, folder / "explain.onnx": explainer_graph}
         if options.precision == "fp16":
             graphs[folder / "model.fp16.onnx"] = to_onnx.half(classifier_graph)
+        if options.precision == "int8":
+            say(f"scale int8 to {options.images}")
+            graphs[folder / "model.int8.onnx"] = _quantized(
+                classifier_graph, options, source.preprocessing
+            )
         to_onnx.save_weights(graphs.values(), folder)
         for path, graph in graphs.items():
             to_onnx.save_graph(graph, path)
@@ -121,6 +139,21 @@ def export(options: argparse.Namespace) -> Path:
             reuse = _reuse(choice, trained, folder / "model.onnx", _pictures(options), labels)
             say.detail(in_words(reuse.comparison))
             record = record.model_copy(update={"attention_reuse": reuse})
+        if options.precision == "int8":
+            say("compare int8 with the exact classifier")
+            rounded = {"int8": folder / "model.int8.onnx"}
+            int8 = compare(
+                folder / "model.onnx",
+                rounded,
+                _pictures(options),
+                source.preprocessing,
+                labels,
+                say.detail,
+            )["int8"]
+            say.detail(in_words(int8))
+            if not options.force:
+                verify_int8(int8)
+            record = record.model_copy(update={"int8": int8})
         for path, graph in graphs.items():
             to_onnx.save_graph(graph, path, {manifest.METADATA_KEY: record.model_dump_json()})
         written = repository.publish(folder, options.output, record)
@@ -133,18 +166,23 @@ def export(options: argparse.Namespace) -> Path:
     return written
 
 
-def _pictures(options: argparse.Namespace, limit: int | None = None) -> Pictures:
-    if options.images is None:
-        raise ValueError("--reuse-attention needs --images: a folder to measure on")
-    return Pictures(options.images, limit or options.limit)
+def _quantized(graph: ir.Model, options: argparse.Namespace, rule: Preprocessing) -> ir.Model:
+    images = (
+        np.stack([preprocess(picture.image, rule) for picture in batch])
+        for batch in batches(_pictures(options, _CALIBRATION_IMAGES), _CALIBRATION_BATCH)
+    )
+    return quantize.quantize(graph, quantize.calibrate(graph, images))
+
+
+def _pictures(options: argparse.Namespace, at_most: int | None = None) -> Pictures:
+    return Pictures(options.images, min(filter(None, (options.limit, at_most)), default=None))
 
 
 def _choice(
     options: argparse.Namespace, trained: checkpoint.Checkpoint, say: "_Progress"
 ) -> Choice:
     wanted = None if options.reuse_attention == "auto" else options.reuse_attention
-    limit = min(options.limit or _JUDGED_IMAGES, _JUDGED_IMAGES)
-    pictures = _pictures(options, limit)
+    pictures = _pictures(options, _JUDGED_IMAGES)
     return choose(trained, wanted, pictures, options.force, say.detail)
 
 

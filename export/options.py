@@ -26,9 +26,9 @@ def export_parser(commands: Iterable[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--max-batch-size", type=_positive, default=32)
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16"),
+        choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="fp16 writes a second classifier, which GPUs run faster",
+        help="a second classifier: fp16 for GPUs; int8 for processors, scaled to --images",
     )
     reuse = parser.add_argument_group("attention reuse: later blocks share the map of one")
     reuse.add_argument(
@@ -38,7 +38,9 @@ def export_parser(commands: Iterable[str] = ()) -> argparse.ArgumentParser:
         help="the block whose map is shared; auto takes the first after which all have collapsed",
     )
     reuse.add_argument(
-        "--force", action="store_true", help="share also with blocks that have not collapsed"
+        "--force",
+        action="store_true",
+        help="share also with blocks that have not collapsed; keep int8 whatever it answers",
     )
     _add_images(reuse)
     return parser

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from export.graphs import Inside
 from models.deepvit import DeepViT
-from models.manifest import Manifest, Parity
+from models.manifest import Comparison, Manifest, Parity
 from models.preprocess import Preprocessing
 
 Array = npt.NDArray[np.float32]
@@ -25,6 +25,7 @@ Graph = Literal["model", "model.fp16", "explain"]
 _TOLERANCE = {"logits": 1e-4, "map": 2e-4, "class_rows": 2e-4, "neighbour_similarity": 2e-2}
 _MEASURES = 5e-4
 _HALF = 2e-2  # of everything that is computed in float16
+_AGREEMENT = 0.99  # of best classes, exact classifier and int8
 
 
 class VerificationError(Exception):
@@ -75,6 +76,18 @@ def verify(
         )
         raise VerificationError(f"ONNX Runtime differs from PyTorch: {worst}")
     return tuple(found)
+
+
+def verify_int8(found: Comparison) -> None:
+    """Raises `VerificationError` where more than one answer in a hundred is another one.
+
+    Logits have no tolerance here: rounded, they differ as far as the pictures make them.
+    """
+    if found.agreement < _AGREEMENT:
+        raise VerificationError(
+            f"int8 gives {found.agreement:.2%} of {found.images:,} images their class "
+            f"(at least {_AGREEMENT:.0%} is asked for); --force keeps it nevertheless"
+        )
 
 
 def sample_images(batch: int, size: int) -> npt.NDArray[np.uint8]:

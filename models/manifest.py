@@ -132,6 +132,10 @@ class Manifest(_Record):
     reattention: tuple[ReAttention, ...] = Field(description="one entry a block that mixes heads")
     outputs: tuple[Output, ...] = Field(description="of the explain graph")
     attention_reuse: AttentionReuse | None = None
+    int8: Comparison | None = Field(
+        default=None,
+        description="model.int8 against model; up to 512 of the images also set its scales",
+    )
     checkpoint: Checkpoint
     versions: Versions
     parity: tuple[Parity, ...]

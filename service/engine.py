@@ -43,7 +43,7 @@ ort.create_and_register_allocator(_MEMORY, ort.OrtArenaCfg({}))
 @dataclass(frozen=True)
 class EngineOptions:
     provider: str = "auto"  # or a key of _PROVIDERS, which is then demanded
-    precision: str = "auto"  # fp32, fp16, or fp16 where a GPU has it to run
+    precision: str = "auto"  # fp32, fp16, int8, or fp16 where a GPU has it to run
     cuda_graphs: bool = False
     intra_op_threads: int = 1
     max_batch_size: int = 32
@@ -234,14 +234,15 @@ def _choose_providers(name: str) -> list[str]:
 
 def _held(folder: Path) -> tuple[dict[str, bytes], mmap.mmap]:
     """The graphs, and their weights as mapped into memory. Raises `StartupError`."""
-    files = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "explain": "explain.onnx"}
+    files = {"fp32": "model.onnx", "explain": "explain.onnx"}
+    reduced = {precision: f"model.{precision}.onnx" for precision in ("fp16", "int8")}
     try:
         with (folder / _WEIGHTS).open("rb") as file:
             weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         graphs = {
             name: (folder / file).read_bytes()
-            for name, file in files.items()
-            if name != "fp16" or (folder / file).exists()
+            for name, file in (files | reduced).items()
+            if name not in reduced or (folder / file).exists()
         }
         return graphs, weights
     except (OSError, ValueError) as exc:

@@ -123,7 +123,7 @@ class ModelSummary(_Answer):
     version: int
     default: bool
     provider: str = Field(description="where it really runs")
-    precision: str = Field(description="of classification: fp32 or fp16")
+    precision: str = Field(description="of classification: fp32, fp16 or int8")
     input_size: int
     classes: int
     blocks: int

@@ -1,0 +1,226 @@
+"""A classifier's linear layers in 8 bits, scaled to what pictures drive through them.
+
+Knows graphs and arrays, not networks. What is rounded: the inputs of linear layers to uint8, one
+scale and zero point each, found beforehand, so that no image's answer depends on its batch;
+their weights to int8, one scale an output. Attention's products, norms, GELU and what writes
+the logits stay in float32.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from models.preprocess import Pixels
+
+Array = npt.NDArray[np.float32]
+T = TypeVar("T")
+
+_DOMAIN = "com.microsoft"  # of ONNX Runtime's integer product with scales and bias
+# Without VNNI, x86 adds pairs of products in 16 bits: weights of 8 bits would overflow them.
+_WEIGHT_MAX = 63
+_TINY = 1e-6
+
+
+class Range(NamedTuple):
+    """Smallest and largest value of each channel of an activation. [C] each"""
+
+    low: Array
+    high: Array
+
+
+def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
+    """What every linear layer's input reaches over uint8 images [B, S, S, 3], by value name."""
+    watched = model.clone()
+    graph = watched.graph
+    inputs = [linears[0].input for linears in _linears(graph).values()]
+    for value in inputs:
+        rank = len(_present(value.shape))
+        axes = _constant(graph, f"{value.name}.axes", np.arange(rank - 1))
+        for operator in ("ReduceMin", "ReduceMax"):
+            node = ir.node(operator, [value, axes], attributes={"keepdims": 0})
+            node.outputs[0].name = f"{value.name}.{operator}"
+            node.outputs[0].dtype = ir.DataType.FLOAT
+            graph.append(node)
+            graph.outputs.append(node.outputs[0])
+    session = ort.InferenceSession(
+        ir.to_proto(watched).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    outputs = [output.name for output in session.get_outputs()][-2 * len(inputs) :]
+    ranges: dict[str, Range] = {}
+    for images in batches:
+        values = session.run(outputs, {"images": images})
+        for value, low, high in zip(inputs, values[::2], values[1::2], strict=True):
+            before = ranges.get(str(value.name), Range(low, high))
+            ranges[str(value.name)] = Range(
+                np.minimum(before.low, low), np.maximum(before.high, high)
+            )
+    return ranges
+
+
+def quantize(model: ir.Model, ranges: dict[str, Range]) -> ir.Model:
+    """A copy whose linear layers compute in 8 bits; `ranges` as `calibrate` found them."""
+    copy = model.clone()
+    graph = copy.graph
+    for number, (name, layers) in enumerate(_linears(graph).items()):
+        _quantize(graph, f"int8.{number}", layers, ranges[name])
+    RemoveUnusedNodesPass()(copy)
+    copy.opset_imports[_DOMAIN] = 1
+    return copy
+
+
+class _Linear(NamedTuple):
+    """input [..., C] @ weight [C, out] + bias [out]: Gemm on rows, or MatMul without a bias."""
+
+    node: ir.Node
+
+    @property
+    def input(self) -> ir.Value:
+        """From before it was flattened to Gemm's rows: MatMul shares it as it was."""
+        value = _present(self.node.inputs[0])
+        producer = value.producer()
+        if producer is None or producer.op_type != "Reshape":
+            return value
+        before = _present(producer.inputs[0])
+        return before if _present(before.shape)[-1] == len(self.weight) else value
+
+    @property
+    def weight(self) -> Array:
+        return _array(self.node.inputs[1])
+
+    @property
+    def bias(self) -> Array:
+        if self.node.op_type == "Gemm":
+            return _array(self.node.inputs[2])
+        return np.zeros(self.weight.shape[1], np.float32)
+
+
+def _linears(graph: ir.Graph) -> dict[str, list[_Linear]]:
+    """All but the last, which writes the logits, by the name of the input that they share."""
+    layers = [
+        _Linear(node)
+        for node in graph
+        if node.op_type in ("Gemm", "MatMul") and _is_constant(node.inputs[1])
+    ]
+    found: dict[str, list[_Linear]] = defaultdict(list)
+    for layer in layers[:-1]:
+        found[str(layer.input.name)].append(layer)
+    return found
+
+
+def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) -> None:
+    """Replace linear layers that share an input."""
+    first = linears[0].node
+    weights = np.concatenate([linear.weight for linear in linears], axis=1)
+    value, centre, scale = _balance(graph, name, linears[0], found, weights)
+    low = min(0.0, float(((found.low - centre) / scale).min()))
+    high = max(0.0, float(((found.high - centre) / scale).max()))
+    step = np.float32(max(high - low, _TINY) / 255)
+    step_value = _constant(graph, f"{name}.step", np.array(step))
+    zero = _constant(graph, f"{name}.zero", np.array(round(-low / step), np.uint8))
+    rounded = _insert(graph, first, f"{name}.rounded", "QuantizeLinear", [value, step_value, zero])
+    for number, linear in enumerate(linears):
+        place = f"{name}.{number}"
+        weight = linear.weight * scale[:, None]
+        steps = np.maximum(np.abs(weight).max(axis=0), _TINY) / _WEIGHT_MAX  # [out]
+        bias = linear.bias + centre @ linear.weight
+        integers = np.rint(weight / steps).astype(np.int8)
+        output = _insert(
+            graph,
+            linear.node,
+            f"{place}.output",
+            "MatMulIntegerToFloat",
+            [
+                rounded,
+                _constant(graph, f"{place}.weight", integers),
+                step_value,
+                _constant(graph, f"{place}.steps", steps),
+                zero,
+                _constant(graph, f"{place}.zeros", np.zeros(len(steps), np.int8)),
+                _constant(graph, f"{place}.bias", bias),
+            ],
+            _DOMAIN,
+        )
+        linear.node.outputs[0].replace_all_uses_with(output)  # by a Reshape, whatever the rank
+        graph.remove(linear.node, safe=True)
+
+
+def _balance(
+    graph: ir.Graph, name: str, linear: _Linear, found: Range, weights: Array
+) -> tuple[ir.Value, Array, Array]:
+    """(input - centre) / scale, and both [C], so that no channel takes the range of the others.
+
+    Exact before rounding: centre and scale go into the bias and the weights behind (SmoothQuant,
+    Xiao et al. 2023; the centre, Wei et al. 2023). A LayerNorm does it at no cost. Outputs of
+    GELU share a lower end and stay as they are.
+    """
+    value, producer = linear.input, linear.input.producer()
+    assert producer is not None
+    if producer.op_type == "Gelu":
+        return value, np.zeros_like(found.low), np.ones_like(found.low)
+    centre: Array = np.mean(found, axis=0)
+    reach = np.maximum((found.high - found.low) / 2, _TINY)
+    scale = np.sqrt(reach / np.maximum(np.abs(weights).max(axis=1), _TINY))
+    scale = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
+    if producer.op_type == "LayerNormalization" and len(producer.inputs) == 2:  # folded: no shift
+        gain = _constant(graph, f"{name}.gain", _array(producer.inputs[1]) / scale)
+        shift = _constant(graph, f"{name}.shift", -centre / scale)
+        inputs = [_present(producer.inputs[0]), gain, shift]
+        attributes = producer.attributes
+        balanced = _insert(
+            graph, linear.node, f"{name}.norm", "LayerNormalization", inputs, "", attributes
+        )
+    else:
+        middle = _constant(graph, f"{name}.centre", centre)
+        factor = _constant(graph, f"{name}.factor", 1 / scale)
+        centred = _insert(graph, linear.node, f"{name}.centred", "Sub", [value, middle])
+        balanced = _insert(graph, linear.node, f"{name}.balanced", "Mul", [centred, factor])
+    return balanced, centre, scale
+
+
+def _insert(
+    graph: ir.Graph,
+    before: ir.Node,
+    name: str,
+    operator: str,
+    inputs: Sequence[ir.Value],
+    domain: str = "",
+    attributes: Mapping[str, ir.Attr] = MappingProxyType({}),
+) -> ir.Value:
+    """The output, named, of a new node."""
+    node = ir.Node(domain, operator, inputs, attributes.values(), num_outputs=1)
+    node.outputs[0].name = name
+    graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+def _constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    if array.dtype == np.float64:
+        array = array.astype(np.float32)
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(
+        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None
+
+
+def _array(value: ir.Value | None) -> Array:
+    tensor = _present(value).const_value
+    assert tensor is not None
+    return tensor.numpy()
+
+
+def _present(value: T | None) -> T:
+    assert value is not None
+    return value
