@@ -5,6 +5,7 @@ Knows files of graphs and pictures, not how a classifier was made cheaper.
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def compare(
     ImageFolder counts them). Raises `FileNotFoundError` if there is no picture.
     """
     sessions = {name: _open(path) for name, path in cheaper.items()}
-    contenders = {"": _open(exact), **sessions}
-    agreed, right = (dict.fromkeys(contenders, 0) for _ in range(2))
+    before = _open(exact)
+    contenders = [(None, before), *sessions.items()]
+    agreed: Counter[str | None] = Counter()
+    right: Counter[str | None] = Counter()
     classes = _classes(pictures.folder, labels)
     labelled = 0
     said = time.perf_counter()
@@ -44,9 +47,9 @@ def compare(
         images = np.stack([preprocess(picture.image, rule) for picture in batch])
         truth = np.array([classes.get(picture.path.parts[0], -1) for picture in batch])
         labelled += int((truth >= 0).sum())
-        answers = {name: _best(session, images) for name, session in contenders.items()}
+        answers = {name: _best(session, images) for name, session in contenders}
         for name, answer in answers.items():
-            agreed[name] += int((answer == answers[""]).sum())
+            agreed[name] += int((answer == answers[None]).sum())
             right[name] += int((answer == truth).sum())
         if time.perf_counter() - said > 5:
             said = time.perf_counter()
@@ -57,8 +60,8 @@ def compare(
             images=read,
             agreement=agreed[name] / read,
             accuracy=right[name] / read if has_labels else None,
-            exact_accuracy=right[""] / read if has_labels else None,
-            speed=tuple(_speeds(contenders[""], session, images)),
+            exact_accuracy=right[None] / read if has_labels else None,
+            speed=tuple(_speeds(before, session, images)),
         )
         for name, session in sessions.items()
     }
@@ -120,12 +123,12 @@ def _speeds(
     """Medians of both at batch 1 and 8, in turns, so that a busy moment spoils no comparison."""
     for batch in (1, _BATCH):
         repeated = np.resize(images, (batch, *images.shape[1:]))
-        seconds: dict[ort.InferenceSession, list[float]] = {exact: [], cheaper: []}
+        seconds: tuple[list[float], list[float]] = ([], [])
         for turn in range(_ROUNDS + 1):
-            for session, taken in seconds.items():
+            for session, taken in zip((exact, cheaper), seconds, strict=True):
                 started = time.perf_counter()
                 _best(session, repeated)
                 if turn:  # the first one warms up
                     taken.append(time.perf_counter() - started)
-        exact_s, cheaper_s = map(statistics.median, seconds.values())
+        exact_s, cheaper_s = map(statistics.median, seconds)
         yield Speed(batch=batch, ms=1e3 * cheaper_s, exact_ms=1e3 * exact_s)
