@@ -15,11 +15,6 @@ from service.errors import CorruptImage, ImageTooLarge, NoImage, OutOfMemory, Un
 # Formats whose readers are pure image decoders: none that runs programs or follows links.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 _BACKGROUND = "white"  # behind transparent pixels
-THUMBNAIL_PIXELS = 64 * 64
-_THUMBNAIL_BYTES = 8 * 1024
-# JPEG markers: the frames' headers, of which baseline is the usual one, and the start of a scan.
-_BASELINE, _SCAN = 0xC0, 0xDA
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 # EXIF orientation to what turns the picture upright.
 _UPRIGHT: dict[object, Image.Transpose] = {
@@ -81,26 +76,6 @@ class Decoder:
                     f"the image has {width} x {height} pixels; "
                     f"at most {self._max_pixels:,} are read"
                 )
-
-
-def is_thumbnail(data: bytes) -> bool:
-    """A baseline JPEG that is decoded sooner than it could be handed to another thread.
-
-    By its header, read up to the scan as Pillow does; one that is odd in any way is no thumbnail.
-    """
-    if len(data) > _THUMBNAIL_BYTES or not data.startswith(b"\xff\xd8"):
-        return False
-    pixels, at = 0, 2
-    while data[at : at + 1] == b"\xff" and at + 9 < len(data):
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        if marker == _SCAN:
-            return 0 < pixels <= THUMBNAIL_PIXELS
-        if marker in _FRAMES:
-            if pixels or marker != _BASELINE:
-                return False
-            pixels = int.from_bytes(data[at + 5 : at + 7]) * int.from_bytes(data[at + 7 : at + 9])
-        at += 2 + length
-    return False
 
 
 def encode_png(pixels: Pixels) -> bytes:

@@ -15,7 +15,7 @@ from models.preprocess import Pixels, Preprocessing, preprocess
 from service.batching import Admission, Batcher, Done
 from service.engine import Array
 from service.errors import InputMismatch, ServiceError
-from service.imaging import THUMBNAIL_PIXELS, Decoder, is_thumbnail
+from service.imaging import Decoder
 from service.repository import ModelRepository, ServedModel
 from service.store import Store, content_id
 
@@ -85,7 +85,13 @@ class Pipeline:
         with _failures_counted(ticket.model):
             ticket.places.reserve(len(uploads))
         rule = ticket.model.manifest.preprocessing
-        images = await self._prepared(uploads, rule)
+        loop = asyncio.get_running_loop()
+        images = await _all(
+            [
+                loop.run_in_executor(self.pool, self._prepare, upload, rule, index, len(uploads))
+                for index, upload in enumerate(uploads)
+            ]
+        )
         pixels = [image.pixels for image in images]
         done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
         await _all([self.store.put(image.id, image.pixels) for image in images])
@@ -141,18 +147,6 @@ class Pipeline:
         if key:
             return done
         return [Done({"logits": one.value}, *one[1:]) for one in done]
-
-    async def _prepared(self, uploads: Sequence[bytes], rule: Preprocessing) -> list[Prepared]:
-        """In the pool, unless that takes longer than the work."""
-        if rule.resize**2 <= THUMBNAIL_PIXELS and len(uploads) == 1 and is_thumbnail(uploads[0]):
-            return [self._prepare(uploads[0], rule, 0, 1)]
-        loop = asyncio.get_running_loop()
-        return await _all(
-            [
-                loop.run_in_executor(self.pool, self._prepare, upload, rule, index, len(uploads))
-                for index, upload in enumerate(uploads)
-            ]
-        )
 
     def _prepare(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> Prepared:
         started = time.perf_counter()

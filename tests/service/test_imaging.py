@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, ExifTags, Image
 
 from service.errors import CorruptImage, ImageTooLarge, NoImage, ServiceError, UnsupportedMedia
-from service.imaging import FORMATS, Decoder, is_thumbnail
+from service.imaging import FORMATS, Decoder
 from tests.memory import little_memory
 
 Colour = tuple[int, ...]
@@ -492,25 +492,3 @@ def test_a_bomb_is_too_large_and_takes_little_memory(name: str) -> None:
 
 def test_an_image_of_just_the_limit_is_read() -> None:
     assert decode(save(Image.new("L", (MAX_PIXELS, 1)), "PNG")).width == MAX_PIXELS
-
-
-def test_a_thumbnail_is_a_small_baseline_jpeg_and_nothing_else() -> None:
-    noise = Image.effect_noise((64, 64), 60).convert("RGB")
-    small = save(noise, "JPEG", quality=60)
-    assert is_thumbnail(small)
-    assert not is_thumbnail(save(noise.resize((65, 64)), "JPEG", quality=60))
-    assert not is_thumbnail(save(noise, "JPEG", quality=60, progressive=True))
-    assert not is_thumbnail(save(noise, "PNG"))
-    assert not is_thumbnail(small + bytes(8192))
-    frame = small.index(b"\xff\xc0")
-    length = 2 + int.from_bytes(small[frame + 2 : frame + 4])
-    larger = bytearray(small[frame : frame + length])
-    larger[5:9] = b"\x20\x00\x20\x00"  # Pillow would take the second one's word
-    assert not is_thumbnail(small[: frame + length] + bytes(larger) + small[frame + length :])
-    scan = small.index(b"\xff\xda")
-    assert {is_thumbnail(small[:end]) for end in range(scan)} == {False}
-
-
-@given(st.binary(max_size=64))
-def test_what_is_no_thumbnail_is_told_without_an_error(data: bytes) -> None:
-    assert not is_thumbnail(b"\xff\xd8\xff" + data) or b"\xff\xda" in data
