@@ -2,13 +2,14 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 MODELS := deepvit16-cifar10 vit16-cifar10
 EXPORTED := $(MODELS:%=model_repository/%)
+KERNEL := service/native/libdeepvit.so
 
 .PHONY: serve test check export evaluate bench soak docker
 
-serve: $(EXPORTED)  ## set up everything, export the bundled models and serve them on port 8000
+serve: $(EXPORTED) $(KERNEL)  ## set up everything, export the bundled models and serve them on port 8000
 	$(PYTHON) -m service --log-format text
 
-test: $(VENV)/installed  ## set up and run the tests
+test: $(VENV)/installed $(KERNEL)  ## set up and run the tests
 	$(PYTHON) -m pytest
 
 check: $(VENV)/installed  ## lint, types and the direction of imports
@@ -18,13 +19,13 @@ check: $(VENV)/installed  ## lint, types and the direction of imports
 
 export: $(EXPORTED)  ## export the bundled models
 
-evaluate: $(EXPORTED)  ## CIFAR-10 over HTTP: accuracy, agreement with PyTorch, throughput
+evaluate: $(EXPORTED) $(KERNEL)  ## CIFAR-10 over HTTP: accuracy, agreement with PyTorch, throughput
 	$(PYTHON) -m tests.evaluate
 
-bench: $(EXPORTED) $(VENV)/peers  ## speed against what a user would run instead, as ratios
+bench: $(EXPORTED) $(KERNEL) $(VENV)/peers  ## speed against what a user would run instead, as ratios
 	$(PYTHON) -m tests.bench
 
-soak: $(EXPORTED)  ## five minutes of mixed traffic: every answer right, memory bounded
+soak: $(EXPORTED) $(KERNEL)  ## five minutes of mixed traffic: every answer right, memory bounded
 	$(PYTHON) -m tests.soak
 
 docker:  ## build the image
@@ -35,6 +36,10 @@ SOURCES := $(wildcard models/*.py export/*.py)
 model_repository/%: models/zoo/%.safetensors $(SOURCES) | $(VENV)/installed
 	$(PYTHON) -m export $< --name $*
 	@touch $@
+
+# Without a C++ compiler, models are served without it.
+$(KERNEL): $(wildcard service/native/*.cpp service/native/*.h) | $(VENV)/installed
+	-$(PYTHON) -m service.native
 
 $(VENV)/peers: $(VENV)/installed
 	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export import attention
 from export.linear import Dense, batch_norm_affine, fold_layer_norm
 from export.stems import fold_stem
 from models.deepvit import Block, BlockTrace, DeepViT, HeadNorm, pool
@@ -74,7 +75,7 @@ class FoldedBlock(nn.Module):
         super().__init__()
         config, block = network.config, cast(Block, network.blocks[index])
         a, D = config.scale_adjustment, config.heads_dim
-        self.num_heads = config.num_heads
+        self.num_heads, self.tokens = config.num_heads, config.num_tokens
         self.eps = config.layer_norm_eps / a**2
         self.head_eps = config.layer_norm_eps
         qkv, fc1 = block.attn.qkv, block.mlp.fc1
@@ -87,16 +88,16 @@ class FoldedBlock(nn.Module):
         self.fc1 = Dense(*fold_layer_norm(block.norm2, fc1.weight, fc1.bias))
         self.fc2 = _residual(block.mlp.fc2, a)
         self.mixes = block.attn.reatten_matrix is not None
+        lends = config.attention_donor == index
+        self.fused = not (self.shares or lends or config.reatten_layer_norm)
         row_sum: Tensor | None = torch.ones(self.num_heads)  # of a softmax map
         if self.mixes:
             mixing = fold_mixing(network, index)
             self.theta = nn.Parameter(mixing.matrix, requires_grad=False)  # [H, H]
-            self.offset = nn.Parameter(
-                mixing.offset[:, None, None], requires_grad=False
-            )  # [H, 1, 1]
+            self.offset = nn.Parameter(mixing.offset, requires_grad=False)  # [H]
             self.gain: nn.Parameter | None = None
             if mixing.gain is not None:
-                self.gain = nn.Parameter(mixing.gain[:, None, None], requires_grad=False)
+                self.gain = nn.Parameter(mixing.gain, requires_grad=False)  # [H]
             row_sum = mixing.row_sum(config.num_tokens)
         if row_sum is None:
             self.v = Dense(weight[:, 2 * D :], bias[2 * D :])
@@ -108,53 +109,65 @@ class FoldedBlock(nn.Module):
 
     def forward(
         self, x: Tensor, before: Tensor | None = None, rows: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Tokens [B, N, C] to the first `rows` tokens of the output, all of them by default.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens [B * N, C] to the first `rows` tokens of each image, all of them by default.
 
-        Also to those rows of the block's softmax map; `before` is the map of the block before,
-        all of it, which a block that shares takes. The offset of a mixed map is the same at
-        every position, so it leaves the map as one vector a head: offset * (sum of V over tokens).
+        Also to the softmax map if later blocks take it; `before` is that of the block before.
         """
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        softmax = self._softmax(y, before, rows)  # [B, H, rows, N]
-        v = self._heads(self.v(y))
-        if self.mixes:
-            everywhere = self._side_by_side(self.offset * v.sum(dim=-2, keepdim=True))  # [B, 1, C]
-            attended = self._side_by_side(self._mix(softmax) @ v) + everywhere
+        shape = (rows or self.tokens, self.tokens)
+        asking, v, maps = self._first(y, rows), self.v(y), None
+        if not self.fused:
+            maps = (
+                self._softmax(y, before) if rows is None else self._softmax(y, before)[:, :, :rows]
+            )
+            attended = self._attended(maps, v)
+        elif self.mixes:
+            attended = attention.reattend(
+                self.q(asking), self.k(y), v, self.theta, self.offset, shape
+            )
         else:
-            attended = self._side_by_side(softmax @ v)
-        return self._finish(x[:, :rows], attended), softmax
+            attended = attention.attend(self.q(asking), self.k(y), v, self.num_heads, shape)
+        return self._finish(self._first(x, rows), attended), maps
 
     def trace(self, x: Tensor, before: Tensor | None = None) -> BlockTrace:
-        """The same with both maps written out."""
+        """The same with both maps written out, of tokens [B, N, C]."""
+        x = x.flatten(0, 1)
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
         softmax = self._softmax(y, before)
-        reattention = self._mix(softmax) + self.offset if self.mixes else softmax
-        attended = self._side_by_side(reattention @ self._heads(self.v(y)))
-        tokens = self._finish(x, attended)
+        reattention = self._mix(softmax) + self.offset[:, None, None] if self.mixes else softmax
+        attended = attention.join(reattention @ self._heads(self.v(y)))
+        tokens = self._finish(x, attended).reshape(-1, self.tokens, x.shape[-1])
         return BlockTrace(softmax, reattention, tokens)
 
-    def _softmax(self, y: Tensor, before: Tensor | None, rows: int | None = None) -> Tensor:
+    def _softmax(self, y: Tensor, before: Tensor | None) -> Tensor:
         if self.shares:
             assert before is not None
-            return before[:, :, :rows]
-        q, k = self._heads(self.q(y[:, :rows])), self._heads(self.k(y))
-        return (q @ k.transpose(-2, -1)).softmax(dim=-1)
+            return before
+        shape = (self.tokens, self.tokens)
+        return attention.softmax(self.q(y), self.k(y), self.num_heads, shape)
 
     def _heads(self, x: Tensor) -> Tensor:
-        B, N, C = x.shape
-        return x.reshape(B, N, self.num_heads, C // self.num_heads).transpose(1, 2)  # [B, H, N, D]
+        return attention.split(x, self.num_heads, self.tokens)
 
-    def _side_by_side(self, x: Tensor) -> Tensor:
-        return x.transpose(1, 2).flatten(2)  # [B, H, N, D] to [B, N, C]
+    def _attended(self, maps: Tensor, v: Tensor) -> Tensor:
+        if self.mixes:
+            return attention.mixed_values(self._mix(maps), self.offset, self._heads(v))
+        return attention.join(maps @ self._heads(v))
 
     def _mix(self, softmax: Tensor) -> Tensor:
         """The mixed map without its offset. [B, H, rows, N] to the same."""
-        mixed = (self.theta @ softmax.flatten(2)).reshape(softmax.shape)
+        mixed = attention.mix(self.theta, softmax)
         if self.gain is None:
             return mixed
         variance = mixed.square().mean(dim=1, keepdim=True)  # of heads: Theta is centred
-        return self.gain * (mixed * (variance + self.head_eps).rsqrt())
+        return self.gain[:, None, None] * (mixed * (variance + self.head_eps).rsqrt())
+
+    def _first(self, x: Tensor, rows: int | None) -> Tensor:
+        """[B * N, C] to the first `rows` tokens of each image, [B * rows, C]."""
+        return (
+            x if rows is None else x.reshape(-1, self.tokens, x.shape[-1])[:, :rows].flatten(0, 1)
+        )
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.proj(attended)

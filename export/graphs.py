@@ -33,11 +33,12 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        x, softmax = self.network.embed(images), None
+        x, softmax = self.network.embed(images).flatten(0, 1), None  # [B * N, C]
         for block in self.network.blocks[:-1]:
             x, softmax = block(x, softmax)
-        x, _ = self.network.blocks[-1](x, softmax, self.network.rows)  # [B, 1, C] for class token
-        return self.network.classify(x)
+        x, _ = self.network.blocks[-1](x, softmax, self.network.rows)  # [B, C] for class token
+        rows = self.network.rows or self.network.config.num_tokens
+        return self.network.classify(x.reshape(-1, rows, x.shape[-1]))
 
 
 class Explainer(nn.Module):

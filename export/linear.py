@@ -19,7 +19,7 @@ class Dense(nn.Module):
         if self.bias is None:
             return x @ self.weight
         rows = torch.addmm(self.bias, x.flatten(0, -2), self.weight)
-        return rows.reshape(*x.shape[:-1], -1)
+        return rows if x.ndim == 2 else rows.reshape(*x.shape[:-1], -1)
 
 
 def batch_norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ import torch
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
 
+from export import attention
+
 OPSET = 20  # the first with Gelu as one operator
 WEIGHTS_FILE = "weights.bin"
 _ALIGNMENT = 4096  # a page, so that the file can be mapped into memory
@@ -38,6 +40,7 @@ def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.M
         )
     assert program is not None
     model = program.model
+    attention.add_functions(model)
     for node in model.graph:  # source locations of the exporting machine
         node.metadata_props.clear()
     for value in [*model.graph.inputs, *model.graph.outputs]:

@@ -58,6 +58,7 @@ def build_runtime(settings: Settings) -> Runtime:
         EngineOptions(
             provider=settings.provider,
             precision=settings.precision,
+            attention=settings.attention,
             cuda_graphs=settings.cuda_graphs,
             intra_op_threads=settings.intra_op_threads,
             max_batch_size=settings.max_batch_size,

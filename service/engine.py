@@ -4,6 +4,7 @@ Not thread-safe on purpose: `classify` and `explain` each belong to one thread, 
 """
 
 import json
+import logging
 import mmap
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,14 @@ import onnxruntime as ort
 
 from models.manifest import METADATA_KEY, Manifest, Output
 from models.preprocess import Pixels
+from service import native
 from service.buckets import Buckets
 from service.errors import InferenceFailed, StartupError
 from service.lanes import Lanes, fastest
 
 Array = npt.NDArray[np.float32]
+
+_logger = logging.getLogger(__name__)
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -44,6 +48,7 @@ ort.create_and_register_allocator(_MEMORY, ort.OrtArenaCfg({}))
 class EngineOptions:
     provider: str = "auto"  # or a key of _PROVIDERS, which is then demanded
     precision: str = "auto"  # fp32, fp16, int8, or fp16 where a GPU has it to run
+    attention: str = "auto"  # plain, or fused, which is demanded; auto is fused where it can be
     cuda_graphs: bool = False
     intra_op_threads: int = 1
     max_batch_size: int = 32
@@ -65,14 +70,14 @@ class Engine:
         graphs, self._weights = _held(folder)
         self._explain_graph = graphs["explain"]
         self.precision = self._choose_precision(graphs)
+        self.attention = self._choose_attention()
         self._classifier = self._open(graphs[self.precision], cuda_graphs=options.cuda_graphs)
         if (self.provider, self.precision, options.precision) == ("cpu", "fp16", "auto"):
             self.precision = "fp32"  # the GPU that fp16 was meant for does not work
             self._classifier = self._open(graphs["fp32"])
         self._graph = graphs[self.precision]
         self.manifest = self._embedded_manifest()
-        self._lanes: Lanes | None = None  # until it is known that they are faster
-        self._piece = 0  # images in a lane at once
+        self._lanes: Lanes | None = None  # how batches run, once that is known
         self._buckets = self._captured() if options.cuda_graphs else None
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
 
@@ -100,7 +105,7 @@ class Engine:
             return list(self._buckets.run(np.stack(images)))
         batch = np.stack(images)
         if self._lanes and len(batch) > 1:
-            return list(self._lanes.run(batch, self._piece))
+            return list(self._lanes.run(batch))
         return list(_logits(self._classifier, batch))
 
     def explain(self, images: Sequence[Pixels], names: Sequence[str]) -> list[dict[str, Array]]:
@@ -113,15 +118,15 @@ class Engine:
         ]
 
     def _take_fastest_way(self) -> None:
-        """Find out by trying whether batches are run whole or in lanes."""
+        """Find out by trying in what pieces batches are run, and whether in lanes."""
         lanes, size = self._options.intra_op_threads, self.manifest.preprocessing.size
         if self.provider != "cpu" or not 1 < lanes <= self.max_batch_size:
             return
         alone = self._open(self._graph, threads=1)
         run_whole, run_alone = partial(_logits, self._classifier), partial(_logits, alone)
         ways = fastest(run_whole, run_alone, lanes, (size, size, 3), self.max_batch_size)
-        if ways.piece is not None:
-            self._lanes, self._piece = Lanes(run_alone, lanes), ways.piece
+        batches = run_whole if ways.batch_whole else run_alone
+        self._lanes = Lanes(batches, ways.lanes, ways.piece)
         if not ways.single_whole:
             self._classifier = alone
 
@@ -148,6 +153,27 @@ class Engine:
             raise StartupError(f"{self._folder} has no {wanted}: export with --precision {wanted}")
         return wanted
 
+    def _choose_attention(self) -> str:
+        """Fused by its compiled kernel, or plain, as the graph spells it out for any runtime."""
+        wanted = self._options.attention
+        if wanted == "plain" or (reason := self._not_fused()) is None:
+            return "plain" if wanted == "plain" else "fused"
+        if wanted == "fused":
+            raise StartupError(f"fused attention was asked for, but {reason}")
+        _logger.info("attention is not fused: %s", reason)
+        return "plain"
+
+    def _not_fused(self) -> str | None:
+        """Why attention's kernel cannot be used; None where it can."""
+        if self._providers != [_PROVIDERS["cpu"]] or self.precision == "fp16":
+            return f"its kernel is none for {self._providers[0]} with {self.precision}"
+        try:
+            ort.SessionOptions().register_custom_ops_library(str(native.LIBRARY))
+        except Exception as exc:  # noqa: BLE001 - ONNX Runtime's errors have no common class
+            reason = " ".join(str(exc).split())
+            return f"python -m service.native has not made a kernel that loads here: {reason}"
+        return None
+
     def _captured(self) -> Buckets:
         if self.provider != "cuda":
             raise StartupError(f"CUDA graphs were asked for, but the model runs on {self.provider}")
@@ -163,6 +189,8 @@ class Engine:
         # Threads that spin between batches would take the processors from image decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
+        if self.attention == "fused":
+            options.register_custom_ops_library(str(native.LIBRARY))
         if (self._folder / _WEIGHTS).exists():
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(self._folder)

@@ -9,7 +9,6 @@ depends on the network and the machine, so it is measured. Knows arrays, nothing
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,30 +18,34 @@ Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 _PIECES = (1, 2, 4, 8)
 _SOME_GAIN = 1.05  # what larger pieces must win
-_GAIN = 1.1  # what pieces must win to be worth their session's memory
+_GAIN = 1.1  # what lanes must win to be worth their session's memory
 _HANDED_OVER_S = 0.002  # a batch that takes no longer is not worth waking threads for
 _ROUNDS = 3
 _BUDGET_S = 0.5  # for each way; a slow network is measured once
 
 
 class Ways(NamedTuple):
-    """How single images and batches are run fastest."""
+    """How single images and batches are run fastest: whole has all threads, alone has one."""
 
-    single_whole: bool  # a single image gains from all threads
-    piece: int | None = None  # images in a piece of a batch; None runs batches as single images
+    single_whole: bool
+    batch_whole: bool
+    lanes: int  # pieces of a batch beside each other
+    piece: int  # images in each
 
 
 class Lanes:
-    """Runs pieces of a batch on as many threads at once, the caller's among them."""
+    """Runs pieces of a batch, on as many threads at once as there are lanes."""
 
-    def __init__(self, run: Run, lanes: int) -> None:
+    def __init__(self, run: Run, lanes: int, piece: int) -> None:
+        """`piece`: images in a piece, about, for all are as even as may be."""
         self._run = run
         self._lanes = lanes
-        self._others = ThreadPoolExecutor(lanes - 1, "lane")
+        self._piece = piece
+        self._others = ThreadPoolExecutor(max(1, lanes - 1), "lane")  # the caller is a lane too
 
-    def run(self, images: npt.NDArray[np.uint8], piece: int) -> npt.NDArray[np.float32]:
-        """[B, S, S, 3] to what `run` gives, in pieces of about this size, as even as may be."""
-        count = -(-len(images) // piece)
+    def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """[B, S, S, 3] to what `run` gives."""
+        count = -(-len(images) // self._piece)
         count = min(len(images), -(-count // self._lanes) * self._lanes)
         if count == 1:
             return self._run(images)
@@ -71,33 +74,41 @@ def fastest(
     Batches of zeros: what is in them does not change the time. Takes a second or so at most for
     small networks, some runs for large ones.
     """
-    beside = Lanes(alone, lanes)
-    piece, of_piece = 0, float("inf")
+    images = np.zeros((max_batch_size, *image), np.uint8)
+    in_lanes, piece = _piece(alone, lanes, images)
+    if in_lanes * min(piece * lanes, max_batch_size) < _HANDED_OVER_S:
+        return Ways(single_whole=False, batch_whole=False, lanes=1, piece=max_batch_size)
+    on_its_own, piece_whole = _piece(whole, 1, images)
+    if on_its_own < _GAIN * in_lanes:
+        return Ways(single_whole=True, batch_whole=True, lanes=1, piece=piece_whole)
+    single_whole = _GAIN * _seconds(whole, images[:1]) < _seconds(alone, images[:1])
+    return Ways(single_whole, batch_whole=False, lanes=lanes, piece=piece)
+
+
+def _piece(run: Run, lanes: int, images: npt.NDArray[np.uint8]) -> tuple[float, int]:
+    """Seconds an image in pieces of the best size, and that size."""
+    best, piece = float("inf"), 0
     for size in _PIECES:
-        batch = np.zeros((min(size * lanes, max_batch_size), *image), np.uint8)
-        seconds = _seconds(partial(beside.run, piece=size), batch)
-        if seconds * _SOME_GAIN > of_piece:
+        batch = images[: size * lanes]
+        seconds = _seconds(Lanes(run, lanes, size).run, batch)
+        if seconds * _SOME_GAIN > best:
             break
-        piece, of_piece = size, seconds
-    batch = np.zeros((min(piece * lanes, max_batch_size), *image), np.uint8)
-    one = batch[:1]
-    if of_piece * len(batch) < _HANDED_OVER_S:
-        return Ways(single_whole=False)
-    if _seconds(whole, batch) < _GAIN * of_piece:
-        return Ways(single_whole=True)
-    return Ways(_GAIN * _seconds(whole, one) < _seconds(alone, one), piece)
+        best, piece = seconds, size
+        if len(batch) == len(images):
+            break
+    return best, piece
 
 
 def _seconds(run: Run, batch: npt.NDArray[np.uint8]) -> float:
-    """An image, in the best of some rounds."""
-    run(batch)
+    """An image, in the best of some rounds after a first one, if that was not long enough."""
     best = float("inf")
     begun = time.perf_counter()
-    for _ in range(_ROUNDS):
+    for round_ in range(_ROUNDS + 1):
         started = time.perf_counter()
         run(batch)
         ended = time.perf_counter()
-        best = min(best, ended - started)
+        if round_ or ended - begun > _BUDGET_S:
+            best = min(best, ended - started)
         if ended - begun > _BUDGET_S:
             break
     return best / len(batch)

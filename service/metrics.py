@@ -57,6 +57,8 @@ class Model(Protocol):
     @property
     def precision(self) -> str: ...
     @property
+    def attention(self) -> str: ...
+    @property
     def queues(self) -> Mapping[str, Queue]: ...
 
 
@@ -118,9 +120,12 @@ class _Models(Collector):
         sizes = HistogramMetricFamily("deepvit_batch_size", "Images in a batch", labels=where)
         info = InfoMetricFamily("deepvit_model", "What is served where", labels=where[:2])
         for model in self._models:
-            info.add_metric(
-                model.labels, {"provider": model.provider, "precision": model.precision}
-            )
+            how = {
+                "provider": model.provider,
+                "precision": model.precision,
+                "attention": model.attention,
+            }
+            info.add_metric(model.labels, how)
             for name, queue in model.queues.items():
                 labels = [*model.labels, name]
                 books = queue.books

@@ -69,6 +69,10 @@ class ServedModel:
         return self.engine.precision
 
     @property
+    def attention(self) -> str:
+        return self.engine.attention
+
+    @property
     def queues(self) -> dict[str, "Batcher[Any, Any]"]:
         return {"classify": self.classifier, "explain": self.explainer}
 

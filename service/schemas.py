@@ -124,6 +124,7 @@ class ModelSummary(_Answer):
     default: bool
     provider: str = Field(description="where it really runs")
     precision: str = Field(description="of classification: fp32, fp16 or int8")
+    attention: str = Field(description="of classification: fused by its kernel, or plain")
     input_size: int
     classes: int
     blocks: int
@@ -142,6 +143,7 @@ class ModelDetail(_Answer):
 
     provider: str
     precision: str
+    attention: str
     default: bool
     manifest: Manifest
 

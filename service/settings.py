@@ -47,6 +47,11 @@ class Settings(BaseSettings):
         description="of classification; auto is fp16 on a GPU where it was exported, else fp32; "
         "int8 is faster on processors, and rounds",
     )
+    attention: Literal["auto", "fused", "plain"] = Field(
+        "auto",
+        description="of classification on a processor; fused demands the compiled kernel, "
+        "auto takes it where it is there, plain never does",
+    )
     cuda_graphs: bool = Field(
         False, description="replay CUDA graphs for batches padded to powers of two; CUDA only"
     )

@@ -25,6 +25,7 @@ async def show_model(runtime: RuntimeDep, name: str, version: ModelVersion = Non
     return ModelDetail(
         provider=model.provider,
         precision=model.precision,
+        attention=model.attention,
         default=name == models.default,
         manifest=model.manifest,
     )
@@ -38,6 +39,7 @@ def _summary(model: ServedModel, default: str) -> ModelSummary:
         default=manifest.name == default,
         provider=model.provider,
         precision=model.precision,
+        attention=model.attention,
         input_size=manifest.preprocessing.size,
         classes=len(manifest.labels),
         blocks=manifest.config.depth,

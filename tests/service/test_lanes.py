@@ -26,7 +26,7 @@ def means(images: Images) -> Logits:
     return found
 
 
-@pytest.mark.parametrize("lanes", [2, 3])
+@pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("piece", [1, 2, 4])
 def test_every_image_gets_its_own_answer(lanes: int, piece: int) -> None:
     sizes: list[int] = []
@@ -37,7 +37,7 @@ def test_every_image_gets_its_own_answer(lanes: int, piece: int) -> None:
 
     for batch in range(1, len(IMAGES) + 1):
         sizes.clear()
-        found = Lanes(run, lanes).run(IMAGES[:batch], piece)
+        found = Lanes(run, lanes, piece).run(IMAGES[:batch])
         np.testing.assert_array_equal(found, means(IMAGES[:batch]))
         assert sum(sizes) == batch
         assert max(sizes) <= piece
@@ -52,7 +52,7 @@ def test_pieces_run_at_the_same_time() -> None:
         both.wait(PATIENCE_S)
         return means(images)
 
-    assert len(Lanes(run, 2).run(IMAGES[:8], 2)) == 8
+    assert len(Lanes(run, 2, 2).run(IMAGES[:8])) == 8
 
 
 def test_a_piece_that_fails_fails_the_batch_and_nothing_after_it() -> None:
@@ -61,13 +61,13 @@ def test_a_piece_that_fails_fails_the_batch_and_nothing_after_it() -> None:
             raise RuntimeError("black")
         return means(images)
 
-    lanes = Lanes(run, 2)
+    lanes = Lanes(run, 2, 2)
     for black in range(8):
         images = IMAGES[:8].copy()
         images[black] = 0
         with pytest.raises(RuntimeError, match="black"):
-            lanes.run(images, 2)
-        np.testing.assert_array_equal(lanes.run(IMAGES, 2), means(IMAGES))
+            lanes.run(images)
+        np.testing.assert_array_equal(lanes.run(IMAGES), means(IMAGES))
 
 
 def taking(for_a_run_s: float, for_an_image_s: float) -> Callable[[Images], Logits]:
@@ -81,12 +81,19 @@ def taking(for_a_run_s: float, for_an_image_s: float) -> Callable[[Images], Logi
 @pytest.mark.parametrize(
     ("whole", "alone", "expected"),
     [
-        (taking(0, 0.001), taking(0, 0.02), Ways(single_whole=True)),
-        (taking(0.2, 0), taking(0, 0.01), Ways(single_whole=False, piece=1)),
-        (taking(0, 0.1), taking(0.1, 0), Ways(single_whole=False, piece=8)),
-        (taking(0, 0), taking(0, 0), Ways(single_whole=False)),
+        (taking(0, 0.01), taking(0, 0.2), Ways(True, True, lanes=1, piece=1)),
+        (taking(0.01, 0), taking(0, 0.2), Ways(True, True, lanes=1, piece=8)),
+        (taking(0.2, 0), taking(0, 0.01), Ways(False, False, lanes=2, piece=1)),
+        (taking(0, 0.1), taking(0.1, 0), Ways(False, False, lanes=2, piece=8)),
+        (taking(0, 0), taking(0, 0), Ways(False, False, lanes=1, piece=32)),
     ],
-    ids=["threads that help", "threads in the way", "large pieces", "next to nothing"],
+    ids=[
+        "threads that help",
+        "and large pieces",
+        "threads in the way",
+        "large pieces",
+        "next to nothing",
+    ],
 )
 def test_what_is_faster_by_far_is_taken(
     whole: Callable[[Images], Logits], alone: Callable[[Images], Logits], expected: Ways
@@ -94,7 +101,15 @@ def test_what_is_faster_by_far_is_taken(
     assert fastest(whole, alone, lanes=2, image=(4, 4, 3), max_batch_size=32) == expected
 
 
-@pytest.mark.parametrize("ways", [Ways(True), Ways(False), Ways(True, 2), Ways(False, 1)])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        Ways(True, True, lanes=1, piece=4),
+        Ways(False, False, lanes=1, piece=32),
+        Ways(True, False, lanes=2, piece=2),
+        Ways(False, False, lanes=2, piece=1),
+    ],
+)
 def test_every_way_gives_the_same_logits(
     repository: Path, monkeypatch: pytest.MonkeyPatch, ways: Ways
 ) -> None:

@@ -21,6 +21,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "default_model": ("deepvit", "deepvit"),
     "provider": ("cuda", "cuda"),
     "precision": ("fp16", "fp16"),
+    "attention": ("plain", "plain"),
     "cuda_graphs": ("true", True),
     "intra_op_threads": ("3", 3),
     "decode_threads": ("5", 5),

@@ -1,0 +1,153 @@
+"""Attention of one block as one operator of the exported classifier.
+
+A function of the ONNX file itself, whose body is plain operators: any runtime runs that body, and
+the service puts its kernel in its place (service/native), which writes no maps to memory.
+Shapes: B images, M queries and N keys of each, H heads side by side in D = H * width columns.
+"""
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+DOMAIN = "deepvit"
+_VERSION = 1
+# What torch.onnx.ops.symbolic takes
+_Attribute = (
+    int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
+)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, shape: tuple[int, int]) -> Tensor:
+    """softmax(Q K^T) V of each head.
+
+    Q [B * M, D], scaled, and K and V [B * N, D] to [B * M, D], where `shape` is (M, N).
+    """
+    if torch.onnx.is_in_onnx_export():
+        return _written("Attention", (q, k, v), heads, shape)
+    return join(softmax(q, k, heads, shape) @ split(v, heads, shape[1]))
+
+
+def reattend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    theta: Tensor,
+    offset: Tensor,
+    shape: tuple[int, int],
+) -> Tensor:
+    """(theta softmax(Q K^T) + offset) V, theta [H, H] and offset [H] over heads (Eq. 3)."""
+    if torch.onnx.is_in_onnx_export():
+        return _written("ReAttention", (q, k, v, theta, offset), len(theta), shape)
+    maps = softmax(q, k, len(theta), shape)
+    return mixed_values(mix(theta, maps), offset, split(v, len(theta), shape[1]))
+
+
+def softmax(q: Tensor, k: Tensor, heads: int, shape: tuple[int, int]) -> Tensor:
+    """Q [B * M, D], scaled, and K [B * N, D] to maps [B, H, M, N]."""
+    M, N = shape
+    return (split(q, heads, M) @ split(k, heads, N).transpose(-2, -1)).softmax(dim=-1)
+
+
+def mix(theta: Tensor, maps: Tensor) -> Tensor:
+    """Over heads, theta [H, H] being out by in. [B, H, M, N] to the same."""
+    return (theta @ maps.flatten(2)).reshape(maps.shape)
+
+
+def mixed_values(mixed: Tensor, offset: Tensor, values: Tensor) -> Tensor:
+    """(mixed + offset) V. Maps [B, H, M, N], [H] and [B, H, N, width] to [B * M, D].
+
+    The offset of a map is the same at every position, so it leaves the map as one vector a head:
+    offset * (sum of V over keys).
+    """
+    everywhere = offset[:, None, None] * values.sum(dim=-2, keepdim=True)
+    return join(mixed @ values + everywhere)
+
+
+def split(x: Tensor, heads: int, tokens: int) -> Tensor:
+    """[B * N, D] to [B, H, N, width]."""
+    return x.reshape(-1, tokens, heads, x.shape[-1] // heads).transpose(1, 2)
+
+
+def join(x: Tensor) -> Tensor:
+    """[B, H, N, width] to [B * N, D]."""
+    _, H, _, width = x.shape
+    return x.transpose(1, 2).reshape(-1, H * width)
+
+
+def _written(name: str, inputs: Sequence[Tensor], heads: int, shape: tuple[int, int]) -> Tensor:
+    q = inputs[0]
+    attributes: dict[str, _Attribute] = {  # as split reshapes them
+        name: [-1, tokens, heads, q.shape[-1] // heads]
+        for name, tokens in zip(("queries", "keys"), shape, strict=True)
+    }
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{name}", inputs, attributes, dtype=q.dtype, shape=q.shape, version=_VERSION
+    )
+
+
+# What attend and reattend do, in ONNX.
+_FUNCTIONS = {
+    "Attention": """
+        <domain: "deepvit", opset_import: ["": 20]>
+        Attention <queries, keys> (q, k, v) => (out)
+        {
+            asking = Constant <value_ints: ints = @queries> ()
+            asked = Constant <value_ints: ints = @keys> ()
+            all = Shape (q)
+            q_apart = Reshape (q, asking)
+            k_apart = Reshape (k, asked)
+            v_apart = Reshape (v, asked)
+            Q = Transpose <perm = [0, 2, 1, 3]> (q_apart)
+            K = Transpose <perm = [0, 2, 3, 1]> (k_apart)
+            V = Transpose <perm = [0, 2, 1, 3]> (v_apart)
+            scores = MatMul (Q, K)
+            maps = Softmax <axis = -1> (scores)
+            attended = MatMul (maps, V)
+            joined = Transpose <perm = [0, 2, 1, 3]> (attended)
+            out = Reshape (joined, all)
+        }
+    """,
+    "ReAttention": """
+        <domain: "deepvit", opset_import: ["": 20]>
+        ReAttention <queries, keys> (q, k, v, theta, offset) => (out)
+        {
+            asking = Constant <value_ints: ints = @queries> ()
+            asked = Constant <value_ints: ints = @keys> ()
+            flat = Constant <value_ints: ints = [0, 0, -1]> ()
+            tokens = Constant <value_ints: ints = [2]> ()
+            entries = Constant <value_ints: ints = [1, 2]> ()
+            all = Shape (q)
+            q_apart = Reshape (q, asking)
+            k_apart = Reshape (k, asked)
+            v_apart = Reshape (v, asked)
+            Q = Transpose <perm = [0, 2, 1, 3]> (q_apart)
+            K = Transpose <perm = [0, 2, 3, 1]> (k_apart)
+            V = Transpose <perm = [0, 2, 1, 3]> (v_apart)
+            scores = MatMul (Q, K)
+            maps = Softmax <axis = -1> (scores)
+            shape = Shape (maps)
+            maps_flat = Reshape (maps, flat)
+            mixed_flat = MatMul (theta, maps_flat)
+            mixed = Reshape (mixed_flat, shape)
+            attended = MatMul (mixed, V)
+            values = ReduceSum <keepdims = 1> (V, tokens)
+            shift = Unsqueeze (offset, entries)
+            everywhere = Mul (shift, values)
+            sum = Add (attended, everywhere)
+            joined = Transpose <perm = [0, 2, 1, 3]> (sum)
+            out = Reshape (joined, all)
+        }
+    """,
+}
+
+
+def add_functions(model: ir.Model) -> None:
+    """Those whose operators a model uses."""
+    used = {node.op_type for node in model.graph if node.domain == DOMAIN}
+    for name in sorted(used):
+        function = ir.serde.deserialize_function(onnx.parser.parse_function(_FUNCTIONS[name]))
+        model.functions[function.identifier()] = function
+        model.opset_imports[DOMAIN] = _VERSION

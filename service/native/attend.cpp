@@ -1,0 +1,226 @@
+// Multi-head attention with Re-attention's mix, fused: no map is written to memory.
+//
+// A tile of queries is one vector wide: lane w of every vector is query w. The scores of all
+// heads for these queries stay in the cache while they are made (Q K^T), normalised (softmax),
+// mixed over heads and used up (times V), each step vertical: keys and values are read as they
+// lie, one number at a time for all lanes.
+//
+// Compiled once for each kind of processor, under the name in ATTEND; vectors are the compiler's.
+
+#include <cstdint>
+#include <cstring>
+
+#include "attend.h"
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+constexpr int ROWS = 12;  // accumulators of a product: what registers hold beside operands
+
+typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
+
+inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
+// exp(x) of x <= 0: 2^n times a polynomial in what is left, to about 1e-7 of the value.
+inline Vector exponential(Vector x) {
+    const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
+    x = larger(x, Vector{} - 87.0f);
+    const Vector shifted = x * 1.44269504f + round;
+    const Vector n = shifted - round;
+    const Vector r = x - n * 0.693359375f - n * -2.12194440e-4f;
+    Vector p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return (Vector)((Integers)p + ((Integers)shifted << 23));
+}
+
+inline Vector load(const float* from) {
+    Vector loaded;
+    std::memcpy(&loaded, from, sizeof loaded);
+    return loaded;
+}
+
+// A square of LANES vectors, turned over its diagonal in log2(LANES) steps.
+inline void transpose(Vector (&square)[LANES]) {
+#pragma GCC unroll 4
+    for (int step = 1; step < LANES; step *= 2) {
+        Integers low, high;
+        for (int lane = 0; lane < LANES; lane++) {
+            low[lane] = lane & step ? LANES + lane - step : lane;
+            high[lane] = lane & step ? LANES + lane : lane + step;
+        }
+#pragma GCC unroll 16
+        for (int row = 0; row < LANES; row++) {
+            if (row & step) continue;
+            const Vector a = square[row], b = square[row + step];
+            square[row] = __builtin_shuffle(a, b, low);
+            square[row + step] = __builtin_shuffle(a, b, high);
+        }
+    }
+}
+
+// Rows of queries, a width of them [LANES, width], to one vector for each column.
+inline void read_turned(const float* const (&rows)[LANES], int64_t width, Vector* columns) {
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        Vector square[LANES];
+        for (int w = 0; w < LANES; w++) square[w] = load(rows[w] + i);
+        transpose(square);
+        for (int w = 0; w < LANES; w++) columns[i + w] = square[w];
+    }
+    for (; i < width; i++)
+        for (int w = 0; w < LANES; w++) columns[i][w] = rows[w][i];
+}
+
+// The way back, for the first `count` rows.
+inline void write_turned(Vector* columns, int64_t width, float* const (&rows)[LANES], int count) {
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        Vector square[LANES];
+        for (int w = 0; w < LANES; w++) square[w] = columns[i + w];
+        transpose(square);
+        for (int w = 0; w < count; w++) std::memcpy(rows[w] + i, &square[w], sizeof(Vector));
+    }
+    for (; i < width; i++)
+        for (int w = 0; w < count; w++) rows[w][i] = columns[i][w];
+}
+
+// scores[j] = keys[j] . query for COUNT keys; the largest of each lane so far in `most`.
+template <int COUNT>
+inline void score(const float* keys, int64_t stride, const Vector* query, int64_t width,
+                  Vector* scores, Vector& most) {
+    Vector sums[COUNT] = {};
+    for (int64_t i = 0; i < width; i++) {
+        const Vector at = query[i];
+#pragma GCC unroll 12
+        for (int j = 0; j < COUNT; j++) sums[j] += keys[j * stride + i] * at;
+    }
+    for (int j = 0; j < COUNT; j++) {
+        scores[j] = sums[j];
+        most = larger(most, sums[j]);
+    }
+}
+
+// columns[j] = sum over keys of map[n] * values[n][j], for COUNT columns.
+template <int COUNT>
+inline void gather(const Vector* map, int64_t keys, const float* values, int64_t stride,
+                   Vector* columns) {
+    Vector sums[COUNT] = {};
+    for (int64_t n = 0; n < keys; n++) {
+        const Vector weight = map[n];
+        const float* value = values + n * stride;
+#pragma GCC unroll 16
+        for (int j = 0; j < COUNT; j++) sums[j] += value[j] * weight;
+    }
+    for (int j = 0; j < COUNT; j++) columns[j] = sums[j];
+}
+
+// Softmax over keys, still to be divided by the sums that are returned.
+inline Vector exponentials(Vector* scores, int64_t keys, Vector most) {
+    Vector sum = {};
+    for (int64_t n = 0; n < keys; n++) {
+        const Vector e = exponential(scores[n] - most);
+        scores[n] = e;
+        sum += e;
+    }
+    return sum;
+}
+
+// maps[g][n] = offset[g] + sum over h of theta[g][h] * maps[h][n] * share[h], in place.
+template <int COUNT>
+inline void mix(const Attention& a, Vector* maps, const Vector* shares, Vector* before) {
+    const int64_t H = a.heads;
+    for (int64_t h = 0; h < H; h++)
+        for (int j = 0; j < COUNT; j++)
+            before[h * COUNT + j] = maps[h * a.keys + j] * shares[h];
+    int64_t g = 0;
+    for (; g + 4 <= H; g += 4) {
+        Vector sums[4][COUNT];
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < COUNT; j++) sums[i][j] = Vector{} + a.offset[g + i];
+        for (int64_t h = 0; h < H; h++)
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+#pragma GCC unroll 4
+                for (int j = 0; j < COUNT; j++)
+                    sums[i][j] += a.theta[(g + i) * H + h] * before[h * COUNT + j];
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < COUNT; j++) maps[(g + i) * a.keys + j] = sums[i][j];
+    }
+    for (; g < H; g++) {
+        Vector sums[COUNT];
+        for (int j = 0; j < COUNT; j++) sums[j] = Vector{} + a.offset[g];
+        for (int64_t h = 0; h < H; h++)
+            for (int j = 0; j < COUNT; j++) sums[j] += a.theta[g * H + h] * before[h * COUNT + j];
+        for (int j = 0; j < COUNT; j++) maps[g * a.keys + j] = sums[j];
+    }
+}
+
+void tile(const Attention& a, int64_t number, Vector* scratch) {
+    const int64_t N = a.keys, H = a.heads, D = a.width, stride = H * D;
+    const int64_t tiles = (a.queries + LANES - 1) / LANES, image = number / tiles;
+    const int64_t first = number % tiles * LANES;
+    const int count = a.queries - first < LANES ? int(a.queries - first) : LANES;
+    Vector* maps = scratch;                // [H, N]
+    Vector* columns = maps + H * N;        // [D], of queries, then of outputs
+    Vector* shares = columns + D;          // [H], 1 / sums of softmax
+    Vector* before = shares + H;           // [H, 4]
+    for (int64_t h = 0; h < H; h++) {
+        const float* rows[LANES];  // a tile that is not full repeats its last query
+        for (int w = 0; w < LANES; w++) {
+            const int64_t query = first + (w < count ? w : count - 1);
+            rows[w] = a.q + (image * a.queries + query) * stride + h * D;
+        }
+        read_turned(rows, D, columns);
+        const float* keys = a.k + image * N * stride + h * D;
+        Vector* scores = maps + h * N;
+        Vector most = Vector{} - 3e38f;
+        int64_t n = 0;
+        for (; n + ROWS <= N; n += ROWS)
+            score<ROWS>(keys + n * stride, stride, columns, D, scores + n, most);
+        for (; n + 4 <= N; n += 4)
+            score<4>(keys + n * stride, stride, columns, D, scores + n, most);
+        for (; n < N; n++) score<1>(keys + n * stride, stride, columns, D, scores + n, most);
+        shares[h] = 1.0f / exponentials(scores, N, most);
+    }
+    if (a.theta) {
+        int64_t n = 0;
+        for (; n + 4 <= N; n += 4) mix<4>(a, maps + n, shares, before);
+        for (; n < N; n++) mix<1>(a, maps + n, shares, before);
+    }
+    for (int64_t h = 0; h < H; h++) {
+        const float* values = a.v + image * N * stride + h * D;
+        const Vector* map = maps + h * N;
+        int64_t i = 0;
+        for (; i + 16 <= D; i += 16) gather<16>(map, N, values + i, stride, columns + i);
+        for (; i + 4 <= D; i += 4) gather<4>(map, N, values + i, stride, columns + i);
+        for (; i < D; i++) gather<1>(map, N, values + i, stride, columns + i);
+        if (!a.theta)
+            for (i = 0; i < D; i++) columns[i] *= shares[h];
+        float* rows[LANES];
+        for (int w = 0; w < count; w++)
+            rows[w] = a.out + (image * a.queries + first + w) * stride + h * D;
+        write_turned(columns, D, rows, count);
+    }
+}
+
+}  // namespace
+
+extern const Kernel ATTEND = {
+    LANES,
+    [](const Attention& a) {
+        return size_t(a.heads * a.keys + a.width + 5 * a.heads) * sizeof(Vector);
+    },
+    [](const Attention& a, int64_t number, void* scratch) {
+        tile(a, number, static_cast<Vector*>(scratch));
+    },
+};
