@@ -1,5 +1,6 @@
-# `export` turns the bundled checkpoints into served models with PyTorch; `runtime`, the
-# image that ships, has those models and the service, but no PyTorch and no checkpoint.
+# `export` turns the bundled checkpoints into served models with PyTorch, `kernel` compiles
+# attention's; `runtime`, the image that ships, has those and the service, but no PyTorch, no
+# checkpoint and no compiler.
 ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS base
@@ -20,6 +21,12 @@ RUN for checkpoint in models/zoo/*.safetensors; do \
             --precision "$PRECISION" --output /model_repository || exit 1; \
     done
 
+FROM base AS kernel
+RUN apt-get update && apt-get install --yes --no-install-recommends g++
+COPY service/__init__.py service/__init__.py
+COPY service/native service/native
+RUN python -m service.native
+
 FROM base AS runtime
 # cpu, or gpu for ONNX Runtime with CUDA and cuDNN as pip packages
 ARG EXTRA=cpu
@@ -30,6 +37,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA,redis,grpc
 COPY --from=export /model_repository model_repository
 COPY models/*.py models/
 COPY service service
+COPY --from=kernel /app/service/native/libdeepvit.so service/native/
 # matplotlib wants to write; /tmp can be a tmpfs where the root file system is read-only.
 ENV DEEPVIT_HOST=0.0.0.0 MPLCONFIGDIR=/tmp
 EXPOSE 8000

@@ -41,8 +41,7 @@ def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
     graph = watched.graph
     inputs = [linears[0].input for linears in _linears(graph).values()]
     for value in inputs:
-        rank = len(_present(value.shape))
-        axes = _constant(graph, f"{value.name}.axes", np.arange(rank - 1))
+        axes = _constant(graph, f"{value.name}.axes", np.arange(1))
         for operator in ("ReduceMin", "ReduceMax"):
             node = ir.node(operator, [value, axes], attributes={"keepdims": 0})
             node.outputs[0].name = f"{value.name}.{operator}"
@@ -76,19 +75,13 @@ def quantize(model: ir.Model, ranges: dict[str, Range]) -> ir.Model:
 
 
 class _Linear(NamedTuple):
-    """input [..., C] @ weight [C, out] + bias [out]: Gemm on rows, or MatMul without a bias."""
+    """input [rows, C] @ weight [C, out] + bias [out]: Gemm, or MatMul without a bias."""
 
     node: ir.Node
 
     @property
     def input(self) -> ir.Value:
-        """From before it was flattened to Gemm's rows: MatMul shares it as it was."""
-        value = _present(self.node.inputs[0])
-        producer = value.producer()
-        if producer is None or producer.op_type != "Reshape":
-            return value
-        before = _present(producer.inputs[0])
-        return before if _present(before.shape)[-1] == len(self.weight) else value
+        return _present(self.node.inputs[0])
 
     @property
     def weight(self) -> Array:
@@ -147,7 +140,7 @@ def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) 
             ],
             _DOMAIN,
         )
-        linear.node.outputs[0].replace_all_uses_with(output)  # by a Reshape, whatever the rank
+        linear.node.outputs[0].replace_all_uses_with(output)
         graph.remove(linear.node, safe=True)
 
 

@@ -19,7 +19,7 @@ Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 _PIECES = (1, 2, 4, 8)
 _SOME_GAIN = 1.05  # what larger pieces must win
 _GAIN = 1.1  # what lanes must win to be worth their session's memory
-_HANDED_OVER_S = 0.002  # a batch that takes no longer is not worth waking threads for
+_HANDED_OVER_S = 0.0005  # a batch that takes no longer is not worth waking threads for
 _ROUNDS = 3
 _BUDGET_S = 0.5  # for each way; a slow network is measured once
 

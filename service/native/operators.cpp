@@ -88,6 +88,7 @@ struct Tensor {
     int64_t rows = 1, columns = 1;
 };
 
+// Of this processor.
 const Kernel& choose() {
 #if defined(__x86_64__)
     const char* given = std::getenv("DEEPVIT_KERNEL");
@@ -97,8 +98,6 @@ const Kernel& choose() {
 #endif
     return attend_baseline;
 }
-
-const Kernel& kernel = choose();
 
 // One thread's, kept for the next call.
 struct Scratch {
@@ -118,6 +117,7 @@ struct Scratch {
 thread_local Scratch scratch;
 
 struct Work {
+    const Kernel* kernel;
     Attention attention;
     size_t scratch_bytes;
     bool out_of_memory;
@@ -126,7 +126,7 @@ struct Work {
 void run_tile(void* argument, size_t number) {
     Work& work = *static_cast<Work*>(argument);
     if (void* memory = scratch.of(work.scratch_bytes))
-        kernel.tile(work.attention, int64_t(number), memory);
+        work.kernel->tile(work.attention, int64_t(number), memory);
     else
         work.out_of_memory = true;
 }
@@ -141,6 +141,7 @@ struct Shape {
 
 struct Node {
     const void* const* api;
+    const Kernel* kernel;
     bool mixes;
     Shape queries, keys;
 
@@ -190,10 +191,11 @@ struct Node {
         if (Status* s = call<OUTPUT>(api, context, size_t(0), &shape[0], size_t(2), &output)) return s;
         if (Status* s = call<TENSOR_DATA>(api, output, reinterpret_cast<void**>(&out))) return s;
         Work work{};
+        work.kernel = kernel;
         work.attention = {q.data, k.data, v.data, mixes ? theta.data : nullptr, offset.data, out,
                           images, queries.tokens, keys.tokens, heads, keys.width};
-        work.scratch_bytes = kernel.scratch_bytes(work.attention);
-        const int64_t lanes = kernel.lanes, tiles = (queries.tokens + lanes - 1) / lanes;
+        work.scratch_bytes = kernel->scratch_bytes(work.attention);
+        const int64_t lanes = kernel->lanes, tiles = (queries.tokens + lanes - 1) / lanes;
         Status* status = call<PARALLEL_FOR>(api, static_cast<const Context*>(context), &run_tile,
                                             size_t(images * tiles), size_t(0),
                                             static_cast<void*>(&work));
@@ -222,7 +224,7 @@ Operator make() {
     op.variadic_output_homogeneous = [](const Operator*) { return 1; };
     op.create_with_status = [](const Operator*, const void* const* api, const void* info,
                                void** node) -> Status* {
-        Node made{api, INPUTS == 5, {}, {}};
+        Node made{api, &choose(), INPUTS == 5, {}, {}};
         if (Status* s = made.read(info, "queries", made.queries)) return s;
         if (Status* s = made.read(info, "keys", made.keys)) return s;
         const Shape &q = made.queries, &k = made.keys;

@@ -1,0 +1,213 @@
+"""The compiled kernel of attention: every processor's copy equals Eq. 3, whatever the shape."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from export.attention import DOMAIN, add_functions
+from service import native
+from service.engine import Engine, EngineOptions
+from service.errors import StartupError
+from service.native.__main__ import main as build
+from tests.conftest import DEEPVIT
+
+Array = npt.NDArray[np.float32]
+
+KINDS = ("avx512", "avx2", "baseline")  # on a lesser processor, the best that it has
+SHAPES = [  # images, queries, keys, heads, width
+    (1, 1, 1, 1, 1),
+    (2, 5, 5, 1, 7),
+    (3, 17, 17, 3, 16),
+    (2, 65, 65, 6, 16),
+    (2, 1, 65, 6, 16),
+    (1, 2, 197, 12, 32),
+    (1, 197, 197, 12, 64),
+    (2, 16, 30, 16, 24),
+    (1, 33, 50, 13, 5),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    if not native.LIBRARY.exists():
+        assert build() == 0, "a C++ compiler is needed: g++"
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("DEEPVIT_KERNEL", request.param)
+    return str(request.param)
+
+
+def axes(name: str) -> int:
+    return 1 if name == "offset" else 2
+
+
+def model(shape: tuple[int, ...], mixes: bool) -> bytes:
+    _, queries, keys, heads, width = shape
+    inputs = ["q", "k", "v"] + ["theta", "offset"] * mixes
+    node = helper.make_node(
+        "ReAttention" if mixes else "Attention",
+        inputs,
+        ["out"],
+        domain=DOMAIN,
+        queries=[-1, queries, heads, width],
+        keys=[-1, keys, heads, width],
+    )
+    *values, out = (
+        helper.make_tensor_value_info(
+            name, TensorProto.FLOAT, [f"{name}_{axis}" for axis in range(axes(name))]
+        )
+        for name in [*inputs, "out"]
+    )
+    graph = helper.make_graph([node], "attention", values, [out])
+    opset = helper.make_opsetid("", 20)
+    made = ir.from_proto(helper.make_model(graph, opset_imports=[opset], ir_version=10))
+    add_functions(made)
+    content: bytes = ir.to_proto(made).SerializeToString()
+    onnx.checker.check_model(content)
+    return content
+
+
+def session(content: bytes, fused: bool = True) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    if fused:
+        options.register_custom_ops_library(str(native.LIBRARY))
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def inputs(shape: tuple[int, ...], mixes: bool, scale: float = 1.0) -> dict[str, Array]:
+    images, queries, keys, heads, width = shape
+    random = np.random.default_rng(0)
+
+    def normal(*sizes: int) -> Array:
+        return random.standard_normal(sizes, dtype=np.float32)
+
+    found = {
+        "q": scale * normal(images * queries, heads * width),
+        "k": normal(images * keys, heads * width),
+        "v": normal(images * keys, heads * width),
+    }
+    if mixes:
+        found |= {"theta": normal(heads, heads), "offset": normal(heads)}
+    return found
+
+
+def equation_3(shape: tuple[int, ...], given: dict[str, Array]) -> npt.NDArray[np.float64]:
+    images, queries, keys, heads, width = shape
+    q, k, v = (
+        given[name].astype(np.float64).reshape(images, tokens, heads, width).transpose(0, 2, 1, 3)
+        for name, tokens in (("q", queries), ("k", keys), ("v", keys))
+    )
+    scores = q @ k.swapaxes(-1, -2)
+    maps = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    maps /= maps.sum(axis=-1, keepdims=True)
+    if "theta" in given:
+        maps = np.einsum("gh,bhmn->bgmn", given["theta"].astype(np.float64), maps)
+        maps += given["offset"][:, None, None]
+    out: npt.NDArray[np.float64] = (maps @ v).transpose(0, 2, 1, 3)
+    return out.reshape(images * queries, heads * width)
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("mixes", [True, False], ids=["mixed", "plain"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape_equals_the_equation(shape: tuple[int, ...], mixes: bool) -> None:
+    given = inputs(shape, mixes)
+    (found,) = session(model(shape, mixes)).run(None, given)
+    expected = equation_3(shape, given)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("mixes", [True, False], ids=["mixed", "plain"])
+def test_without_the_kernel_any_runtime_computes_the_same(mixes: bool) -> None:
+    shape = (2, 17, 17, 6, 16)
+    given = inputs(shape, mixes)
+    (found,) = session(model(shape, mixes), fused=False).run(None, given)
+    np.testing.assert_allclose(found, equation_3(shape, given), atol=1e-4)
+
+
+@pytest.mark.usefixtures("kind")
+def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
+    shape = (1, 17, 17, 3, 16)
+    given = inputs(shape, True, scale=200)
+    (found,) = session(model(shape, True)).run(None, given)
+    expected = equation_3(shape, given)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_runs_at_the_same_time_do_not_mix() -> None:
+    shape = (2, 65, 65, 6, 16)
+    shared = session(model(shape, True))
+    questions = [inputs(shape, True, scale=1 + number / 10) for number in range(8)]
+    expected = [shared.run(None, given)[0] for given in questions]
+
+    def ask(number: int) -> bool:
+        found = shared.run(None, questions[number % 8])[0]
+        return np.array_equal(found, expected[number % 8])
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(ask, range(200)))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("k", (34, 95)), ("v", (33, 96)), ("q", (35, 96)), ("theta", (5, 6))]
+)
+def test_tensors_that_do_not_fit_are_an_error(name: str, wrong: tuple[int, int]) -> None:
+    shape = (2, 17, 17, 6, 16)
+    given = inputs(shape, True) | {name: np.zeros(wrong, np.float32)}
+    with pytest.raises(Exception, match="fit"):
+        session(model(shape, True)).run(None, given)
+
+
+@pytest.mark.usefixtures("kind")
+def test_real_weights_answer_the_same(repository: Path) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
+    plain, fused = (
+        Engine(repository / DEEPVIT / "1", EngineOptions(attention=attention))
+        for attention in ("plain", "fused")
+    )
+    assert (plain.attention, fused.attention) == ("plain", "fused")
+    np.testing.assert_allclose(fused.classify(images), plain.classify(images), atol=1e-4)
+
+
+@pytest.fixture(params=["missing", "broken"])
+def no_library(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "libdeepvit.so"
+    if request.param == "broken":
+        library.write_text("made for another machine")
+    monkeypatch.setattr(native, "LIBRARY", library)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_a_library_models_are_served_and_a_demand_is_refused(repository: Path) -> None:
+    assert Engine(repository / DEEPVIT / "1", EngineOptions()).attention == "plain"
+    with pytest.raises(StartupError, match=r"python -m service\.native"):
+        Engine(repository / DEEPVIT / "1", EngineOptions(attention="fused"))
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"), [("no-such-compiler", "no C++ compiler"), ("false", "failed")]
+)
+def test_a_build_that_fails_says_so_and_leaves_what_was_there(
+    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    before = native.LIBRARY.read_bytes()
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr(sys, "argv", ["service.native"])
+    assert build() == 1
+    assert reason in capfd.readouterr().err
+    assert native.LIBRARY.read_bytes() == before
+    assert not [path for path in native.LIBRARY.parent.iterdir() if path.name.startswith("tmp")]
