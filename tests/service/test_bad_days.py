@@ -119,10 +119,11 @@ def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
             }  # fmt: skip
             await app(scope, receive, send)
 
-        released = threading.Event()
+        taken, released = threading.Event(), threading.Event()
         run = model.classifier._run
 
         def held(images: Any, key: Any) -> Any:
+            taken.set()
             assert released.wait(30)
             return run(images, key)
 
@@ -133,7 +134,7 @@ def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
                 asyncio.create_task(client.post(path, content=content, headers=headers))
                 for _ in range(60)
             ]
-            while model.classifier.books.accepted < 120:
+            while model.classifier.books.accepted < 120 or not taken.is_set():
                 await asyncio.sleep(0)
             waiting = model.classifier.depth
             left.set()
