@@ -89,58 +89,44 @@ def _written(name: str, inputs: Sequence[Tensor], heads: int, shape: tuple[int, 
 
 
 # What attend and reattend do, in ONNX.
+_BODY = """
+    <domain: "deepvit", opset_import: ["": 20]>
+    %s <queries, keys> (%s) => (out)
+    {
+        asking = Constant <value_ints: ints = @queries> ()
+        asked = Constant <value_ints: ints = @keys> ()
+        all = Shape (q)
+        q_apart = Reshape (q, asking)
+        k_apart = Reshape (k, asked)
+        v_apart = Reshape (v, asked)
+        Q = Transpose <perm = [0, 2, 1, 3]> (q_apart)
+        K = Transpose <perm = [0, 2, 3, 1]> (k_apart)
+        V = Transpose <perm = [0, 2, 1, 3]> (v_apart)
+        scores = MatMul (Q, K)
+        maps = Softmax <axis = -1> (scores)
+        %s
+        joined = Transpose <perm = [0, 2, 1, 3]> (attended)
+        out = Reshape (joined, all)
+    }
+"""
+_PLAIN = "attended = MatMul (maps, V)"
+_MIXED = """
+        flat = Constant <value_ints: ints = [0, 0, -1]> ()
+        tokens = Constant <value_ints: ints = [2]> ()
+        entries = Constant <value_ints: ints = [1, 2]> ()
+        shape = Shape (maps)
+        maps_flat = Reshape (maps, flat)
+        mixed_flat = MatMul (theta, maps_flat)
+        mixed = Reshape (mixed_flat, shape)
+        moved = MatMul (mixed, V)
+        values = ReduceSum <keepdims = 1> (V, tokens)
+        shift = Unsqueeze (offset, entries)
+        everywhere = Mul (shift, values)
+        attended = Add (moved, everywhere)
+"""
 _FUNCTIONS = {
-    "Attention": """
-        <domain: "deepvit", opset_import: ["": 20]>
-        Attention <queries, keys> (q, k, v) => (out)
-        {
-            asking = Constant <value_ints: ints = @queries> ()
-            asked = Constant <value_ints: ints = @keys> ()
-            all = Shape (q)
-            q_apart = Reshape (q, asking)
-            k_apart = Reshape (k, asked)
-            v_apart = Reshape (v, asked)
-            Q = Transpose <perm = [0, 2, 1, 3]> (q_apart)
-            K = Transpose <perm = [0, 2, 3, 1]> (k_apart)
-            V = Transpose <perm = [0, 2, 1, 3]> (v_apart)
-            scores = MatMul (Q, K)
-            maps = Softmax <axis = -1> (scores)
-            attended = MatMul (maps, V)
-            joined = Transpose <perm = [0, 2, 1, 3]> (attended)
-            out = Reshape (joined, all)
-        }
-    """,
-    "ReAttention": """
-        <domain: "deepvit", opset_import: ["": 20]>
-        ReAttention <queries, keys> (q, k, v, theta, offset) => (out)
-        {
-            asking = Constant <value_ints: ints = @queries> ()
-            asked = Constant <value_ints: ints = @keys> ()
-            flat = Constant <value_ints: ints = [0, 0, -1]> ()
-            tokens = Constant <value_ints: ints = [2]> ()
-            entries = Constant <value_ints: ints = [1, 2]> ()
-            all = Shape (q)
-            q_apart = Reshape (q, asking)
-            k_apart = Reshape (k, asked)
-            v_apart = Reshape (v, asked)
-            Q = Transpose <perm = [0, 2, 1, 3]> (q_apart)
-            K = Transpose <perm = [0, 2, 3, 1]> (k_apart)
-            V = Transpose <perm = [0, 2, 1, 3]> (v_apart)
-            scores = MatMul (Q, K)
-            maps = Softmax <axis = -1> (scores)
-            shape = Shape (maps)
-            maps_flat = Reshape (maps, flat)
-            mixed_flat = MatMul (theta, maps_flat)
-            mixed = Reshape (mixed_flat, shape)
-            attended = MatMul (mixed, V)
-            values = ReduceSum <keepdims = 1> (V, tokens)
-            shift = Unsqueeze (offset, entries)
-            everywhere = Mul (shift, values)
-            sum = Add (attended, everywhere)
-            joined = Transpose <perm = [0, 2, 1, 3]> (sum)
-            out = Reshape (joined, all)
-        }
-    """,
+    "Attention": _BODY % ("Attention", "q, k, v", _PLAIN),
+    "ReAttention": _BODY % ("ReAttention", "q, k, v, theta, offset", _MIXED),
 }
 
 

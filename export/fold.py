@@ -116,18 +116,16 @@ class FoldedBlock(nn.Module):
         """
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
         shape = (rows or self.tokens, self.tokens)
-        asking, v, maps = self._first(y, rows), self.v(y), None
+        v, maps = self.v(y), None
         if not self.fused:
-            maps = (
-                self._softmax(y, before) if rows is None else self._softmax(y, before)[:, :, :rows]
-            )
+            maps = self._softmax(y, before, rows)
             attended = self._attended(maps, v)
-        elif self.mixes:
-            attended = attention.reattend(
-                self.q(asking), self.k(y), v, self.theta, self.offset, shape
-            )
         else:
-            attended = attention.attend(self.q(asking), self.k(y), v, self.num_heads, shape)
+            q, k = self.q(self._first(y, rows)), self.k(y)
+            if self.mixes:
+                attended = attention.reattend(q, k, v, self.theta, self.offset, shape)
+            else:
+                attended = attention.attend(q, k, v, self.num_heads, shape)
         return self._finish(self._first(x, rows), attended), maps
 
     def trace(self, x: Tensor, before: Tensor | None = None) -> BlockTrace:
@@ -140,12 +138,12 @@ class FoldedBlock(nn.Module):
         tokens = self._finish(x, attended).reshape(-1, self.tokens, x.shape[-1])
         return BlockTrace(softmax, reattention, tokens)
 
-    def _softmax(self, y: Tensor, before: Tensor | None) -> Tensor:
+    def _softmax(self, y: Tensor, before: Tensor | None, rows: int | None = None) -> Tensor:
         if self.shares:
             assert before is not None
-            return before
-        shape = (self.tokens, self.tokens)
-        return attention.softmax(self.q(y), self.k(y), self.num_heads, shape)
+            return before if rows is None else before[:, :, :rows]
+        q, shape = self.q(self._first(y, rows)), (rows or self.tokens, self.tokens)
+        return attention.softmax(q, self.k(y), self.num_heads, shape)
 
     def _heads(self, x: Tensor) -> Tensor:
         return attention.split(x, self.num_heads, self.tokens)
@@ -165,9 +163,9 @@ class FoldedBlock(nn.Module):
 
     def _first(self, x: Tensor, rows: int | None) -> Tensor:
         """[B * N, C] to the first `rows` tokens of each image, [B * rows, C]."""
-        return (
-            x if rows is None else x.reshape(-1, self.tokens, x.shape[-1])[:, :rows].flatten(0, 1)
-        )
+        if rows is None:
+            return x
+        return x.reshape(-1, self.tokens, x.shape[-1])[:, :rows].flatten(0, 1)
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.proj(attended)

@@ -41,7 +41,7 @@ def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
     graph = watched.graph
     inputs = [linears[0].input for linears in _linears(graph).values()]
     for value in inputs:
-        axes = _constant(graph, f"{value.name}.axes", np.arange(1))
+        axes = _constant(graph, f"{value.name}.axes", np.array([0]))
         for operator in ("ReduceMin", "ReduceMax"):
             node = ir.node(operator, [value, axes], attributes={"keepdims": 0})
             node.outputs[0].name = f"{value.name}.{operator}"

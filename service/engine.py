@@ -78,6 +78,7 @@ class Engine:
         self._graph = graphs[self.precision]
         self.manifest = self._embedded_manifest()
         self._lanes: Lanes | None = None  # how batches run, once that is known
+        self._piece = 0  # images in a lane at once
         self._buckets = self._captured() if options.cuda_graphs else None
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
 
@@ -105,7 +106,7 @@ class Engine:
             return list(self._buckets.run(np.stack(images)))
         batch = np.stack(images)
         if self._lanes and len(batch) > 1:
-            return list(self._lanes.run(batch))
+            return list(self._lanes.run(batch, self._piece))
         return list(_logits(self._classifier, batch))
 
     def explain(self, images: Sequence[Pixels], names: Sequence[str]) -> list[dict[str, Array]]:
@@ -125,10 +126,10 @@ class Engine:
         alone = self._open(self._graph, threads=1)
         run_whole, run_alone = partial(_logits, self._classifier), partial(_logits, alone)
         ways = fastest(run_whole, run_alone, lanes, (size, size, 3), self.max_batch_size)
-        batches = run_whole if ways.batch_whole else run_alone
-        self._lanes = Lanes(batches, ways.lanes, ways.piece)
         if not ways.single_whole:
             self._classifier = alone
+        batches = run_alone if ways.lanes > 1 else partial(_logits, self._classifier)
+        self._lanes, self._piece = Lanes(batches, ways.lanes), ways.piece
 
     def _explainer(self, names: Sequence[str]) -> ort.InferenceSession:
         outputs = {output.name: output for output in self.manifest.outputs}
@@ -156,8 +157,11 @@ class Engine:
     def _choose_attention(self) -> str:
         """Fused by its compiled kernel, or plain, as the graph spells it out for any runtime."""
         wanted = self._options.attention
-        if wanted == "plain" or (reason := self._not_fused()) is None:
-            return "plain" if wanted == "plain" else "fused"
+        if wanted == "plain":
+            return "plain"
+        reason = self._not_fused()
+        if reason is None:
+            return "fused"
         if wanted == "fused":
             raise StartupError(f"fused attention was asked for, but {reason}")
         _logger.info("attention is not fused: %s", reason)

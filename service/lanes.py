@@ -9,6 +9,7 @@ depends on the network and the machine, so it is measured. Knows arrays, nothing
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,27 +26,24 @@ _BUDGET_S = 0.5  # for each way; a slow network is measured once
 
 
 class Ways(NamedTuple):
-    """How single images and batches are run fastest: whole has all threads, alone has one."""
+    """How single images and batches are run fastest."""
 
-    single_whole: bool
-    batch_whole: bool
-    lanes: int  # pieces of a batch beside each other
+    single_whole: bool  # on all threads, and batches too if there is but one lane
+    lanes: int  # pieces of a batch beside each other, of one thread each if more than one
     piece: int  # images in each
 
 
 class Lanes:
     """Runs pieces of a batch, on as many threads at once as there are lanes."""
 
-    def __init__(self, run: Run, lanes: int, piece: int) -> None:
-        """`piece`: images in a piece, about, for all are as even as may be."""
+    def __init__(self, run: Run, lanes: int) -> None:
         self._run = run
         self._lanes = lanes
-        self._piece = piece
         self._others = ThreadPoolExecutor(max(1, lanes - 1), "lane")  # the caller is a lane too
 
-    def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """[B, S, S, 3] to what `run` gives."""
-        count = -(-len(images) // self._piece)
+    def run(self, images: npt.NDArray[np.uint8], piece: int) -> npt.NDArray[np.float32]:
+        """[B, S, S, 3] to what `run` gives, in pieces of about this size, as even as may be."""
+        count = -(-len(images) // piece)
         count = min(len(images), -(-count // self._lanes) * self._lanes)
         if count == 1:
             return self._run(images)
@@ -77,20 +75,20 @@ def fastest(
     images = np.zeros((max_batch_size, *image), np.uint8)
     in_lanes, piece = _piece(alone, lanes, images)
     if in_lanes * min(piece * lanes, max_batch_size) < _HANDED_OVER_S:
-        return Ways(single_whole=False, batch_whole=False, lanes=1, piece=max_batch_size)
+        return Ways(single_whole=False, lanes=1, piece=max_batch_size)
     on_its_own, piece_whole = _piece(whole, 1, images)
     if on_its_own < _GAIN * in_lanes:
-        return Ways(single_whole=True, batch_whole=True, lanes=1, piece=piece_whole)
+        return Ways(single_whole=True, lanes=1, piece=piece_whole)
     single_whole = _GAIN * _seconds(whole, images[:1]) < _seconds(alone, images[:1])
-    return Ways(single_whole, batch_whole=False, lanes=lanes, piece=piece)
+    return Ways(single_whole, lanes, piece)
 
 
 def _piece(run: Run, lanes: int, images: npt.NDArray[np.uint8]) -> tuple[float, int]:
     """Seconds an image in pieces of the best size, and that size."""
-    best, piece = float("inf"), 0
+    best, piece, beside = float("inf"), 0, Lanes(run, lanes)
     for size in _PIECES:
         batch = images[: size * lanes]
-        seconds = _seconds(Lanes(run, lanes, size).run, batch)
+        seconds = _seconds(partial(beside.run, piece=size), batch)
         if seconds * _SOME_GAIN > best:
             break
         best, piece = seconds, size

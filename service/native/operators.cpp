@@ -4,9 +4,11 @@
 // as version 17 of the C API froze it: the operator's table of functions, and places of functions
 // in OrtApi. Which kernel runs is chosen by the processor; DEEPVIT_KERNEL names a lesser one.
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <initializer_list>
+#include <mutex>
 #include <new>
 #include <string_view>
 
@@ -84,7 +86,7 @@ enum Place {
 };
 
 struct Tensor {
-    float* data;
+    float* data = nullptr;
     int64_t rows = 1, columns = 1;
 };
 
@@ -120,7 +122,7 @@ struct Work {
     const Kernel* kernel;
     Attention attention;
     size_t scratch_bytes;
-    bool out_of_memory;
+    std::atomic<bool> out_of_memory;
 };
 
 void run_tile(void* argument, size_t number) {
@@ -180,8 +182,7 @@ struct Node {
         for (size_t i = 0; i < (mixes ? 5 : 3); i++)
             if (Status* s = read(context, i, *inputs[i])) return s;
         const int64_t heads = keys.heads, images = k.rows / keys.tokens;
-        if (!queries.of(q) || !keys.of(k) || !keys.of(v) || q.columns != k.columns ||
-            v.rows != k.rows || q.rows != images * queries.tokens)
+        if (!queries.of(q) || !keys.of(k) || !keys.of(v) || v.rows != k.rows || q.rows != images * queries.tokens)
             return error("q, k and v do not fit each other and their shapes");
         if (mixes && (theta.rows != heads || theta.columns != heads || offset.columns != heads))
             return error("theta or offset does not fit the number of heads");
@@ -228,7 +229,8 @@ Operator make() {
         if (Status* s = made.read(info, "queries", made.queries)) return s;
         if (Status* s = made.read(info, "keys", made.keys)) return s;
         const Shape &q = made.queries, &k = made.keys;
-        if (q.tokens < 1 || k.tokens < 1 || k.heads < 1 || k.width < 1)
+        if (q.tokens < 1 || k.tokens < 1 || k.heads < 1 || k.width < 1 || q.heads != k.heads ||
+            q.width != k.width)
             return made.error("queries and keys must be [-1, tokens, heads, width]");
         *node = new Node(made);
         return nullptr;
@@ -245,11 +247,19 @@ const Operator reattention = make<5>(), attention = make<3>();
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(void* options, const ApiBase* base) {
+// One domain for all sessions, which hold on to it: made once, and never released.
+extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(void* options,
+                                                                            const ApiBase* base) {
+    static std::mutex one_at_a_time;
+    static void* domain = nullptr;
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
     const void* const* api = base->get_api(API_VERSION);
-    void* domain = nullptr;
-    if (Status* s = call<CREATE_DOMAIN>(api, "deepvit", &domain)) return s;
-    for (const Operator* op : {&reattention, &attention})
-        if (Status* s = call<ADD_OPERATOR>(api, domain, op)) return s;
+    if (!domain) {
+        void* made = nullptr;
+        if (Status* s = call<CREATE_DOMAIN>(api, "deepvit", &made)) return s;
+        for (const Operator* op : {&reattention, &attention})
+            if (Status* s = call<ADD_OPERATOR>(api, made, op)) return s;
+        domain = made;
+    }
     return call<ADD_DOMAIN>(api, options, domain);
 }

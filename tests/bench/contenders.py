@@ -21,6 +21,7 @@ from tests.bench.timing import Contender
 from tests.networks import random_network
 
 EAGER = "PyTorch eager"
+_KERNELS = {"fused": "", "plain": ", attention without its kernel"}
 _PRECISIONS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}  # those for a CPU
 
 
@@ -33,8 +34,9 @@ class Contenders:
         self._network = network(self.manifest.name)
         self._plain = _plain_export(self._network, self.manifest.name)
         self._engines = {
-            precision: _engine(folder, precision)
+            f"{precision}{_KERNELS[attention]}": _engine(folder, precision, attention)
             for precision, file in _PRECISIONS.items()
+            for attention in _KERNELS
             if (folder / file).exists()
         }
 
@@ -109,9 +111,12 @@ class Contenders:
         return normalize(sample_images(batch, rule.size), rule)
 
 
-def _engine(folder: Path, precision: str) -> Engine:
+def _engine(folder: Path, precision: str, attention: str) -> Engine:
     """Warmed up, as it serves."""
-    engine = Engine(folder, EngineOptions(precision=precision, intra_op_threads=available_cpus()))
+    threads = available_cpus()
+    engine = Engine(
+        folder, EngineOptions(precision=precision, attention=attention, intra_op_threads=threads)
+    )
     engine.warm_up()
     return engine
 

@@ -1,7 +1,6 @@
 """Batches in pieces beside each other: the same answers, and only where they come sooner."""
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +9,15 @@ import numpy.typing as npt
 import pytest
 
 from service import engine as engine_module
+from service import lanes as lanes_module
 from service.engine import Engine, EngineOptions
 from service.lanes import Lanes, Ways, fastest
 from tests.conftest import DEEPVIT
 
 Images = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
+
+Cost = tuple[float, float]  # seconds of a run, and of each image in it
 
 PATIENCE_S = 30
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
@@ -37,7 +39,7 @@ def test_every_image_gets_its_own_answer(lanes: int, piece: int) -> None:
 
     for batch in range(1, len(IMAGES) + 1):
         sizes.clear()
-        found = Lanes(run, lanes, piece).run(IMAGES[:batch])
+        found = Lanes(run, lanes).run(IMAGES[:batch], piece)
         np.testing.assert_array_equal(found, means(IMAGES[:batch]))
         assert sum(sizes) == batch
         assert max(sizes) <= piece
@@ -52,7 +54,7 @@ def test_pieces_run_at_the_same_time() -> None:
         both.wait(PATIENCE_S)
         return means(images)
 
-    assert len(Lanes(run, 2, 2).run(IMAGES[:8])) == 8
+    assert len(Lanes(run, 2).run(IMAGES[:8], 2)) == 8
 
 
 def test_a_piece_that_fails_fails_the_batch_and_nothing_after_it() -> None:
@@ -61,53 +63,73 @@ def test_a_piece_that_fails_fails_the_batch_and_nothing_after_it() -> None:
             raise RuntimeError("black")
         return means(images)
 
-    lanes = Lanes(run, 2, 2)
+    lanes = Lanes(run, 2)
     for black in range(8):
         images = IMAGES[:8].copy()
         images[black] = 0
         with pytest.raises(RuntimeError, match="black"):
-            lanes.run(images)
-        np.testing.assert_array_equal(lanes.run(IMAGES), means(IMAGES))
+            lanes.run(images, 2)
+        np.testing.assert_array_equal(lanes.run(IMAGES, 2), means(IMAGES))
 
 
-def taking(for_a_run_s: float, for_an_image_s: float) -> Callable[[Images], Logits]:
-    def run(images: Images) -> Logits:
-        time.sleep(for_a_run_s + for_an_image_s * len(images))
-        return means(images)
+class Clock:
+    """Goes on when somebody works. Work of two lanes adds up, as on a single processor."""
 
-    return run
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._lock = threading.Lock()
+
+    def perf_counter(self) -> float:
+        return self._now_s
+
+    def taking(self, cost: Cost) -> Callable[[Images], Logits]:
+        for_a_run_s, for_an_image_s = cost
+
+        def run(images: Images) -> Logits:
+            with self._lock:
+                self._now_s += for_a_run_s + for_an_image_s * len(images)
+            return means(images)
+
+        return run
 
 
 @pytest.mark.parametrize(
     ("whole", "alone", "expected"),
     [
-        (taking(0, 0.01), taking(0, 0.2), Ways(True, True, lanes=1, piece=1)),
-        (taking(0.01, 0), taking(0, 0.2), Ways(True, True, lanes=1, piece=8)),
-        (taking(0.2, 0), taking(0, 0.01), Ways(False, False, lanes=2, piece=1)),
-        (taking(0, 0.1), taking(0.1, 0), Ways(False, False, lanes=2, piece=8)),
-        (taking(0, 0), taking(0, 0), Ways(False, False, lanes=1, piece=32)),
+        ((0, 0.001), (0, 0.02), Ways(True, lanes=1, piece=1)),
+        ((0.01, 0), (0, 0.2), Ways(True, lanes=1, piece=8)),
+        ((0.2, 0), (0, 0.01), Ways(False, lanes=2, piece=1)),
+        ((0, 0.1), (0.1, 0), Ways(False, lanes=2, piece=8)),
+        ((0, 0.1), (0.2, 0), Ways(True, lanes=2, piece=8)),
+        ((0, 0), (0, 0), Ways(False, lanes=1, piece=32)),
     ],
     ids=[
         "threads that help",
         "and large pieces",
         "threads in the way",
         "large pieces",
+        "large pieces, but threads for one image",
         "next to nothing",
     ],
 )
 def test_what_is_faster_by_far_is_taken(
-    whole: Callable[[Images], Logits], alone: Callable[[Images], Logits], expected: Ways
+    monkeypatch: pytest.MonkeyPatch, whole: Cost, alone: Cost, expected: Ways
 ) -> None:
-    assert fastest(whole, alone, lanes=2, image=(4, 4, 3), max_batch_size=32) == expected
+    clock = Clock()
+    monkeypatch.setattr(lanes_module, "time", clock)
+    found = fastest(
+        clock.taking(whole), clock.taking(alone), lanes=2, image=(4, 4, 3), max_batch_size=32
+    )
+    assert found == expected
 
 
 @pytest.mark.parametrize(
     "ways",
     [
-        Ways(True, True, lanes=1, piece=4),
-        Ways(False, False, lanes=1, piece=32),
-        Ways(True, False, lanes=2, piece=2),
-        Ways(False, False, lanes=2, piece=1),
+        Ways(True, lanes=1, piece=4),
+        Ways(False, lanes=1, piece=32),
+        Ways(True, lanes=2, piece=2),
+        Ways(False, lanes=2, piece=1),
     ],
 )
 def test_every_way_gives_the_same_logits(

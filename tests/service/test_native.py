@@ -1,6 +1,5 @@
 """The compiled kernel of attention: every processor's copy equals Eq. 3, whatever the shape."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -206,7 +205,6 @@ def test_a_build_that_fails_says_so_and_leaves_what_was_there(
 ) -> None:
     before = native.LIBRARY.read_bytes()
     monkeypatch.setenv("CXX", compiler)
-    monkeypatch.setattr(sys, "argv", ["service.native"])
     assert build() == 1
     assert reason in capfd.readouterr().err
     assert native.LIBRARY.read_bytes() == before
