@@ -23,6 +23,7 @@ from export import quantize, repository, to_onnx
 from export.comparison import batches, compare, in_words
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer
+from export.half import half
 from export.options import IMAGENET_1K, export_parser, overrides
 from export.pictures import Pictures
 from export.reuse.donor import Choice, choose
@@ -122,7 +123,7 @@ def export(options: argparse.Namespace) -> Path:
     with repository.staging(options.output) as folder:
         graphs = {folder / "model.onnx": classifier_graph, folder / "explain.onnx": explainer_graph}
         if options.precision == "fp16":
-            graphs[folder / "model.fp16.onnx"] = to_onnx.half(classifier_graph)
+            graphs[folder / "model.fp16.onnx"] = half(classifier_graph)
         if options.precision == "int8":
             say(f"scale int8 to {options.images}")
             graphs[folder / "model.int8.onnx"] = _quantized(

@@ -124,15 +124,29 @@ _MIXED = """
         everywhere = Mul (shift, values)
         attended = Add (moved, everywhere)
 """
+# The same of queries, keys and values side by side, as one linear layer writes them.
+_PACKED = """
+    <domain: "deepvit", opset_import: ["": 20, "deepvit": 1]>
+    Packed%s <queries, keys> (qkv, bias%s) => (out)
+    {
+        q, k, v = Split <axis = -1, num_outputs = 3> (qkv)
+        asking = Add (q, bias)
+        out = deepvit.%s <queries: ints = @queries, keys: ints = @keys> (asking, k, v%s)
+    }
+"""
+_MIXING = ", theta, offset"
 _FUNCTIONS = {
     "Attention": _BODY % ("Attention", "q, k, v", _PLAIN),
-    "ReAttention": _BODY % ("ReAttention", "q, k, v, theta, offset", _MIXED),
+    "ReAttention": _BODY % ("ReAttention", "q, k, v" + _MIXING, _MIXED),
+    "PackedAttention": _PACKED % ("Attention", "", "Attention", ""),
+    "PackedReAttention": _PACKED % ("ReAttention", _MIXING, "ReAttention", _MIXING),
 }
 
 
 def add_functions(model: ir.Model) -> None:
     """Those whose operators a model uses."""
     used = {node.op_type for node in model.graph if node.domain == DOMAIN}
+    used |= {name.removeprefix("Packed") for name in used}
     for name in sorted(used):
         function = ir.serde.deserialize_function(onnx.parser.parse_function(_FUNCTIONS[name]))
         model.functions[function.identifier()] = function

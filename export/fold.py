@@ -9,6 +9,7 @@ Nothing is approximated (paper.md section 7):
 - K's bias adds the same to all scores of a query, and the softmax does not see it; V's meets
   a map whose rows sum to a constant, and moves behind the map into the projection's bias;
 - of a LayerNorm over heads (vit-pytorch), centring moves into Theta; the rest stays;
+- class tokens are positions of theirs, before patches of zeros;
 - the stem's BatchNorms move into its convolutions, mean and std into the first of them.
 
 Weights are kept as [in, out], the orientation ONNX's MatMul wants, so that both exported
@@ -182,11 +183,8 @@ class FoldedDeepViT(nn.Module):
         config = self.config = network.config
         self.patch_embed = fold_stem(network.patch_embed, rule)
         positions = network.pos_embed.detach().clone()  # [1, N, C]
-        P = config.prefix_tokens
-        self.cls_token = nn.Parameter(
-            network.cls_token.detach() + positions[:, :P], requires_grad=False
-        )
-        self.pos_embed = nn.Parameter(positions[:, P:].contiguous(), requires_grad=False)
+        positions[:, : config.prefix_tokens] += network.cls_token.detach()
+        self.positions = nn.Parameter(positions, requires_grad=False)
         self.norm_pre = network.norm_pre
         self.blocks = nn.ModuleList(FoldedBlock(network, index) for index in range(config.depth))
         self.eps = config.layer_norm_eps
@@ -198,9 +196,8 @@ class FoldedDeepViT(nn.Module):
         return {"cls": 1, "cls_dist": 2}.get(self.config.pool)
 
     def embed(self, images: Tensor) -> Tensor:
-        patches = self.patch_embed(images) + self.pos_embed
-        prefix = self.cls_token.expand(images.shape[0], -1, -1)
-        x = torch.cat((prefix, patches), dim=1)  # [B, N, C]
+        patches = self.patch_embed(images)  # [B, N - P, C]
+        x = F.pad(patches, (0, 0, self.config.prefix_tokens, 0)) + self.positions  # [B, N, C]
         return x if self.norm_pre is None else self.norm_pre(x)
 
     def classify(self, x: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ the logits stay in float32.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +16,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from export.rewriting import array, constant, insert, is_constant, present, replace
 from models.preprocess import Pixels
 
 Array = npt.NDArray[np.float32]
-T = TypeVar("T")
 
 _DOMAIN = "com.microsoft"  # of ONNX Runtime's integer product with scales and bias
 # Without VNNI, x86 adds pairs of products in 16 bits: weights of 8 bits would overflow them.
@@ -41,7 +40,7 @@ def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
     graph = watched.graph
     inputs = [linears[0].input for linears in _linears(graph).values()]
     for value in inputs:
-        axes = _constant(graph, f"{value.name}.axes", np.array([0]))
+        axes = constant(graph, f"{value.name}.axes", np.array([0]))
         for operator in ("ReduceMin", "ReduceMax"):
             node = ir.node(operator, [value, axes], attributes={"keepdims": 0})
             node.outputs[0].name = f"{value.name}.{operator}"
@@ -81,16 +80,16 @@ class _Linear(NamedTuple):
 
     @property
     def input(self) -> ir.Value:
-        return _present(self.node.inputs[0])
+        return present(self.node.inputs[0])
 
     @property
     def weight(self) -> Array:
-        return _array(self.node.inputs[1])
+        return array(self.node.inputs[1])
 
     @property
     def bias(self) -> Array:
         if self.node.op_type == "Gemm":
-            return _array(self.node.inputs[2])
+            return array(self.node.inputs[2])
         return np.zeros(self.weight.shape[1], np.float32)
 
 
@@ -99,7 +98,7 @@ def _linears(graph: ir.Graph) -> dict[str, list[_Linear]]:
     layers = [
         _Linear(node)
         for node in graph
-        if node.op_type in ("Gemm", "MatMul") and _is_constant(node.inputs[1])
+        if node.op_type in ("Gemm", "MatMul") and is_constant(node.inputs[1])
     ]
     found: dict[str, list[_Linear]] = defaultdict(list)
     for layer in layers[:-1]:
@@ -115,33 +114,31 @@ def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) 
     low = min(0.0, float(((found.low - centre) / scale).min()))
     high = max(0.0, float(((found.high - centre) / scale).max()))
     step = np.float32(max(high - low, _TINY) / 255)
-    step_value = _constant(graph, f"{name}.step", np.array(step))
-    zero = _constant(graph, f"{name}.zero", np.array(round(-low / step), np.uint8))
-    rounded = _insert(graph, first, f"{name}.rounded", "QuantizeLinear", [value, step_value, zero])
+    step_value = constant(graph, f"{name}.step", np.array(step))
+    zero = constant(graph, f"{name}.zero", np.array(round(-low / step), np.uint8))
+    rounded = insert(first, f"{name}.rounded", "QuantizeLinear", [value, step_value, zero])
     for number, linear in enumerate(linears):
         place = f"{name}.{number}"
         weight = linear.weight * scale[:, None]
         steps = np.maximum(np.abs(weight).max(axis=0), _TINY) / _WEIGHT_MAX  # [out]
         bias = linear.bias + centre @ linear.weight
         integers = np.rint(weight / steps).astype(np.int8)
-        output = _insert(
-            graph,
+        product = insert(
             linear.node,
             f"{place}.output",
             "MatMulIntegerToFloat",
             [
-                rounded,
-                _constant(graph, f"{place}.weight", integers),
+                rounded.outputs[0],
+                constant(graph, f"{place}.weight", integers),
                 step_value,
-                _constant(graph, f"{place}.steps", steps),
+                constant(graph, f"{place}.steps", steps),
                 zero,
-                _constant(graph, f"{place}.zeros", np.zeros(len(steps), np.int8)),
-                _constant(graph, f"{place}.bias", bias),
+                constant(graph, f"{place}.zeros", np.zeros(len(steps), np.int8)),
+                constant(graph, f"{place}.bias", bias),
             ],
             _DOMAIN,
         )
-        linear.node.outputs[0].replace_all_uses_with(output)
-        graph.remove(linear.node, safe=True)
+        replace(linear.node, product.outputs)
 
 
 def _balance(
@@ -162,58 +159,16 @@ def _balance(
     scale = np.sqrt(reach / np.maximum(np.abs(weights).max(axis=1), _TINY))
     scale = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
     if producer.op_type == "LayerNormalization" and len(producer.inputs) == 2:  # folded: no shift
-        gain = _constant(graph, f"{name}.gain", _array(producer.inputs[1]) / scale)
-        shift = _constant(graph, f"{name}.shift", -centre / scale)
-        inputs = [_present(producer.inputs[0]), gain, shift]
+        gain = constant(graph, f"{name}.gain", array(producer.inputs[1]) / scale)
+        shift = constant(graph, f"{name}.shift", -centre / scale)
+        inputs = [present(producer.inputs[0]), gain, shift]
         attributes = producer.attributes
-        balanced = _insert(
-            graph, linear.node, f"{name}.norm", "LayerNormalization", inputs, "", attributes
+        balanced = insert(
+            linear.node, f"{name}.norm", "LayerNormalization", inputs, "", attributes
         )
     else:
-        middle = _constant(graph, f"{name}.centre", centre)
-        factor = _constant(graph, f"{name}.factor", 1 / scale)
-        centred = _insert(graph, linear.node, f"{name}.centred", "Sub", [value, middle])
-        balanced = _insert(graph, linear.node, f"{name}.balanced", "Mul", [centred, factor])
-    return balanced, centre, scale
-
-
-def _insert(
-    graph: ir.Graph,
-    before: ir.Node,
-    name: str,
-    operator: str,
-    inputs: Sequence[ir.Value],
-    domain: str = "",
-    attributes: Mapping[str, ir.Attr] = MappingProxyType({}),
-) -> ir.Value:
-    """The output, named, of a new node."""
-    node = ir.Node(domain, operator, inputs, attributes.values(), num_outputs=1)
-    node.outputs[0].name = name
-    graph.insert_before(before, node)
-    return node.outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    if array.dtype == np.float64:
-        array = array.astype(np.float32)
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
-
-
-def _is_constant(value: ir.Value | None) -> bool:
-    return value is not None and value.const_value is not None
-
-
-def _array(value: ir.Value | None) -> Array:
-    tensor = _present(value).const_value
-    assert tensor is not None
-    return tensor.numpy()
-
-
-def _present(value: T | None) -> T:
-    assert value is not None
-    return value
+        middle = constant(graph, f"{name}.centre", centre)
+        factor = constant(graph, f"{name}.factor", 1 / scale)
+        centred = insert(linear.node, f"{name}.centred", "Sub", [value, middle])
+        balanced = insert(linear.node, f"{name}.balanced", "Mul", [centred.outputs[0], factor])
+    return balanced.outputs[0], centre, scale

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import onnx_ir as ir
 import torch
-from onnxruntime.transformers.float16 import convert_float_to_float16
 from torch import nn
 
 from export import attention
@@ -46,14 +45,6 @@ def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.M
     for value in [*model.graph.inputs, *model.graph.outputs]:
         value.metadata_props.clear()
     return model
-
-
-def half(model: ir.Model) -> ir.Model:
-    """A copy that computes in float16; inputs and outputs keep their types."""
-    converted: ir.Model = ir.from_proto(
-        convert_float_to_float16(ir.to_proto(model), keep_io_types=True)
-    )
-    return converted
 
 
 def save_weights(models: Iterable[ir.Model], folder: Path) -> None:

@@ -8,3 +8,4 @@ from their plain bodies where there is no compiled kernel.
 from pathlib import Path
 
 LIBRARY = Path(__file__).parent / "libdeepvit.so"
+CUDA_LIBRARY = LIBRARY.with_name("libdeepvit_cuda.so")

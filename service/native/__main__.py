@@ -1,46 +1,85 @@
-"""Compile the kernel beside its sources, with the C++ compiler that CXX names, or g++."""
+"""Compile attention's kernels beside their sources.
+
+That for processors with the C++ compiler that CXX names, or g++; that for GPUs with the nvcc that
+NVCC names, or on the path, or from pip, where there is one.
+"""
 
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from service.native import LIBRARY
+from service.native import CUDA_LIBRARY, LIBRARY
 
+_SOURCES = LIBRARY.parent
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-Wno-psabi"]
 # One copy of the kernel for each kind of processor, which is chosen where it runs.
 _KINDS: dict[str, list[str]] = {"baseline": []}
 if platform.machine() == "x86_64":
     _KINDS |= {"avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4"]}
 
+_CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+# Compute capabilities; what is newer than all of them compiles the first anew when it loads it.
+_CARDS = ("80", "86", "89", "90", "100", "120")
+_PIP_CUDA = Path(sysconfig.get_path("purelib"), "nvidia", "cu13")
+
 
 def main() -> int:
-    """Exit status 1 with one line if it cannot be compiled: models run without it."""
+    """Exit status 1 with one line if one cannot be compiled: models run without it."""
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         print("native: no C++ compiler; attention runs without its kernel", file=sys.stderr)
         return 1
-    sources = LIBRARY.parent
-    with TemporaryDirectory(dir=sources) as folder:
-        objects = [str(Path(folder, f"{kind}.o")) for kind in _KINDS]
+    commands = {LIBRARY: _for_processors(compiler)}
+    if nvcc := _nvcc():
+        commands[CUDA_LIBRARY] = _for_cards(nvcc)
+    return max(_build(library, steps) for library, steps in commands.items())
+
+
+def _build(library: Path, steps: list[list[str]]) -> int:
+    """Run commands in a folder, the last of which makes the library there."""
+    with TemporaryDirectory(dir=_SOURCES) as folder:
         try:
-            for (kind, flags), target in zip(_KINDS.items(), objects, strict=True):
-                command = [compiler, *_FLAGS, *flags, f"-DATTEND=attend_{kind}", "-c"]
-                subprocess.run([*command, str(sources / "attend.cpp"), "-o", target], check=True)
-            linked = Path(folder, LIBRARY.name)
-            command = [compiler, *_FLAGS, "-shared", str(sources / "operators.cpp"), *objects]
-            subprocess.run([*command, "-o", str(linked)], check=True)
-            linked.replace(LIBRARY)
+            for command in steps:
+                subprocess.run(command, cwd=folder, check=True)
         except subprocess.CalledProcessError as exc:
-            print(
-                f"native: {compiler} failed; attention runs without its kernel: {exc}",
-                file=sys.stderr,
-            )
+            print(f"native: attention runs without {library.name}, failed: {exc}", file=sys.stderr)
             return 1
+        Path(folder, library.name).replace(library)
     return 0
+
+
+def _for_processors(compiler: str) -> list[list[str]]:
+    steps = [
+        [compiler, *_FLAGS, *flags, f"-DATTEND=attend_{kind}", "-c", _source("attend.cpp")]
+        + ["-o", f"{kind}.o"]
+        for kind, flags in _KINDS.items()
+    ]
+    objects = [f"{kind}.o" for kind in _KINDS]
+    link = [compiler, *_FLAGS, "-shared", _source("operators.cpp"), *objects]
+    return [*steps, [*link, "-o", LIBRARY.name]]
+
+
+def _for_cards(nvcc: str) -> list[list[str]]:
+    code = [f"-gencode=arch=compute_{card},code=sm_{card}" for card in _CARDS]
+    code.append(f"-gencode=arch=compute_{_CARDS[0]},code=compute_{_CARDS[0]}")
+    sources = [_source("operators_cuda.cpp"), _source("attend.cu")]
+    libraries = f"-L{Path(nvcc).parent.parent / 'lib'}"  # where pip has them
+    return [[nvcc, *_CUDA_FLAGS, *code, "-shared", libraries, *sources, "-o", CUDA_LIBRARY.name]]
+
+
+def _nvcc() -> str | None:
+    return shutil.which(os.environ.get("NVCC", "nvcc")) or shutil.which(
+        "nvcc", path=str(_PIP_CUDA / "bin")
+    )
+
+
+def _source(name: str) -> str:
+    return str(_SOURCES / name)
 
 
 if __name__ == "__main__":

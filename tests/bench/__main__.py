@@ -1,4 +1,4 @@
-"""`python -m tests.bench [graph|serving|scaling|tables] [--model NAME]`: all of it by default.
+"""`python -m tests.bench [graph|serving|scaling|tables|gpu] [--model NAME]`: all of it by default.
 
 Models are the bundled `deepvit16-cifar10` and any architecture of models.config; those are
 exported with random weights first, which takes minutes.
@@ -9,11 +9,12 @@ import argparse
 from tests.bench import models, tables
 
 PARTS = ("graph", "serving", "scaling", "tables")
+ON_GPU = "gpu"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, []], metavar="part")
+    parser.add_argument("part", nargs="*", choices=[*PARTS, ON_GPU, []], metavar="part")
     parser.add_argument("--model", action="append", help="may be repeated")
     options = parser.parse_args()
     names = options.model or [models.BUNDLED]
@@ -23,6 +24,11 @@ def main() -> None:
 
             for name in names:
                 graph.run(name)
+        elif part == ON_GPU:
+            from tests.bench import gpu
+
+            for name in names:
+                gpu.run(name)
         elif part == "serving":
             from tests.bench import serving
 

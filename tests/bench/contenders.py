@@ -32,7 +32,7 @@ class Contenders:
         torch.set_num_threads(available_cpus())
         self.manifest = models.manifest(folder)
         self._network = network(self.manifest.name)
-        self._plain = _plain_export(self._network, self.manifest.name)
+        self._plain = plain_export(self._network, self.manifest.name)
         self._engines = {
             f"{precision}{_KERNELS[attention]}": _engine(folder, precision, attention)
             for precision, file in _PRECISIONS.items()
@@ -129,7 +129,7 @@ def network(name: str) -> DeepViT:
     return random_network(models.manifest(models.exported(name)).config)
 
 
-def _plain_export(network: DeepViT, name: str) -> Path:
+def plain_export(network: DeepViT, name: str) -> Path:
     """As anybody would export it: float images, nothing folded. Kept, for it takes a while."""
     path = models.CACHE / "plain" / name / "model.onnx"
     if not path.exists():

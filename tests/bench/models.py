@@ -19,12 +19,13 @@ PHOTOS = ROOT / "service" / "web" / "samples"
 _REPOSITORIES = (ROOT / "model_repository", CACHE)
 
 
-def exported(name: str) -> Path:
+def exported(name: str, precision: str = "fp32") -> Path:
     """The newest version's folder of a bundled model or an architecture, exported if need be."""
+    file = "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
     for repository in _REPOSITORIES:
-        if found := versions(repository / name):
+        if found := [folder for folder in versions(repository / name) if (folder / file).exists()]:
             return found[-1]
-    _export(name)
+    _export(name, precision if precision == "fp16" else "int8")
     return versions(CACHE / name)[-1]
 
 
@@ -43,7 +44,7 @@ def checkpoint(name: str) -> Path:
     return bundled if bundled.exists() else CACHE / f"{name}.pth"
 
 
-def _export(name: str) -> None:
+def _export(name: str, precision: str) -> None:
     import torch
 
     from export.__main__ import main
@@ -55,6 +56,6 @@ def _export(name: str) -> None:
         network = settled(random_network(ARCHITECTURES[name].config))
         torch.save({"state_dict": network.state_dict(), "arch": name}, weights)
     # What is rounded matters as little: any pictures do, whatever becomes of the answers.
-    rounded = ["--precision", "int8", "--images", str(PHOTOS), "--force"]
+    rounded = ["--precision", precision, "--images", str(PHOTOS), "--force"]
     if main([str(weights), "--name", name, "--output", str(CACHE), *rounded]):
         raise SystemExit(f"{name} cannot be exported")

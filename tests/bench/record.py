@@ -15,12 +15,12 @@ FOLDER = ROOT / "docs" / "bench"
 class Record:
     """One file, begun anew, of one part of the benchmark and one model."""
 
-    def __init__(self, part: str, model: str, folder: Path = FOLDER) -> None:
+    def __init__(self, part: str, model: str, folder: Path = FOLDER, **of_machine: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{part}-{model}.jsonl"
         self._facts = {"part": part, "model": model}
         date = datetime.now(UTC).date().isoformat()
-        self._path.write_text(json.dumps({"date": date, "machine": machine()}) + "\n")
+        self._path.write_text(json.dumps({"date": date, "machine": machine() | of_machine}) + "\n")
 
     def add(self, **figures: Any) -> None:
         line = json.dumps(self._facts | figures)

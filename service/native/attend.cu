@@ -1,0 +1,428 @@
+// The same attention on NVIDIA's tensor cores, in half precision: no map leaves the processor's
+// own memory.
+//
+// A block of threads takes 16 queries of an image through all heads. Their maps lie in shared
+// memory, [heads, 16, keys]. Each warp makes the exponentials of a head's scores for 32 keys at a
+// time (Q K^T), against the largest of these 32; what makes one softmax of these parts is a factor
+// each, by which Theta's columns are scaled before the heads are mixed, in place. Mixed maps
+// times V then leave for `out`.
+
+#include <cuda_fp16.h>
+
+#include "attend_cuda.h"
+
+namespace {
+
+constexpr int QUERIES = 16;    // of a block of threads: the rows of one product of matrices
+constexpr int PART = 32;       // keys whose exponentials share a factor
+constexpr int TILE = 8;        // keys, or columns, of one product
+constexpr int TILES = PART / TILE;
+constexpr int AHEAD = 4;       // sixteens of values that are on their way
+constexpr int MAX_HEADS = 16;  // Theta is one operand of a product
+constexpr int PADDING = 8;     // halves after a row and after a head: apart in memory's banks
+constexpr int ROW = QUERIES + 1;  // what is known of a head's queries, apart in banks too
+
+// Of shared memory: maps, then for each part, head and query the largest score and the sum of
+// exponentials, which its factor replaces.
+struct Layout {
+    int parts, row, head;  // halves from row to row of a head's maps, and from head to head
+    __host__ __device__ explicit Layout(int keys)
+        : parts((keys + PART - 1) / PART),
+          row((keys + 15) / 16 * 16 + PADDING),
+          head(QUERIES * row + PADDING) {}
+    __host__ __device__ size_t bytes(int heads) const {
+        return heads * (head * sizeof(__half) + parts * ROW * sizeof(float2));
+    }
+    __device__ int known(int heads, int part, int of_head) const {
+        return (part * heads + of_head) * ROW;
+    }
+};
+
+__device__ inline uint32_t packed(float low, float high) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+// d += a b, a [16, 16] row by row, b [16, 8] column by column.
+__device__ inline void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four matrices of 8 by 8; lane l names row l % 8 of matrix l / 8.
+template <bool TURNED>
+__device__ inline void load_matrices(uint32_t (&to)[4], const __half* row) {
+    const uint32_t address = uint32_t(__cvta_generic_to_shared(row));
+    if (TURNED)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(address));
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(address));
+}
+
+__device__ inline float exponential(float x) {  // of base 2
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// COUNT halves from column `first` of a row of `width`, zeros past its end.
+template <int COUNT, bool ALIGNED>
+__device__ inline void load_columns(uint32_t (&to)[COUNT / 2], const __half* row, int first,
+                                    int width, bool there) {
+    if (ALIGNED) {
+        using Word = typename std::conditional<COUNT == 8, uint4, uint2>::type;
+        Word word{};
+        if (there && first < width) word = __ldg(reinterpret_cast<const Word*>(row + first));
+        *reinterpret_cast<Word*>(&to[0]) = word;
+    } else {
+        const unsigned short* halves = reinterpret_cast<const unsigned short*>(row);
+#pragma unroll
+        for (int i = 0; i < COUNT / 2; i++) {
+            const int column = first + 2 * i;
+            const uint32_t low = there && column < width ? __ldg(halves + column) : 0;
+            const uint32_t high = there && column + 1 < width ? __ldg(halves + column + 1) : 0;
+            to[i] = low | high << 16;
+        }
+    }
+}
+
+__device__ inline float largest_of_row(float x) {  // four lanes hold a row
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+
+__device__ inline float sum_of_row(float x) {
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+// Where this lane stands in an operand: rows r and r + 8, columns from 2t and from 2t + 8.
+struct Lane {
+    int number = threadIdx.x % 32, t = number % 4, r = number / 4;
+};
+
+// 16 queries of one head, with their bias. Columns meet keys' in an order of their own: lane t of
+// four takes columns 8t to 8t + 7 of 32.
+template <int BLOCKS, bool ALIGNED>
+__device__ void load_queries(uint32_t (&q)[2 * BLOCKS][4], const CudaAttention& a, int image,
+                             int first, int head) {
+    const Lane lane;
+#pragma unroll
+    for (int b = 0; b < BLOCKS; b++) {
+        const int column = 32 * b + 8 * lane.t;
+        uint32_t bias[4] = {};
+        if (a.q_bias)
+            load_columns<8, ALIGNED>(bias, a.q_bias + head * a.width, column, a.width, true);
+#pragma unroll
+        for (int side = 0; side < 2; side++) {
+            const int query = first + lane.r + 8 * side;
+            const __half* row = a.q + (int64_t(image) * a.queries + query) * a.q_stride;
+            uint32_t words[4];
+            load_columns<8, ALIGNED>(words, row + head * a.width, column, a.width, query < a.queries);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const float2 x = __half22float2(*reinterpret_cast<__half2*>(&words[i]));
+                const float2 y = __half22float2(*reinterpret_cast<__half2*>(&bias[i]));
+                q[2 * b + i / 2][2 * (i % 2) + side] = packed(x.x + y.x, x.y + y.y);
+            }
+        }
+    }
+}
+
+// Those past the last key are the last key again, and masked later.
+template <int BLOCKS, bool ALIGNED>
+__device__ inline void load_keys(uint32_t (&k)[TILES][BLOCKS][4], const CudaAttention& a,
+                                 const __half* keys, int part) {
+    const Lane lane;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        const int key = min(part * PART + tile * TILE + lane.r, a.keys - 1);
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+            load_columns<8, ALIGNED>(k[tile][b], keys + key * int(a.k_stride), 32 * b + 8 * lane.t,
+                                     a.width, true);
+    }
+}
+
+// Scores of a part to exponentials, and what is known of them: rows r and r + 8.
+__device__ inline void normalise(float (&scores)[TILES][4], __half* maps, float2* known, int part,
+                                 int keys, const Layout& lie) {
+    constexpr float LOG2_E = 1.44269504f;
+    const Lane lane;
+    const int first = part * PART + 2 * lane.t;
+    if ((part + 1) * PART > keys)
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+            for (int i = 0; i < 4; i++)
+                if (first + tile * TILE + i % 2 >= keys) scores[tile][i] = -INFINITY;
+#pragma unroll
+    for (int side = 0; side < 2; side++) {
+        float most = -INFINITY, sum = 0;
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+            most = fmaxf(most, fmaxf(scores[tile][2 * side], scores[tile][2 * side + 1]));
+        most = LOG2_E * largest_of_row(most);
+        const int row = lane.r + 8 * side;
+        __half* to = maps + row * lie.row + first;
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+            const float low = exponential(scores[tile][2 * side] * LOG2_E - most);
+            const float high = exponential(scores[tile][2 * side + 1] * LOG2_E - most);
+            sum += low + high;
+            if (part * PART + tile * TILE < lie.row - PADDING)
+                *reinterpret_cast<uint32_t*>(to + tile * TILE) = packed(low, high);
+        }
+        sum = sum_of_row(sum);
+        if (lane.t == 0) known[row] = make_float2(most, sum);
+    }
+}
+
+// Exponentials of all parts of all heads, which the warps share.
+template <int BLOCKS, bool ALIGNED>
+__device__ void score(const CudaAttention& a, int image, int first, __half* maps, float2* known,
+                      const Layout& lie) {
+    const int warp = threadIdx.x / 32, warps = blockDim.x / 32, all = a.heads * lie.parts;
+    const int begin = all * warp / warps, end = all * (warp + 1) / warps;
+    if (begin == end) return;
+    const __half* keys = a.k + int64_t(image) * a.keys * a.k_stride;
+    uint32_t q[2 * BLOCKS][4], k[TILES][BLOCKS][4];
+    int head = begin / lie.parts, part = begin % lie.parts;
+    load_queries<BLOCKS, ALIGNED>(q, a, image, first, head);
+    load_keys<BLOCKS, ALIGNED>(k, a, keys + head * a.width, part);
+    for (int item = begin; item < end; item++) {
+        float scores[TILES][4] = {};
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+            for (int b = 0; b < BLOCKS; b++) {
+                multiply(scores[tile], q[2 * b], k[tile][b][0], k[tile][b][1]);
+                multiply(scores[tile], q[2 * b + 1], k[tile][b][2], k[tile][b][3]);
+            }
+        const int of_head = head, of_part = part;
+        if (++part == lie.parts) part = 0, head++;
+        if (item + 1 < end) {  // the next ones are on their way while exponentials are made
+            if (head != of_head) load_queries<BLOCKS, ALIGNED>(q, a, image, first, head);
+            load_keys<BLOCKS, ALIGNED>(k, a, keys + head * a.width, part);
+        }
+        normalise(scores, maps + of_head * lie.head, known + lie.known(a.heads, of_part, of_head),
+                  of_part, a.keys, lie);
+    }
+}
+
+// What is known of the parts of each row to their factors.
+__device__ void weigh(float2* known, int heads, const Layout& lie) {
+    for (int row = threadIdx.x; row < QUERIES * heads; row += blockDim.x) {
+        float2* parts = known + row / QUERIES * ROW + row % QUERIES;
+        const int stride = heads * ROW;
+        float most = -INFINITY, sum = 0;
+        for (int part = 0; part < lie.parts; part++) most = fmaxf(most, parts[part * stride].x);
+        for (int part = 0; part < lie.parts; part++) {
+            const float2 of_part = parts[part * stride];
+            const float factor = exponential(of_part.x - most);
+            parts[part * stride].x = factor;
+            sum += of_part.y * factor;
+        }
+        const float share = 1 / sum;
+        for (int part = 0; part < lie.parts; part++) parts[part * stride].x *= share;
+    }
+}
+
+// Maps of all heads to mixed ones; a warp takes a query and a part of its keys.
+__device__ void mix(const CudaAttention& a, __half* maps, const float2* factors, const Layout& lie) {
+    const Lane lane;
+    const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    float theta[2][4], offset[2];
+#pragma unroll
+    for (int side = 0; side < 2; side++) {
+        const int out = lane.r + 8 * side;
+        offset[side] = a.offset && out < a.heads ? __half2float(a.offset[out]) : 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int in = 2 * lane.t + i % 2 + 8 * (i / 2);
+            const bool there = out < a.heads && in < a.heads;
+            theta[side][i] = !a.theta ? float(out == in)
+                             : there ? __half2float(a.theta[out * a.heads + in]) : 0;
+        }
+    }
+    const int read = lane.number % 16 < a.heads ? lane.number % 16 : 0;  // Theta is zero there
+    const __half* from = maps + read * lie.head + lane.number / 16 * 8;
+    __half* to = maps + lane.r * lie.head + 2 * lane.t;
+    const int columns = lie.row - PADDING;
+    const bool low = lane.r < a.heads, high = lane.r + 8 < a.heads;
+    for (int item = warp; item < QUERIES * lie.parts; item += warps) {
+        const int query = item % QUERIES, part = item / QUERIES;
+        const float2* of_part = factors + lie.known(a.heads, part, 2 * lane.t) + query;
+        float factor[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int on = i % 2 + 8 * (i / 2);  // heads after 2t
+            factor[i] = 2 * lane.t + on < a.heads ? of_part[on * ROW].x : 0;
+        }
+        uint32_t scaled[4];
+#pragma unroll
+        for (int side = 0; side < 2; side++) {
+            scaled[side] = packed(theta[side][0] * factor[0], theta[side][1] * factor[1]);
+            scaled[side + 2] = packed(theta[side][2] * factor[2], theta[side][3] * factor[3]);
+        }
+#pragma unroll
+        for (int half = 0; half < PART; half += 16) {
+            if (part * PART + half >= columns) break;
+            const int at = query * lie.row + part * PART + half;
+            uint32_t b[4];
+            load_matrices<true>(b, from + at);
+            float left[4] = {offset[0], offset[0], offset[1], offset[1]};
+            float right[4] = {offset[0], offset[0], offset[1], offset[1]};
+            multiply(left, scaled, b[0], b[1]);
+            multiply(right, scaled, b[2], b[3]);
+            if (low) {
+                *reinterpret_cast<uint32_t*>(to + at) = packed(left[0], left[1]);
+                *reinterpret_cast<uint32_t*>(to + at + 8) = packed(right[0], right[1]);
+            }
+            if (high) {
+                __half* other = to + at + 8 * lie.head;
+                *reinterpret_cast<uint32_t*>(other) = packed(left[2], left[3]);
+                *reinterpret_cast<uint32_t*>(other + 8) = packed(right[2], right[3]);
+            }
+        }
+    }
+}
+
+// Mixed maps times values: a warp takes 32 columns of a head. Lane r of eight takes columns 4r to
+// 4r + 3 of 32, one for each of four products.
+template <bool ALIGNED>
+__device__ void gather(const CudaAttention& a, int image, int first, int head, int block,
+                       const __half* maps, const Layout& lie) {
+    const Lane lane;
+    const __half* values = a.v + int64_t(image) * a.keys * a.v_stride + head * a.width;
+    const __half* row = maps + lane.number % 16 * lie.row + lane.number / 16 * 8;
+    uint32_t v[AHEAD][4][2];
+    const auto load = [&](uint32_t (&to)[4][2], int key) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int of = key + 2 * lane.t + i % 2 + 8 * (i / 2);
+            load_columns<4, ALIGNED>(to[i], values + of * int(a.v_stride), 32 * block + 4 * lane.r,
+                                     a.width, of < a.keys);
+        }
+    };
+#pragma unroll
+    for (int step = 0; step < AHEAD; step++) load(v[step], 16 * step);
+    float out[4][4] = {};
+    for (int first_key = 0; first_key < a.keys; first_key += 16 * AHEAD)
+#pragma unroll
+        for (int step = 0; step < AHEAD; step++) {
+            const int key = first_key + 16 * step;
+            if (key >= a.keys) break;
+            uint32_t map[4];
+            load_matrices<false>(map, row + key);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const uint32_t which = j % 2 ? 0x7632 : 0x5410;
+                multiply(out[j], map, __byte_perm(v[step][0][j / 2], v[step][1][j / 2], which),
+                         __byte_perm(v[step][2][j / 2], v[step][3][j / 2], which));
+            }
+            load(v[step], key + 16 * AHEAD);
+        }
+    const int column = 32 * block + 8 * lane.t;
+#pragma unroll
+    for (int side = 0; side < 2; side++) {
+        const int query = first + lane.r + 8 * side;
+        if (query >= a.queries) continue;
+        __half* to = a.out + ((int64_t(image) * a.queries + query) * a.heads + head) * a.width;
+        uint4 word;
+        word.x = packed(out[0][2 * side], out[1][2 * side]);
+        word.y = packed(out[2][2 * side], out[3][2 * side]);
+        word.z = packed(out[0][2 * side + 1], out[1][2 * side + 1]);
+        word.w = packed(out[2][2 * side + 1], out[3][2 * side + 1]);
+        if (ALIGNED) {
+            if (column < a.width) *reinterpret_cast<uint4*>(to + column) = word;
+        } else {
+            const __half* halves = reinterpret_cast<const __half*>(&word);
+            for (int i = 0; i < 8; i++)
+                if (column + i < a.width) to[column + i] = halves[i];
+        }
+    }
+}
+
+template <int BLOCKS, bool ALIGNED>  // as many as have registers enough
+constexpr int MOST_THREADS = BLOCKS == 1 && ALIGNED ? 768 : 512;
+
+template <int BLOCKS, bool ALIGNED>
+__global__ void __launch_bounds__(MOST_THREADS<BLOCKS, ALIGNED>)
+    attend(const CudaAttention a) {
+    extern __shared__ __align__(16) unsigned char shared[];
+    const Layout lie(a.keys);
+    __half* maps = reinterpret_cast<__half*>(shared);
+    float2* known = reinterpret_cast<float2*>(maps + a.heads * lie.head);
+    const int image = blockIdx.y, first = blockIdx.x * QUERIES;
+    score<BLOCKS, ALIGNED>(a, image, first, maps, known, lie);
+    __syncthreads();
+    weigh(known, a.heads, lie);
+    __syncthreads();
+    mix(a, maps, known, lie);
+    __syncthreads();
+    for (int item = threadIdx.x / 32; item < a.heads * BLOCKS; item += blockDim.x / 32)
+        gather<ALIGNED>(a, image, first, item / BLOCKS, item % BLOCKS,
+                        maps + item / BLOCKS * lie.head, lie);
+}
+
+bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+struct Card {
+    int processors = 0, shared_bytes = 0, capability = 0;
+};
+
+cudaError_t look(Card& card) {
+    int device = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (!error)
+        error = cudaDeviceGetAttribute(&card.processors, cudaDevAttrMultiProcessorCount, device);
+    if (!error)
+        error = cudaDeviceGetAttribute(&card.shared_bytes,
+                                       cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (!error)
+        error = cudaDeviceGetAttribute(&card.capability, cudaDevAttrComputeCapabilityMajor, device);
+    return error;
+}
+
+template <int BLOCKS, bool ALIGNED>
+cudaError_t launch(const CudaAttention& a, int threads, cudaStream_t stream) {
+    const int bytes = int(Layout(a.keys).bytes(a.heads));
+    cudaError_t error = cudaFuncSetAttribute(
+        attend<BLOCKS, ALIGNED>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (error) return error;
+    const dim3 grid((a.queries + QUERIES - 1) / QUERIES, a.images);
+    threads = min(threads, MOST_THREADS<BLOCKS, ALIGNED>);
+    attend<BLOCKS, ALIGNED><<<grid, threads, bytes, stream>>>(a);
+    return cudaGetLastError();
+}
+
+}  // namespace
+
+bool fits(int64_t heads, int64_t keys, int64_t width) {
+    Card card;
+    return !look(card) && card.capability >= 8 && heads <= MAX_HEADS && width <= 64 && keys < 1 << 15 &&
+           Layout(int(keys)).bytes(int(heads)) <= size_t(card.shared_bytes);
+}
+
+const char* attend_cuda(const CudaAttention& a, void* stream, int threads) {
+    Card card;
+    cudaError_t error = look(card);
+    if (!error) {
+        const int blocks = a.images * ((a.queries + QUERIES - 1) / QUERIES);
+        if (!threads) threads = blocks > card.processors ? 384 : 768;
+        const bool whole = a.width % 8 == 0 && a.q_stride % 8 == 0 && a.k_stride % 8 == 0 &&
+                           a.v_stride % 8 == 0 && aligned(a.q) && aligned(a.k) && aligned(a.v) &&
+                           aligned(a.out) && aligned(a.q_bias);
+        const auto run = a.width <= 32 ? (whole ? launch<1, true> : launch<1, false>)
+                                       : (whole ? launch<2, true> : launch<2, false>);
+        error = run(a, threads, static_cast<cudaStream_t>(stream));
+    }
+    return error ? cudaGetErrorString(error) : nullptr;
+}

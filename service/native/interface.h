@@ -1,0 +1,196 @@
+// What ONNX Runtime and its custom operators say to each other.
+//
+// Its packages come without C headers, so the part of the interface that is used is declared here,
+// as version 17 of the C API froze it: the operator's table of functions, and places of functions
+// in OrtApi.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+
+constexpr uint32_t API_VERSION = 17;
+enum Element { FLOAT = 1, HALF = 10 };  // ONNXTensorElementDataType
+
+struct Status;
+struct Context;
+
+struct ApiBase {
+    const void* const* (*get_api)(uint32_t);
+    const char* (*get_version)();
+};
+
+struct Operator {  // OrtCustomOp
+    uint32_t version;
+    void* (*create)(const Operator*, const void* const*, const void*);
+    const char* (*name)(const Operator*);
+    const char* (*provider)(const Operator*);
+    int (*input_type)(const Operator*, size_t);
+    size_t (*input_count)(const Operator*);
+    int (*output_type)(const Operator*, size_t);
+    size_t (*output_count)(const Operator*);
+    void (*compute)(void*, Context*);
+    void (*destroy)(void*);
+    int (*input_characteristic)(const Operator*, size_t);
+    int (*output_characteristic)(const Operator*, size_t);
+    int (*input_memory)(const Operator*, size_t);
+    int (*variadic_input_min)(const Operator*);
+    int (*variadic_input_homogeneous)(const Operator*);
+    int (*variadic_output_min)(const Operator*);
+    int (*variadic_output_homogeneous)(const Operator*);
+    Status* (*create_with_status)(const Operator*, const void* const*, const void*, void**);
+    Status* (*compute_with_status)(void*, Context*);
+    Status* (*infer_shape)(const Operator*, void*);
+    int (*start_version)(const Operator*);
+    int (*end_version)(const Operator*);
+    size_t (*may_inplace)(int**, int**);
+    void (*release_may_inplace)(int*, int*);
+    size_t (*alias_map)(int**, int**);
+    void (*release_alias_map)(int*, int*);
+};
+static_assert(sizeof(Operator) == 208, "as ONNX Runtime 1.17 has it");
+
+// Functions of OrtApi by their place.
+template <int PLACE, typename... Arguments>
+Status* call(const void* const* api, Arguments... arguments) {
+    using Function = Status* (*)(Arguments...);
+    return reinterpret_cast<Function>(const_cast<void*>(api[PLACE]))(arguments...);
+}
+enum Place {
+    CREATE_STATUS = 0,
+    CREATE_DOMAIN = 26,
+    ADD_OPERATOR = 27,
+    ADD_DOMAIN = 28,
+    TENSOR_DATA = 51,
+    DIMENSIONS_COUNT = 61,
+    DIMENSIONS = 62,
+    TENSOR_INFO = 65,
+    INPUT = 90,
+    OUTPUT = 91,
+    RELEASE_TENSOR_INFO = 99,
+    INTEGERS_ATTRIBUTE = 163,
+    GPU_STREAM = 193,
+    PARALLEL_FOR = 274,
+};
+
+struct Tensor {
+    void* data = nullptr;
+    int64_t rows = 1, columns = 1;
+};
+
+// As a reshape of rows [images * tokens, heads * width] takes them apart.
+struct Shape {
+    int64_t images, tokens, heads, width;
+    bool of(const Tensor& tensor) const {
+        return tensor.columns == heads * width && tensor.rows % tokens == 0;
+    }
+};
+
+// One operator in a graph: attention of one block.
+struct Node {
+    const void* const* api;
+    Shape queries, keys;
+
+    Status* error(const char* message) const {
+        constexpr int FAIL = 1;
+        return call<CREATE_STATUS>(api, FAIL, message);
+    }
+
+    Status* read_shapes(const void* info) {
+        if (Status* s = read(info, "queries", queries)) return s;
+        if (Status* s = read(info, "keys", keys)) return s;
+        if (queries.tokens < 1 || keys.tokens < 1 || keys.heads < 1 || keys.width < 1 ||
+            queries.heads != keys.heads || queries.width != keys.width)
+            return error("queries and keys must be [-1, tokens, heads, width]");
+        return nullptr;
+    }
+
+    Status* read(const void* info, const char* name, Shape& shape) const {
+        size_t size = 4;
+        return call<INTEGERS_ATTRIBUTE>(api, info, name, &shape.images, &size);
+    }
+
+    Status* read(const Context* context, size_t index, Tensor& tensor) const {
+        const void* value = nullptr;
+        void* info = nullptr;
+        size_t axes = 0;
+        int64_t shape[2] = {1, 1};
+        if (Status* s = call<INPUT>(api, context, index, &value)) return s;
+        if (Status* s = call<TENSOR_INFO>(api, value, &info)) return s;
+        Status* status = call<DIMENSIONS_COUNT>(api, static_cast<const void*>(info), &axes);
+        if (!status && axes <= 2)
+            status = call<DIMENSIONS>(api, static_cast<const void*>(info), shape + 2 - axes, axes);
+        using Release = void (*)(void*);
+        reinterpret_cast<Release>(const_cast<void*>(api[RELEASE_TENSOR_INFO]))(info);
+        if (status) return status;
+        if (axes > 2) return error("an input has more than two axes");
+        tensor.rows = shape[0];
+        tensor.columns = shape[1];
+        return call<TENSOR_DATA>(api, const_cast<void*>(value), &tensor.data);
+    }
+
+    Status* allocate(Context* context, Tensor& out) const {
+        const int64_t shape[] = {out.rows, out.columns};
+        void* value = nullptr;
+        if (Status* s = call<OUTPUT>(api, context, size_t(0), &shape[0], size_t(2), &value)) return s;
+        return call<TENSOR_DATA>(api, value, &out.data);
+    }
+};
+
+// An operator of one output whose inputs and output have elements of one type. Kernel is a Node
+// with `Status* prepare()`, of what the graph says, and `Status* compute(Context*)`.
+template <typename Kernel>
+Operator make() {
+    Operator op{};
+    op.version = API_VERSION;
+    op.name = [](const Operator*) { return Kernel::NAME; };
+    op.provider = [](const Operator*) { return Kernel::PROVIDER; };
+    op.input_type = [](const Operator*, size_t) { return int(Kernel::ELEMENT); };
+    op.input_count = [](const Operator*) { return Kernel::INPUTS; };
+    op.output_type = [](const Operator*, size_t) { return int(Kernel::ELEMENT); };
+    op.output_count = [](const Operator*) { return size_t(1); };
+    op.destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
+    op.input_characteristic = [](const Operator*, size_t) { return 0; };
+    op.output_characteristic = [](const Operator*, size_t) { return 0; };
+    op.input_memory = [](const Operator*, size_t) { return 0; };
+    op.variadic_input_min = [](const Operator*) { return 1; };
+    op.variadic_input_homogeneous = [](const Operator*) { return 1; };
+    op.variadic_output_min = [](const Operator*) { return 1; };
+    op.variadic_output_homogeneous = [](const Operator*) { return 1; };
+    op.create_with_status = [](const Operator*, const void* const* api, const void* info,
+                               void** kernel) -> Status* {
+        Kernel made{};
+        made.api = api;
+        if (Status* s = made.read_shapes(info)) return s;
+        if (Status* s = made.prepare()) return s;
+        *kernel = new Kernel(made);
+        return nullptr;
+    };
+    op.compute_with_status = [](void* kernel, Context* context) {
+        return static_cast<Kernel*>(kernel)->compute(context);
+    };
+    op.start_version = [](const Operator*) { return 1; };
+    op.end_version = [](const Operator*) { return INT32_MAX; };
+    return op;
+}
+
+// One domain for all sessions, which hold on to it: made once, and never released.
+template <size_t COUNT>
+Status* add_operators(void* options, const ApiBase* base, const Operator* const (&operators)[COUNT]) {
+    static std::mutex one_at_a_time;
+    static void* domain = nullptr;
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    const void* const* api = base->get_api(API_VERSION);
+    if (!domain) {
+        void* made = nullptr;
+        if (Status* s = call<CREATE_DOMAIN>(api, "deepvit", &made)) return s;
+        for (const Operator* op : operators)
+            if (Status* s = call<ADD_OPERATOR>(api, made, op)) return s;
+        domain = made;
+    }
+    return call<ADD_DOMAIN>(api, options, domain);
+}
+
+// What ONNX Runtime asks a library of operators for.
+extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(void*, const ApiBase*);

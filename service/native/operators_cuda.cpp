@@ -1,0 +1,74 @@
+// ReAttention and Attention as operators of ONNX Runtime on an NVIDIA GPU, in half precision; of
+// queries, keys and values side by side too, as one linear layer writes them.
+
+#include "attend_cuda.h"
+#include "interface.h"
+
+namespace {
+
+template <bool MIXES, bool PACKED>
+struct Attend : Node {
+    static constexpr const char* NAME = PACKED ? (MIXES ? "PackedReAttention" : "PackedAttention")
+                                               : (MIXES ? "ReAttention" : "Attention");
+    static constexpr const char* PROVIDER = "CUDAExecutionProvider";
+    static constexpr Element ELEMENT = HALF;
+    static constexpr size_t OWN = PACKED ? 2 : 3;  // qkv and a bias, or q, k and v
+    static constexpr size_t INPUTS = OWN + (MIXES ? 2 : 0);
+
+    Status* prepare() const {
+        if (!fits(keys.heads, keys.tokens, keys.width))
+            return error("attention does not fit into this GPU's shared memory");
+        return nullptr;
+    }
+
+    Status* compute(Context* context) const {
+        Tensor inputs[INPUTS];
+        for (size_t i = 0; i < INPUTS; i++)
+            if (Status* s = read(context, i, inputs[i])) return s;
+        const auto halves = [](const Tensor& tensor) { return static_cast<__half*>(tensor.data); };
+        const int64_t heads = keys.heads, columns = heads * keys.width;
+        CudaAttention a{};
+        Tensor out{nullptr, inputs[0].rows, columns};
+        const int64_t images = inputs[PACKED ? 0 : 1].rows / keys.tokens;
+        if (PACKED) {
+            const Tensor &qkv = inputs[0], &bias = inputs[1];
+            if (queries.tokens != keys.tokens || qkv.rows != images * keys.tokens ||
+                qkv.columns != 3 * columns || bias.columns != columns)
+                return error("qkv and its bias do not fit each other and their shape");
+            a.q = halves(qkv), a.k = a.q + columns, a.v = a.k + columns;
+            a.q_bias = halves(bias);
+        } else {
+            const Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
+            if (!queries.of(q) || !keys.of(k) || !keys.of(v) || v.rows != k.rows ||
+                q.rows != images * queries.tokens)
+                return error("q, k and v do not fit each other and their shapes");
+            a.q = halves(q), a.k = halves(k), a.v = halves(v);
+        }
+        if (MIXES) {
+            const Tensor &theta = inputs[INPUTS - 2], &offset = inputs[INPUTS - 1];
+            if (theta.rows != heads || theta.columns != heads || offset.columns != heads)
+                return error("theta or offset does not fit the number of heads");
+            a.theta = halves(theta), a.offset = halves(offset);
+        }
+        if (Status* s = allocate(context, out)) return s;
+        void* stream = nullptr;
+        if (Status* s = call<GPU_STREAM>(api, static_cast<const Context*>(context), &stream)) return s;
+        a.out = halves(out);
+        a.q_stride = a.k_stride = a.v_stride = PACKED ? 3 * columns : columns;
+        a.images = int(images), a.queries = int(queries.tokens), a.keys = int(keys.tokens);
+        a.heads = int(heads), a.width = int(keys.width);
+        const char* failure = images ? attend_cuda(a, stream) : nullptr;
+        return failure ? error(failure) : nullptr;
+    }
+};
+
+const Operator reattention = make<Attend<true, false>>(), attention = make<Attend<false, false>>(),
+               packed_reattention = make<Attend<true, true>>(),
+               packed_attention = make<Attend<false, true>>();
+
+}  // namespace
+
+Status* RegisterCustomOps(void* options, const ApiBase* base) {
+    return add_operators(options, base,
+                         {&reattention, &attention, &packed_reattention, &packed_attention});
+}
