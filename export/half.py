@@ -14,15 +14,15 @@ from export import attention
 from export.rewriting import array, constant, insert, is_constant, present, replace
 
 _DOMAIN = "com.microsoft"
+_COLUMNS = 8  # of 16 bits, in one load of 16 bytes
 
 
 def half(model: ir.Model) -> ir.Model:
     """A copy that computes in float16; inputs and outputs keep their types."""
-    copy: ir.Model = ir.from_proto(
-        convert_float_to_float16(ir.to_proto(model), keep_io_types=True)
-    )
+    copy: ir.Model = ir.from_proto(convert_float_to_float16(ir.to_proto(model), keep_io_types=True))
     for node in list(copy.graph):
         if node.domain == attention.DOMAIN:
+            _widen(copy.graph, node)
             _pack(copy.graph, node)
         elif node.op_type == "Gelu":
             _with_bias(node)
@@ -32,6 +32,35 @@ def half(model: ir.Model) -> ir.Model:
     copy.opset_imports[_DOMAIN] = 1
     attention.add_functions(copy)
     return copy
+
+
+def _widen(graph: ir.Graph, attend: ir.Node) -> None:
+    """Heads to a multiple of 8 columns, with zeros: what tensor cores and wide loads take."""
+    heads, width = attend.attributes["keys"].as_ints()[2:]
+    wide = -(-width // _COLUMNS) * _COLUMNS
+    (use,) = attend.outputs[0].uses()
+    before, behind = [_linear(value) for value in attend.inputs[:3]], use.node
+    if wide == width or not all(before) or _linear(behind.outputs[0]) is not behind:
+        return
+
+    def widened(value: ir.Value | None, axis: int) -> ir.Value:
+        content = array(value)
+        rest = content.shape[:axis], content.shape[axis + 1 :]
+        apart = content.reshape(*rest[0], heads, width, *rest[1])
+        sides = [(0, wide - width if at == axis + 1 else 0) for at in range(apart.ndim)]
+        padded = np.pad(apart, sides).reshape(*rest[0], heads * wide, *rest[1])
+        return constant(graph, f"{present(value).name}.wide", padded)
+
+    for layer in map(present, before):
+        layer.outputs[0].shape = None  # another one than was traced
+        layer.replace_input_with(1, widened(layer.inputs[1], axis=1))
+        if layer.op_type == "Gemm":
+            layer.replace_input_with(2, widened(layer.inputs[2], axis=0))
+    attend.outputs[0].shape = None
+    behind.replace_input_with(1, widened(behind.inputs[1], axis=0))
+    for name in ("queries", "keys"):
+        shape = [*attend.attributes[name].as_ints()[:3], wide]
+        attend.attributes.add(ir.AttrInt64s(name, shape))
 
 
 def _pack(graph: ir.Graph, attend: ir.Node) -> None:

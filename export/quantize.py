@@ -163,9 +163,7 @@ def _balance(
         shift = constant(graph, f"{name}.shift", -centre / scale)
         inputs = [present(producer.inputs[0]), gain, shift]
         attributes = producer.attributes
-        balanced = insert(
-            linear.node, f"{name}.norm", "LayerNormalization", inputs, "", attributes
-        )
+        balanced = insert(linear.node, f"{name}.norm", "LayerNormalization", inputs, "", attributes)
     else:
         middle = constant(graph, f"{name}.centre", centre)
         factor = constant(graph, f"{name}.factor", 1 / scale)

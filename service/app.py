@@ -16,7 +16,6 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service import __version__
-from service.engine import EngineOptions
 from service.errors import InvalidRequest, ServiceError, StartupError, Unauthorized
 from service.heads import RefusedHeads
 from service.imaging import Decoder
@@ -38,6 +37,7 @@ from service.routes import (
 )
 from service.routes.security import ApiKeys
 from service.runtime import Runtime, UploadLimits
+from service.sessions import EngineOptions
 from service.settings import Settings, traces_wanted
 from service.store import Store
 from service.store.memory import MemoryStore

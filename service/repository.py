@@ -16,8 +16,9 @@ from typing import Any
 from models.manifest import Manifest
 from models.preprocess import Pixels
 from service.batching import Batcher
-from service.engine import Array, Engine, EngineOptions
+from service.engine import Array, Engine
 from service.errors import LoadFailed, StartupError, UnknownModel
+from service.sessions import EngineOptions
 from service.statistics import Statistics
 
 _logger = logging.getLogger(__name__)

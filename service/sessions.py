@@ -4,7 +4,7 @@ kernels.
 
 import logging
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,8 @@ class Sessions:
         wanted = self._options.attention
         if wanted != "plain":
             try:
-                self.attention, self._kernel = "fused", self._choose_kernel()
+                self._kernel: Path | None = self._choose_kernel()
+                self.attention = "fused"
                 return self.classifier()
             except StartupError as exc:
                 if wanted == "fused":

@@ -13,7 +13,8 @@ import numpy as np
 
 from service import similarity
 from service.cpus import available_cpus
-from service.engine import Engine, EngineOptions
+from service.engine import Engine
+from service.sessions import EngineOptions
 from tests.memory import Footprint
 
 

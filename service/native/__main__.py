@@ -54,9 +54,9 @@ def _build(library: Path, steps: list[list[str]]) -> int:
 
 
 def _for_processors(compiler: str) -> list[list[str]]:
+    compile_one = [compiler, *_FLAGS, "-c", _source("attend.cpp")]
     steps = [
-        [compiler, *_FLAGS, *flags, f"-DATTEND=attend_{kind}", "-c", _source("attend.cpp")]
-        + ["-o", f"{kind}.o"]
+        [*compile_one, *flags, f"-DATTEND=attend_{kind}", "-o", f"{kind}.o"]
         for kind, flags in _KINDS.items()
     ]
     objects = [f"{kind}.o" for kind in _KINDS]

@@ -45,7 +45,7 @@ __device__ inline uint32_t packed(float low, float high) {
 
 // d += a b, a [16, 16] row by row, b [16, 8] column by column.
 __device__ inline void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm volatile(
+    asm(
         "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
         "{%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -72,25 +72,11 @@ __device__ inline float exponential(float x) {  // of base 2
     return y;
 }
 
-// COUNT halves from column `first` of a row of `width`, zeros past its end.
-template <int COUNT, bool ALIGNED>
-__device__ inline void load_columns(uint32_t (&to)[COUNT / 2], const __half* row, int first,
-                                    int width, bool there) {
-    if (ALIGNED) {
-        using Word = typename std::conditional<COUNT == 8, uint4, uint2>::type;
-        Word word{};
-        if (there && first < width) word = __ldg(reinterpret_cast<const Word*>(row + first));
-        *reinterpret_cast<Word*>(&to[0]) = word;
-    } else {
-        const unsigned short* halves = reinterpret_cast<const unsigned short*>(row);
-#pragma unroll
-        for (int i = 0; i < COUNT / 2; i++) {
-            const int column = first + 2 * i;
-            const uint32_t low = there && column < width ? __ldg(halves + column) : 0;
-            const uint32_t high = there && column + 1 < width ? __ldg(halves + column + 1) : 0;
-            to[i] = low | high << 16;
-        }
-    }
+// Halves of a row, as many as Word holds; zeros past its end.
+template <typename Word>
+__device__ inline void load_columns(Word& to, const __half* row, int first, int width, bool there) {
+    to = Word{};
+    if (there && first < width) to = __ldg(reinterpret_cast<const Word*>(row + first));
 }
 
 __device__ inline float largest_of_row(float x) {  // four lanes hold a row
@@ -110,26 +96,26 @@ struct Lane {
 
 // 16 queries of one head, with their bias. Columns meet keys' in an order of their own: lane t of
 // four takes columns 8t to 8t + 7 of 32.
-template <int BLOCKS, bool ALIGNED>
+template <int BLOCKS>
 __device__ void load_queries(uint32_t (&q)[2 * BLOCKS][4], const CudaAttention& a, int image,
                              int first, int head) {
     const Lane lane;
 #pragma unroll
     for (int b = 0; b < BLOCKS; b++) {
         const int column = 32 * b + 8 * lane.t;
-        uint32_t bias[4] = {};
-        if (a.q_bias)
-            load_columns<8, ALIGNED>(bias, a.q_bias + head * a.width, column, a.width, true);
+        uint4 bias{};
+        if (a.q_bias) load_columns(bias, a.q_bias + head * a.width, column, a.width, true);
 #pragma unroll
         for (int side = 0; side < 2; side++) {
             const int query = first + lane.r + 8 * side;
             const __half* row = a.q + (int64_t(image) * a.queries + query) * a.q_stride;
-            uint32_t words[4];
-            load_columns<8, ALIGNED>(words, row + head * a.width, column, a.width, query < a.queries);
+            uint4 loaded;
+            load_columns(loaded, row + head * a.width, column, a.width, query < a.queries);
+            const __half2* pairs = reinterpret_cast<const __half2*>(&loaded);
+            const __half2* shifts = reinterpret_cast<const __half2*>(&bias);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const float2 x = __half22float2(*reinterpret_cast<__half2*>(&words[i]));
-                const float2 y = __half22float2(*reinterpret_cast<__half2*>(&bias[i]));
+                const float2 x = __half22float2(pairs[i]), y = __half22float2(shifts[i]);
                 q[2 * b + i / 2][2 * (i % 2) + side] = packed(x.x + y.x, x.y + y.y);
             }
         }
@@ -137,8 +123,8 @@ __device__ void load_queries(uint32_t (&q)[2 * BLOCKS][4], const CudaAttention& 
 }
 
 // Those past the last key are the last key again, and masked later.
-template <int BLOCKS, bool ALIGNED>
-__device__ inline void load_keys(uint32_t (&k)[TILES][BLOCKS][4], const CudaAttention& a,
+template <int BLOCKS>
+__device__ inline void load_keys(uint4 (&k)[TILES][BLOCKS], const CudaAttention& a,
                                  const __half* keys, int part) {
     const Lane lane;
 #pragma unroll
@@ -146,8 +132,8 @@ __device__ inline void load_keys(uint32_t (&k)[TILES][BLOCKS][4], const CudaAtte
         const int key = min(part * PART + tile * TILE + lane.r, a.keys - 1);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++)
-            load_columns<8, ALIGNED>(k[tile][b], keys + key * int(a.k_stride), 32 * b + 8 * lane.t,
-                                     a.width, true);
+            load_columns(k[tile][b], keys + key * int(a.k_stride), 32 * b + 8 * lane.t, a.width,
+                         true);
     }
 }
 
@@ -185,31 +171,32 @@ __device__ inline void normalise(float (&scores)[TILES][4], __half* maps, float2
 }
 
 // Exponentials of all parts of all heads, which the warps share.
-template <int BLOCKS, bool ALIGNED>
+template <int BLOCKS>
 __device__ void score(const CudaAttention& a, int image, int first, __half* maps, float2* known,
                       const Layout& lie) {
     const int warp = threadIdx.x / 32, warps = blockDim.x / 32, all = a.heads * lie.parts;
     const int begin = all * warp / warps, end = all * (warp + 1) / warps;
     if (begin == end) return;
     const __half* keys = a.k + int64_t(image) * a.keys * a.k_stride;
-    uint32_t q[2 * BLOCKS][4], k[TILES][BLOCKS][4];
+    uint32_t q[2 * BLOCKS][4];
+    uint4 k[TILES][BLOCKS];
     int head = begin / lie.parts, part = begin % lie.parts;
-    load_queries<BLOCKS, ALIGNED>(q, a, image, first, head);
-    load_keys<BLOCKS, ALIGNED>(k, a, keys + head * a.width, part);
+    load_queries<BLOCKS>(q, a, image, first, head);
+    load_keys<BLOCKS>(k, a, keys + head * a.width, part);
     for (int item = begin; item < end; item++) {
         float scores[TILES][4] = {};
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++)
 #pragma unroll
             for (int b = 0; b < BLOCKS; b++) {
-                multiply(scores[tile], q[2 * b], k[tile][b][0], k[tile][b][1]);
-                multiply(scores[tile], q[2 * b + 1], k[tile][b][2], k[tile][b][3]);
+                multiply(scores[tile], q[2 * b], k[tile][b].x, k[tile][b].y);
+                multiply(scores[tile], q[2 * b + 1], k[tile][b].z, k[tile][b].w);
             }
         const int of_head = head, of_part = part;
         if (++part == lie.parts) part = 0, head++;
         if (item + 1 < end) {  // the next ones are on their way while exponentials are made
-            if (head != of_head) load_queries<BLOCKS, ALIGNED>(q, a, image, first, head);
-            load_keys<BLOCKS, ALIGNED>(k, a, keys + head * a.width, part);
+            if (head != of_head) load_queries<BLOCKS>(q, a, image, first, head);
+            load_keys<BLOCKS>(k, a, keys + head * a.width, part);
         }
         normalise(scores, maps + of_head * lie.head, known + lie.known(a.heads, of_part, of_head),
                   of_part, a.keys, lie);
@@ -296,19 +283,18 @@ __device__ void mix(const CudaAttention& a, __half* maps, const float2* factors,
 
 // Mixed maps times values: a warp takes 32 columns of a head. Lane r of eight takes columns 4r to
 // 4r + 3 of 32, one for each of four products.
-template <bool ALIGNED>
 __device__ void gather(const CudaAttention& a, int image, int first, int head, int block,
                        const __half* maps, const Layout& lie) {
     const Lane lane;
     const __half* values = a.v + int64_t(image) * a.keys * a.v_stride + head * a.width;
     const __half* row = maps + lane.number % 16 * lie.row + lane.number / 16 * 8;
-    uint32_t v[AHEAD][4][2];
-    const auto load = [&](uint32_t (&to)[4][2], int key) {
+    uint2 v[AHEAD][4];
+    const auto load = [&](uint2 (&to)[4], int key) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int of = key + 2 * lane.t + i % 2 + 8 * (i / 2);
-            load_columns<4, ALIGNED>(to[i], values + of * int(a.v_stride), 32 * block + 4 * lane.r,
-                                     a.width, of < a.keys);
+            load_columns(to[i], values + of * int(a.v_stride), 32 * block + 4 * lane.r, a.width,
+                         of < a.keys);
         }
     };
 #pragma unroll
@@ -321,12 +307,12 @@ __device__ void gather(const CudaAttention& a, int image, int first, int head, i
             if (key >= a.keys) break;
             uint32_t map[4];
             load_matrices<false>(map, row + key);
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const uint32_t which = j % 2 ? 0x7632 : 0x5410;
-                multiply(out[j], map, __byte_perm(v[step][0][j / 2], v[step][1][j / 2], which),
-                         __byte_perm(v[step][2][j / 2], v[step][3][j / 2], which));
-            }
+            const uint2(&of)[4] = v[step];
+            constexpr uint32_t LOW = 0x5410, HIGH = 0x7632;  // halves of two words in one
+            multiply(out[0], map, __byte_perm(of[0].x, of[1].x, LOW), __byte_perm(of[2].x, of[3].x, LOW));
+            multiply(out[1], map, __byte_perm(of[0].x, of[1].x, HIGH), __byte_perm(of[2].x, of[3].x, HIGH));
+            multiply(out[2], map, __byte_perm(of[0].y, of[1].y, LOW), __byte_perm(of[2].y, of[3].y, LOW));
+            multiply(out[3], map, __byte_perm(of[0].y, of[1].y, HIGH), __byte_perm(of[2].y, of[3].y, HIGH));
             load(v[step], key + 16 * AHEAD);
         }
     const int column = 32 * block + 8 * lane.t;
@@ -340,39 +326,31 @@ __device__ void gather(const CudaAttention& a, int image, int first, int head, i
         word.y = packed(out[2][2 * side], out[3][2 * side]);
         word.z = packed(out[0][2 * side + 1], out[1][2 * side + 1]);
         word.w = packed(out[2][2 * side + 1], out[3][2 * side + 1]);
-        if (ALIGNED) {
-            if (column < a.width) *reinterpret_cast<uint4*>(to + column) = word;
-        } else {
-            const __half* halves = reinterpret_cast<const __half*>(&word);
-            for (int i = 0; i < 8; i++)
-                if (column + i < a.width) to[column + i] = halves[i];
-        }
+        if (column < a.width) *reinterpret_cast<uint4*>(to + column) = word;
     }
 }
 
-template <int BLOCKS, bool ALIGNED>  // as many as have registers enough
-constexpr int MOST_THREADS = BLOCKS == 1 && ALIGNED ? 768 : 512;
+template <int BLOCKS>  // as many as have registers enough
+constexpr int MOST_THREADS = BLOCKS == 1 ? 768 : 512;
 
-template <int BLOCKS, bool ALIGNED>
-__global__ void __launch_bounds__(MOST_THREADS<BLOCKS, ALIGNED>)
+template <int BLOCKS>
+__global__ void __launch_bounds__(MOST_THREADS<BLOCKS>)
     attend(const CudaAttention a) {
     extern __shared__ __align__(16) unsigned char shared[];
     const Layout lie(a.keys);
     __half* maps = reinterpret_cast<__half*>(shared);
     float2* known = reinterpret_cast<float2*>(maps + a.heads * lie.head);
     const int image = blockIdx.y, first = blockIdx.x * QUERIES;
-    score<BLOCKS, ALIGNED>(a, image, first, maps, known, lie);
+    score<BLOCKS>(a, image, first, maps, known, lie);
     __syncthreads();
     weigh(known, a.heads, lie);
     __syncthreads();
     mix(a, maps, known, lie);
     __syncthreads();
     for (int item = threadIdx.x / 32; item < a.heads * BLOCKS; item += blockDim.x / 32)
-        gather<ALIGNED>(a, image, first, item / BLOCKS, item % BLOCKS,
+        gather(a, image, first, item / BLOCKS, item % BLOCKS,
                         maps + item / BLOCKS * lie.head, lie);
 }
-
-bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 struct Card {
     int processors = 0, shared_bytes = 0, capability = 0;
@@ -391,15 +369,15 @@ cudaError_t look(Card& card) {
     return error;
 }
 
-template <int BLOCKS, bool ALIGNED>
+template <int BLOCKS>
 cudaError_t launch(const CudaAttention& a, int threads, cudaStream_t stream) {
     const int bytes = int(Layout(a.keys).bytes(a.heads));
     cudaError_t error = cudaFuncSetAttribute(
-        attend<BLOCKS, ALIGNED>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        attend<BLOCKS>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (error) return error;
     const dim3 grid((a.queries + QUERIES - 1) / QUERIES, a.images);
-    threads = min(threads, MOST_THREADS<BLOCKS, ALIGNED>);
-    attend<BLOCKS, ALIGNED><<<grid, threads, bytes, stream>>>(a);
+    threads = min(threads, MOST_THREADS<BLOCKS>);
+    attend<BLOCKS><<<grid, threads, bytes, stream>>>(a);
     return cudaGetLastError();
 }
 
@@ -407,7 +385,7 @@ cudaError_t launch(const CudaAttention& a, int threads, cudaStream_t stream) {
 
 bool fits(int64_t heads, int64_t keys, int64_t width) {
     Card card;
-    return !look(card) && card.capability >= 8 && heads <= MAX_HEADS && width <= 64 && keys < 1 << 15 &&
+    return !look(card) && card.capability >= 8 && heads <= MAX_HEADS && width <= 64 && width % 8 == 0 && keys < 1 << 15 &&
            Layout(int(keys)).bytes(int(heads)) <= size_t(card.shared_bytes);
 }
 
@@ -417,11 +395,7 @@ const char* attend_cuda(const CudaAttention& a, void* stream, int threads) {
     if (!error) {
         const int blocks = a.images * ((a.queries + QUERIES - 1) / QUERIES);
         if (!threads) threads = blocks > card.processors ? 384 : 768;
-        const bool whole = a.width % 8 == 0 && a.q_stride % 8 == 0 && a.k_stride % 8 == 0 &&
-                           a.v_stride % 8 == 0 && aligned(a.q) && aligned(a.k) && aligned(a.v) &&
-                           aligned(a.out) && aligned(a.q_bias);
-        const auto run = a.width <= 32 ? (whole ? launch<1, true> : launch<1, false>)
-                                       : (whole ? launch<2, true> : launch<2, false>);
+        const auto run = a.width <= 32 ? launch<1> : launch<2>;
         error = run(a, threads, static_cast<cudaStream_t>(stream));
     }
     return error ? cudaGetErrorString(error) : nullptr;

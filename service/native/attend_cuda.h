@@ -6,7 +6,8 @@
 
 #include <cstdint>
 
-// Rows are tokens, of all images; a row's heads lie beside each other, [heads * width].
+// Rows are tokens, of all images; a row's heads lie beside each other, [heads * width]. Widths and
+// strides are multiples of 8, rows aligned to 16 bytes.
 struct CudaAttention {
     const __half *q, *k, *v;  // on the device; q scaled
     const __half* q_bias;     // [heads * width]; null where q has it
@@ -17,7 +18,7 @@ struct CudaAttention {
     int images, queries, keys, heads, width;
 };
 
-// Whether this card has room for the maps of 16 queries.
+// Whether the kernel is one for this shape, and this card has room for the maps of 16 queries.
 bool fits(int64_t heads, int64_t keys, int64_t width);
 
 // What went wrong, or null. `threads` of a block, or 0 for what suits the number of queries.

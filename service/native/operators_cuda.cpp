@@ -17,7 +17,7 @@ struct Attend : Node {
 
     Status* prepare() const {
         if (!fits(keys.heads, keys.tokens, keys.width))
-            return error("attention does not fit into this GPU's shared memory");
+            return error("the kernel is none for this shape, or not on this GPU");
         return nullptr;
     }
 

@@ -15,7 +15,8 @@ from models import checkpoint
 from models.deepvit import DeepViT
 from service import similarity
 from service.cpus import available_cpus
-from service.engine import Engine, EngineOptions
+from service.engine import Engine
+from service.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.timing import Contender
 from tests.networks import random_network

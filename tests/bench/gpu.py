@@ -15,7 +15,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.verify import sample_images
 from models.deepvit import DeepViT
-from service.engine import Engine, EngineOptions
+from service.engine import Engine
+from service.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.contenders import network, plain_export
 from tests.bench.record import Record, table
@@ -38,9 +39,7 @@ _OURS = {
 }
 
 
-def run(
-    name: str, batches: Sequence[int] = BATCHES, rounds: int = 15, budget_s: float = 30
-) -> None:
+def run(name: str, batches: Sequence[int] = BATCHES, rounds: int = 7, budget_s: float = 30) -> None:
     """Print and record every contender at every batch size."""
     folder = models.exported(name, "fp16")
     record = Record("gpu", name, gpu=torch.cuda.get_device_name())
@@ -124,6 +123,8 @@ def _plain(session: ort.InferenceSession, images: torch.Tensor) -> Contender:
     dtype = torch.float16 if "float16" in session.get_inputs()[0].type else torch.float32
     given = images.to(dtype).contiguous()
     binding = session.io_binding()
-    binding.bind_ortvalue_input("images", ort.OrtValue.ortvalue_from_numpy(given.cpu().numpy(), "cuda", 0))
+    binding.bind_ortvalue_input(
+        "images", ort.OrtValue.ortvalue_from_numpy(given.cpu().numpy(), "cuda", 0)
+    )
     binding.bind_output("logits", "cuda")
     return partial(session.run_with_iobinding, binding)

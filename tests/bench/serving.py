@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from service.cpus import available_cpus
-from service.engine import Engine, EngineOptions
+from service.engine import Engine
+from service.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.client import Load, closed_loop, open_loop
 from tests.bench.photos import photos

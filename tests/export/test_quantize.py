@@ -20,8 +20,9 @@ from models import checkpoint
 from models.config import ARCHITECTURES
 from models.manifest import Comparison, Manifest
 from models.preprocess import Pixels, Preprocessing, preprocess
-from service.engine import Engine, EngineOptions
+from service.engine import Engine
 from service.errors import StartupError
+from service.sessions import EngineOptions
 from tests.conftest import DEEPVIT
 from tests.networks import random_network
 from tests.server import ROOT

@@ -10,8 +10,9 @@ import pytest
 
 from service import engine as engine_module
 from service import lanes as lanes_module
-from service.engine import Engine, EngineOptions
+from service.engine import Engine
 from service.lanes import Lanes, Ways, fastest
+from service.sessions import EngineOptions
 from tests.conftest import DEEPVIT
 
 Images = npt.NDArray[np.uint8]

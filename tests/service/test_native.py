@@ -6,23 +6,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
 
-from export.attention import DOMAIN, add_functions
 from service import native
-from service.engine import Engine, EngineOptions
+from service.engine import Engine
 from service.errors import StartupError
 from service.native.__main__ import main as build
+from service.sessions import EngineOptions
 from tests.conftest import DEEPVIT
+from tests.operators import Shape, equation_3, inputs, model
 
 Array = npt.NDArray[np.float32]
 
 KINDS = ("avx512", "avx2", "baseline")  # on a lesser processor, the best that it has
-SHAPES = [  # images, queries, keys, heads, width
+SHAPES: list[Shape] = [  # images, queries, keys, heads, width
     (1, 1, 1, 1, 1),
     (2, 5, 5, 1, 7),
     (3, 17, 17, 3, 16),
@@ -47,36 +45,6 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def axes(name: str) -> int:
-    return 1 if name == "offset" else 2
-
-
-def model(shape: tuple[int, ...], mixes: bool) -> bytes:
-    _, queries, keys, heads, width = shape
-    inputs = ["q", "k", "v"] + ["theta", "offset"] * mixes
-    node = helper.make_node(
-        "ReAttention" if mixes else "Attention",
-        inputs,
-        ["out"],
-        domain=DOMAIN,
-        queries=[-1, queries, heads, width],
-        keys=[-1, keys, heads, width],
-    )
-    *values, out = (
-        helper.make_tensor_value_info(
-            name, TensorProto.FLOAT, [f"{name}_{axis}" for axis in range(axes(name))]
-        )
-        for name in [*inputs, "out"]
-    )
-    graph = helper.make_graph([node], "attention", values, [out])
-    opset = helper.make_opsetid("", 20)
-    made = ir.from_proto(helper.make_model(graph, opset_imports=[opset], ir_version=10))
-    add_functions(made)
-    content: bytes = ir.to_proto(made).SerializeToString()
-    onnx.checker.check_model(content)
-    return content
-
-
 def session(content: bytes, fused: bool = True) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
@@ -85,43 +53,10 @@ def session(content: bytes, fused: bool = True) -> ort.InferenceSession:
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def inputs(shape: tuple[int, ...], mixes: bool, scale: float = 1.0) -> dict[str, Array]:
-    images, queries, keys, heads, width = shape
-    random = np.random.default_rng(0)
-
-    def normal(*sizes: int) -> Array:
-        return random.standard_normal(sizes, dtype=np.float32)
-
-    found = {
-        "q": scale * normal(images * queries, heads * width),
-        "k": normal(images * keys, heads * width),
-        "v": normal(images * keys, heads * width),
-    }
-    if mixes:
-        found |= {"theta": normal(heads, heads), "offset": normal(heads)}
-    return found
-
-
-def equation_3(shape: tuple[int, ...], given: dict[str, Array]) -> npt.NDArray[np.float64]:
-    images, queries, keys, heads, width = shape
-    q, k, v = (
-        given[name].astype(np.float64).reshape(images, tokens, heads, width).transpose(0, 2, 1, 3)
-        for name, tokens in (("q", queries), ("k", keys), ("v", keys))
-    )
-    scores = q @ k.swapaxes(-1, -2)
-    maps = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    maps /= maps.sum(axis=-1, keepdims=True)
-    if "theta" in given:
-        maps = np.einsum("gh,bhmn->bgmn", given["theta"].astype(np.float64), maps)
-        maps += given["offset"][:, None, None]
-    out: npt.NDArray[np.float64] = (maps @ v).transpose(0, 2, 1, 3)
-    return out.reshape(images * queries, heads * width)
-
-
 @pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("mixes", [True, False], ids=["mixed", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_every_shape_equals_the_equation(shape: tuple[int, ...], mixes: bool) -> None:
+def test_every_shape_equals_the_equation(shape: Shape, mixes: bool) -> None:
     given = inputs(shape, mixes)
     (found,) = session(model(shape, mixes)).run(None, given)
     expected = equation_3(shape, given)

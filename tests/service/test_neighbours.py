@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 from models.preprocess import Pixels
-from service.engine import Engine, EngineOptions
+from service.engine import Engine
+from service.sessions import EngineOptions
 from tests.conftest import DEEPVIT, VIT
 from tests.memory import little_more
 from tests.right_answer import balanced_books, right_answer

@@ -1,0 +1,79 @@
+"""Attention's operators, each alone in a graph, and what they have to compute."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx import TensorProto, helper
+
+from export.attention import DOMAIN, add_functions
+
+Array = npt.NDArray[np.float32]
+Shape = tuple[int, int, int, int, int]  # images, queries, keys, heads, width
+
+
+def model(
+    shape: Shape, mixes: bool, element: int = TensorProto.FLOAT, packed: bool = False
+) -> bytes:
+    _, queries, keys, heads, width = shape
+    names = (["qkv", "bias"] if packed else ["q", "k", "v"]) + ["theta", "offset"] * mixes
+    node = helper.make_node(
+        f"{'Packed' * packed}{'ReAttention' if mixes else 'Attention'}",
+        names,
+        ["out"],
+        domain=DOMAIN,
+        queries=[-1, queries, heads, width],
+        keys=[-1, keys, heads, width],
+    )
+    *values, out = (
+        helper.make_tensor_value_info(
+            name, element, [f"{name}_{axis}" for axis in range(_axes(name))]
+        )
+        for name in [*names, "out"]
+    )
+    graph = helper.make_graph([node], "attention", values, [out])
+    opset = helper.make_opsetid("", 20)
+    made = ir.from_proto(helper.make_model(graph, opset_imports=[opset], ir_version=10))
+    add_functions(made)
+    content: bytes = ir.to_proto(made).SerializeToString()
+    onnx.checker.check_model(content)
+    return content
+
+
+def inputs(shape: Shape, mixes: bool, scale: float = 1.0) -> dict[str, Array]:
+    images, queries, keys, heads, width = shape
+    random = np.random.default_rng(0)
+
+    def normal(*sizes: int) -> Array:
+        return random.standard_normal(sizes, dtype=np.float32)
+
+    found = {
+        "q": scale * normal(images * queries, heads * width),
+        "k": normal(images * keys, heads * width),
+        "v": normal(images * keys, heads * width),
+    }
+    if mixes:
+        found |= {"theta": normal(heads, heads), "offset": normal(heads)}
+    return found
+
+
+def equation_3(shape: Shape, given: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    images, queries, keys, heads, width = shape
+    q, k, v = (
+        given[name].astype(np.float64).reshape(images, tokens, heads, width).transpose(0, 2, 1, 3)
+        for name, tokens in (("q", queries), ("k", keys), ("v", keys))
+    )
+    scores = q @ k.swapaxes(-1, -2)
+    maps = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    maps /= maps.sum(axis=-1, keepdims=True)
+    if "theta" in given:
+        maps = np.einsum("gh,bhmn->bgmn", given["theta"].astype(np.float64), maps)
+        maps += given["offset"].astype(np.float64)[:, None, None]
+    out: npt.NDArray[np.float64] = (maps @ v).transpose(0, 2, 1, 3)
+    return out.reshape(images * queries, heads * width)
+
+
+def _axes(name: str) -> int:
+    return 1 if name in ("bias", "offset") else 2
