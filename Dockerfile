@@ -1,5 +1,5 @@
 # `export` turns the bundled checkpoints into served models with PyTorch, `kernel` compiles
-# attention's; `runtime`, the image that ships, has those and the service, but no PyTorch, no
+# attention's kernels; `runtime`, the image that ships, has those and the service, but no PyTorch, no
 # checkpoint and no compiler.
 ARG PYTHON_IMAGE=python:3.11-slim
 
@@ -22,7 +22,9 @@ RUN for checkpoint in models/zoo/*.safetensors; do \
     done
 
 FROM base AS kernel
-RUN apt-get update && apt-get install --yes --no-install-recommends g++
+ARG EXTRA=cpu
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ \
+    && if [ "$EXTRA" = gpu ]; then pip install --no-cache-dir '.[nvcc]'; fi
 COPY service/__init__.py service/__init__.py
 COPY service/native service/native
 RUN python -m service.native
@@ -37,7 +39,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt ".[$EXTRA,redis,grpc
 COPY --from=export /model_repository model_repository
 COPY models/*.py models/
 COPY service service
-COPY --from=kernel /app/service/native/libdeepvit.so service/native/
+COPY --from=kernel /app/service/native/*.so service/native/
 # matplotlib wants to write; /tmp can be a tmpfs where the root file system is read-only.
 ENV DEEPVIT_HOST=0.0.0.0 MPLCONFIGDIR=/tmp
 EXPOSE 8000

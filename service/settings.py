@@ -49,11 +49,13 @@ class Settings(BaseSettings):
     )
     attention: Literal["auto", "fused", "plain"] = Field(
         "auto",
-        description="of classification on a processor; fused demands the compiled kernel, "
+        description="of classification; fused demands the compiled kernel, "
         "auto takes it where it is there, plain never does",
     )
     cuda_graphs: bool = Field(
-        False, description="replay CUDA graphs for batches padded to powers of two; CUDA only"
+        True,
+        description="replay CUDA graphs, one for each of a few batch sizes; "
+        "where models run on CUDA",
     )
     intra_op_threads: int = Field(
         default_factory=available_cpus,

@@ -5,11 +5,12 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import onnxruntime
+
 from service.cpus import available_cpus
 
 _PACKAGES = (
     "torch",
-    "onnxruntime",
     "openvino",
     "litserve",
     "mosec",
@@ -27,7 +28,8 @@ def machine() -> dict[str, object]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "versions": {"onnxruntime": onnxruntime.__version__}  # of whichever package owns it
+        | {name: found for name in _PACKAGES if (found := _version(name))},
     }
 
 

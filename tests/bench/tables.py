@@ -35,11 +35,12 @@ def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         if "skipped" in row:
             yield f"\nNot there: {row['what']}, batch {row['batch']}: {row['skipped']}"
-    yield ""
     costs = [
         [row["what"], row.get("s", ""), row.get("mib", "")] for row in rows if "batch" not in row
     ]
-    yield from table(["", "s", "MiB"], costs)
+    if costs:
+        yield ""
+        yield from table(["", "s", "MiB"], costs)
 
 
 def _serving(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -88,4 +89,4 @@ def _scaling(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from table(["", *keys[1:-1], "ms an image"], [[row[key] for key in keys] for row in rows])
 
 
-_TABLES = {"graph": _graph, "serving": _serving, "scaling": _scaling}
+_TABLES = {"graph": _graph, "gpu": _graph, "serving": _serving, "scaling": _scaling}

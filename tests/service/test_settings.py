@@ -22,7 +22,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "provider": ("cuda", "cuda"),
     "precision": ("fp16", "fp16"),
     "attention": ("plain", "plain"),
-    "cuda_graphs": ("true", True),
+    "cuda_graphs": ("false", False),
     "intra_op_threads": ("3", 3),
     "decode_threads": ("5", 5),
     "max_batch_size": ("7", 7),
