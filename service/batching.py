@@ -1,17 +1,17 @@
-"""Requests to batches: one bounded queue and one thread in front of one model.
+"""Requests to batches: a bounded queue and a thread, or a few, in front of one model.
 
 Knows nothing of images, ONNX or HTTP. The policy, all of it:
 - a caller is admitted before its items are made: it takes places, all or none, of a
   bounded number, and is refused at once when they are gone;
-- no artificial delay by default: when the thread is free it takes what has queued, up to the
-  maximum; with `max_wait_s` it lets the first item wait that long for company, and a full
+- no artificial delay by default: when a thread is free it takes its share of what has queued, up
+  to the maximum; with `max_wait_s` it lets the first item wait that long for company, and a full
   batch goes at once;
 - a batch holds items of one key, the key of the item that has waited longest;
 - items whose caller has gone leave the queue, items past their deadline fail when a batch is
   formed; neither reaches the model;
 - if a batch fails, its items run one by one, so that only the culprit fails;
-- the thread outlives every error of the model; should it die all the same, `alive` says so
-  and everything queued fails;
+- threads outlive every error of the model; should one die all the same, `alive` says so and
+  everything queued fails;
 - the books balance: accepted = answered + failed + cancelled + expired, once nothing is queued.
 """
 
@@ -106,7 +106,7 @@ class Admission(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs `run(items, key)` on its own thread, for up to `max_batch_size` items at a time.
+    """Runs `run(items, key)` on threads of its own, for up to `max_batch_size` items at a time.
 
     `run` gives one result for each item, in order.
     """
@@ -117,6 +117,7 @@ class Batcher(Generic[Item, Result]):
         *,
         max_batch_size: int,
         max_queue_items: int,
+        threads: int = 1,
         max_wait_s: float = 0.0,
         name: str = "batcher",
     ) -> None:
@@ -130,12 +131,15 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._stopping = False
         self._seconds_per_item = 0.0
-        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._loop, name=name, daemon=True) for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def depth(self) -> int:
@@ -164,11 +168,13 @@ class Batcher(Generic[Item, Result]):
             return admission.submit(items, key, deadline)
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """Finish what is queued, then end the thread; what is left after the timeout fails."""
+        """Finish what is queued, then end the threads; what is left after the timeout fails."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
-        self._thread.join(timeout_s)
+            self._changed.notify_all()
+        deadline = None if timeout_s is None else time.perf_counter() + timeout_s
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0, deadline - time.perf_counter()))
         self._fail_queued(Stopped("the server is shutting down"))
 
     def _take(self, places: int) -> None:
@@ -189,7 +195,7 @@ class Batcher(Generic[Item, Result]):
             self._reserved -= len(entries)
             self._books.accepted += len(entries)
             self._queue.extend(entries)
-            self._changed.notify()
+            self._changed.notify(len(entries))
         for entry in entries:
             entry.future.add_done_callback(partial(self._left, entry))
         if not self.alive:  # it died since the places were taken
@@ -246,7 +252,8 @@ class Batcher(Generic[Item, Result]):
     def _pop_batch(self) -> list[_Entry[Item, Result]]:
         batch: list[_Entry[Item, Result]] = []
         passed: list[_Entry[Item, Result]] = []
-        while self._queue and len(batch) < self._max_batch_size:
+        share = -(-len(self._queue) // len(self._threads))
+        while self._queue and len(batch) < min(share, self._max_batch_size):
             entry = self._queue.popleft()
             (passed if batch and entry.key != batch[0].key else batch).append(entry)
         self._queue.extendleft(reversed(passed))
@@ -278,12 +285,13 @@ class Batcher(Generic[Item, Result]):
         with self._changed:
             self._books.answered += len(batch)
             self._books.batch_sizes[len(batch)] += 1
-            self._measure(run_s / len(batch))
+            self._measure(run_s, len(batch))
         for entry, value in zip(batch, results, strict=True):
             entry.future.set_result(Done(value, started - entry.since, run_s, started + run_s))
 
-    def _measure(self, seconds_per_item: float) -> None:
+    def _measure(self, run_s: float, items: int) -> None:
         """Smoothed speed, for the wait that a refused caller is told."""
+        seconds_per_item = run_s / items / len(self._threads)
         known = self._seconds_per_item or seconds_per_item
         self._seconds_per_item = known + _SMOOTHING * (seconds_per_item - known)
 

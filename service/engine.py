@@ -1,6 +1,7 @@
 """One exported model: its classifier, its explainers, warm-up.
 
-Not thread-safe on purpose: `classify` and `explain` each belong to one thread, their batcher's.
+Not thread-safe on purpose: `explain` belongs to one thread, its batcher's, and `classify` to as
+many as the plan has instances.
 """
 
 import json
@@ -17,7 +18,7 @@ from models.manifest import METADATA_KEY, Manifest, Output
 from models.preprocess import Pixels
 from service.buckets import Buckets
 from service.errors import InferenceFailed, StartupError
-from service.lanes import Lanes, fastest
+from service.plan import Plan, fastest
 from service.sessions import EngineOptions, Sessions
 
 Array = npt.NDArray[np.float32]
@@ -38,8 +39,7 @@ class Engine:
         self._sessions = Sessions(folder, options)
         self._classifier = self._sessions.first
         self.manifest = self._embedded_manifest()
-        self._lanes: Lanes | None = None  # how batches run, once that is known
-        self._piece = 0  # images in a lane at once
+        self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
         self._buckets = self._captured() if self._sessions.cuda_graphs else None
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
 
@@ -62,10 +62,10 @@ class Engine:
         return min(self._options.max_batch_size, self.manifest.max_batch_size)
 
     def warm_up(self) -> None:
-        """Run the largest batch, then one image, so that no request meets a new shape first."""
+        """Plan, then run the largest batch and one image: no request meets a new shape first."""
         self._take_fastest_way()
         size = self.manifest.preprocessing.size
-        sizes = self._buckets.sizes if self._buckets else (1, self.max_batch_size)
+        sizes = self._buckets.sizes if self._buckets else (1, self.plan.batch)
         for batch in reversed(sizes):
             self.classify([np.zeros((size, size, 3), np.uint8)] * batch)
 
@@ -73,10 +73,7 @@ class Engine:
         """Inputs [S, S, 3] to logits [classes], one for each image."""
         if self._buckets:
             return list(self._buckets.run(images))
-        batch = np.stack(images)
-        if self._lanes and len(batch) > 1:
-            return list(self._lanes.run(batch, self._piece))
-        return list(_logits(self._classifier, batch))
+        return list(_logits(self._classifier, np.stack(images)))
 
     def explain(self, images: Sequence[Pixels], names: Sequence[str]) -> list[dict[str, Array]]:
         """Inputs [S, S, 3] to the named outputs of the explain graph, one dict for each image."""
@@ -88,17 +85,15 @@ class Engine:
         ]
 
     def _take_fastest_way(self) -> None:
-        """Find out by trying in what pieces batches are run, and whether in lanes."""
-        lanes, size = self._options.intra_op_threads, self.manifest.preprocessing.size
-        if self.provider != "cpu" or not 1 < lanes <= self.max_batch_size:
+        """Find out by trying how many images are run at once, on how many threads."""
+        threads, size = self._options.intra_op_threads, self.manifest.preprocessing.size
+        if self.provider != "cpu" or threads == 1:
             return
         alone = self._sessions.classifier(threads=1)
         run_whole, run_alone = partial(_logits, self._classifier), partial(_logits, alone)
-        ways = fastest(run_whole, run_alone, lanes, (size, size, 3), self.max_batch_size)
-        if not ways.single_whole:
+        self.plan = fastest(run_whole, run_alone, threads, (size, size, 3), self.max_batch_size)
+        if self.plan.threads == 1:
             self._classifier = alone
-        batches = run_alone if ways.lanes > 1 else partial(_logits, self._classifier)
-        self._lanes, self._piece = Lanes(batches, ways.lanes), ways.piece
 
     def _explainer(self, names: Sequence[str]) -> ort.InferenceSession:
         outputs = {output.name: output for output in self.manifest.outputs}

@@ -281,7 +281,8 @@ class ModelRepository:
             engine=engine,
             classifier=Batcher(
                 classify,
-                max_batch_size=engine.max_batch_size,
+                max_batch_size=engine.plan.batch,
+                threads=engine.plan.instances,
                 max_queue_items=queue.max_images,
                 max_wait_s=queue.max_wait_s,
                 name=f"classify {manifest.name} {manifest.version}",

@@ -3,7 +3,7 @@
 Each is a function without arguments for one batch; those that cannot run here say why.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import torch
 from export.verify import normalize, sample_images
 from models import checkpoint
 from models.deepvit import DeepViT
+from models.preprocess import Pixels
 from service import similarity
+from service.batching import Batcher
 from service.cpus import available_cpus
-from service.engine import Engine
+from service.engine import Array, Engine
 from service.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.timing import Contender
@@ -90,7 +92,7 @@ class Contenders:
     def _ours(self, batch: int) -> Iterator[tuple[str, Contender]]:
         images = list(sample_images(batch, self.manifest.preprocessing.size))
         for precision, engine in self._engines.items():
-            yield f"ours, {precision}", partial(engine.classify, images)
+            yield f"ours, {precision}", classifier(engine, images)
         if batch <= self.manifest.max_explain_batch_size:
             engine = self._engines["fp32"]
             for name, outputs in self._questions().items():
@@ -110,6 +112,20 @@ class Contenders:
     def _normalized(self, batch: int) -> torch.Tensor:
         rule = self.manifest.preprocessing
         return normalize(sample_images(batch, rule.size), rule)
+
+
+def classifier(engine: Engine, images: Sequence[Pixels]) -> Contender:
+    """One batch as the service runs it: through its queue, unless it is a single run."""
+    plan = engine.plan
+    if len(images) <= plan.batch and (plan.instances == 1 or len(images) == 1):
+        return partial(engine.classify, images)
+    queue: Batcher[Pixels, Array] = Batcher(
+        lambda batch, _: engine.classify(batch),
+        max_batch_size=plan.batch,
+        max_queue_items=len(images),
+        threads=plan.instances,
+    )
+    return lambda: [answer.result() for answer in queue.submit(images)]
 
 
 def _engine(folder: Path, precision: str, attention: str) -> Engine:

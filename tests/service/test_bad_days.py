@@ -49,12 +49,15 @@ def test_a_dead_batch_thread_fails_liveness_and_nobody_waits_for_it(
             assert (await client.get("/livez")).status_code == 200
             model = running.pipeline.models.get(DEEPVIT)
 
+            dying = []
+
             def die(*_: object) -> Any:
+                dying.append(threading.current_thread())
                 raise KeyboardInterrupt
 
             model.classifier._run = die  # the one thing that a loop must not survive
             failed = await client.post("/classify", files={"image": photo})
-            model.classifier._thread.join()
+            dying[0].join()
             assert (failed.status_code, failed.json()["code"]) == (500, "inference-failed")
             for path in ("/livez", "/readyz"):
                 assert (await client.get(path)).status_code == 503

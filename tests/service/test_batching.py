@@ -51,8 +51,12 @@ class Model:
 
 
 @contextmanager
-def batching(run: Run, max_queue_items: int = MAX_QUEUE) -> Iterator[Batcher[int, int]]:
-    batcher = Batcher(run, max_batch_size=MAX_BATCH, max_queue_items=max_queue_items)
+def batching(
+    run: Run, max_queue_items: int = MAX_QUEUE, threads: int = 1
+) -> Iterator[Batcher[int, int]]:
+    batcher = Batcher(
+        run, max_batch_size=MAX_BATCH, max_queue_items=max_queue_items, threads=threads
+    )
     try:
         yield batcher
     finally:
@@ -271,3 +275,33 @@ def test_many_threads_each_get_their_own_results() -> None:
             2 * item for item in range(threads * each)
         ]
     assert max(len(items) for _, items in model.batches) <= MAX_BATCH
+
+
+def test_threads_run_at_the_same_time_and_share_what_has_queued() -> None:
+    both = threading.Barrier(2)
+
+    def run(items: Sequence[int], _: object) -> list[int]:
+        both.wait(PATIENCE_S)
+        return list(items)
+
+    with batching(run, threads=2) as batcher:
+        assert [value(future) for future in batcher.submit([1, 2])] == [1, 2]
+        assert batcher.books.batch_sizes == {1: 2}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_one_dead_thread_of_several_is_not_alive_and_leaves_nobody_waiting() -> None:
+    dying: list[threading.Thread] = []
+
+    def run(*_: object) -> list[int]:
+        dying.append(threading.current_thread())
+        raise KeyboardInterrupt
+
+    with batching(run, threads=2) as batcher:
+        (future,) = batcher.submit([1])
+        with pytest.raises(InferenceFailed):
+            future.result(PATIENCE_S)
+        dying[0].join(PATIENCE_S)
+        assert not batcher.alive
+        with pytest.raises(Stopped):
+            batcher.submit([2])
