@@ -70,7 +70,7 @@ def build_runtime(settings: Settings) -> Runtime:
     pipeline = Pipeline(
         models=repository,
         store=store,
-        decoder=Decoder(settings.max_image_pixels),
+        decoder=Decoder(settings.max_image_pixels, settings.reduced_decode),
         pool=ThreadPoolExecutor(settings.decode_threads, "decode"),
     )
     return Runtime(

@@ -35,14 +35,17 @@ class Decoder:
     decoder made sets them.
     """
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, reduced: bool = False) -> None:
+        """`reduced`: JPEGs may be decoded smaller, never below twice the side that is needed."""
         self._max_pixels = max_pixels
+        self._reduced = reduced
         Image.MAX_IMAGE_PIXELS = max_pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
 
-    def decode(self, data: bytes) -> Image.Image:
+    def decode(self, data: bytes, side: int = 0) -> Image.Image:
         """The first frame, upright by its EXIF orientation, transparency over white, RGB.
 
+        `side` is what its shorter side will be resized to, in pixels, where that is known.
         Raises `NoImage`, `UnsupportedMedia`, `CorruptImage`, `ImageTooLarge` or `OutOfMemory`.
         """
         if not data:
@@ -50,6 +53,8 @@ class Decoder:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 self._check_size(image)
+                if self._reduced and side:  # a half, a quarter or an eighth, of JPEGs only
+                    image.draft(None, (2 * side, 2 * side))
                 image.load()
                 return _rgb(_upright(image))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as exc:

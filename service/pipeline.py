@@ -151,7 +151,7 @@ class Pipeline:
     def _prepare(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> Prepared:
         started = time.perf_counter()
         try:
-            image = self.decoder.decode(upload)
+            image = self.decoder.decode(upload, rule.resize)
         except ServiceError as exc:
             if count > 1:
                 exc.detail = f"image {index + 1} of {count}: {exc.detail}"

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [graph|serving|scaling|tables|gpu] [--model NAME]`: all of it by default.
+"""`python -m tests.bench [graph|serving|scaling|decode|tables|gpu] [--model NAME]`: all of it by default.
 
 Models are the bundled `deepvit16-cifar10` and any architecture of models.config; those are
 exported with random weights first, which takes minutes.
@@ -8,7 +8,7 @@ import argparse
 
 from tests.bench import models, tables
 
-PARTS = ("graph", "serving", "scaling", "tables")
+PARTS = ("graph", "serving", "scaling", "decode", "tables")
 ON_GPU = "gpu"
 
 
@@ -34,6 +34,10 @@ def main() -> None:
 
             for name in names:
                 serving.run(name)
+        elif part == "decode":
+            from tests.bench import decode
+
+            decode.run(models.BUNDLED)
         elif part == "scaling":
             from tests.bench import scaling
 

@@ -89,4 +89,17 @@ def _scaling(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from table(["", *keys[1:-1], "ms an image"], [[row[key] for key in keys] for row in rows])
 
 
-_TABLES = {"graph": _graph, "gpu": _graph, "serving": _serving, "scaling": _scaling}
+def _decode(rows: list[dict[str, Any]]) -> Iterator[str]:
+    figures = (f"{row['ms']} ms" if "ms" in row else f"{row['share']:.2%}" for row in rows)
+    yield from table(
+        ["", ""], [[row["what"], figure] for row, figure in zip(rows, figures, strict=True)]
+    )
+
+
+_TABLES = {
+    "graph": _graph,
+    "gpu": _graph,
+    "serving": _serving,
+    "scaling": _scaling,
+    "decode": _decode,
+}

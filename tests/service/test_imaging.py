@@ -16,6 +16,7 @@ from PIL import EpsImagePlugin, ExifTags, Image
 from service.errors import CorruptImage, ImageTooLarge, NoImage, ServiceError, UnsupportedMedia
 from service.imaging import FORMATS, Decoder
 from tests.memory import little_memory
+from tests.server import ROOT
 
 Colour = tuple[int, ...]
 
@@ -492,3 +493,30 @@ def test_a_bomb_is_too_large_and_takes_little_memory(name: str) -> None:
 
 def test_an_image_of_just_the_limit_is_read() -> None:
     assert decode(save(Image.new("L", (MAX_PIXELS, 1)), "PNG")).width == MAX_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ((800, 600), 75, (200, 150)),
+        ((800, 600), 76, (400, 300)),
+        ((800, 600), 151, (800, 600)),  # a half would be less than twice as large as needed
+        ((4000, 3000), 32, (500, 375)),  # an eighth is the least there is
+        ((800, 600), 0, (800, 600)),
+    ],
+)
+def test_a_jpeg_may_be_decoded_smaller_but_twice_as_large_as_needed(
+    size: tuple[int, int], side: int, expected: tuple[int, int]
+) -> None:
+    jpeg = save(Image.linear_gradient("L").resize(size).convert("RGB"), "JPEG")
+    decoder = Decoder(size[0] * size[1], reduced=True)
+    assert decoder.decode(jpeg, side).size == expected
+    assert Decoder(size[0] * size[1]).decode(jpeg, side).size == size
+
+
+def test_what_is_decoded_smaller_looks_the_same() -> None:
+    jpeg = (ROOT / "tests" / "data" / "cat.jpg").read_bytes()
+    whole, reduced = (Decoder(10**6, reduced).decode(jpeg, 48) for reduced in (False, True))
+    assert reduced.width < whole.width
+    small, same = (np.asarray(image.resize((48, 48)), np.int16) for image in (whole, reduced))
+    assert 0 < np.abs(small - same).mean() < 2

@@ -23,6 +23,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "precision": ("fp16", "fp16"),
     "attention": ("plain", "plain"),
     "cuda_graphs": ("false", False),
+    "reduced_decode": ("true", True),
     "intra_op_threads": ("3", 3),
     "decode_threads": ("5", 5),
     "max_batch_size": ("7", 7),

@@ -1,0 +1,94 @@
+"""Decoding JPEGs smaller than they are: what it saves, and what it changes in answers.
+
+Pictures of a data set of 32 px, enlarged to a photograph's size, stand for photographs of which
+the answer is known.
+"""
+
+import io
+import statistics
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.preprocess import Pixels, Preprocessing, preprocess
+from service.cpus import available_cpus
+from service.engine import Engine
+from service.imaging import Decoder
+from service.sessions import EngineOptions
+from tests.bench import models
+from tests.bench.record import Record
+from tests.server import ROOT
+
+TEST_SET = ROOT.parent / "shared" / "cifar10" / "test.tar"
+_SIDE = 512  # of an enlarged picture, in pixels
+_PHOTO = (4000, 3000)  # twelve megapixels
+_INPUTS = (32, 224)
+_ROUNDS = 9
+_BATCH = 32
+_MAX_PIXELS = 64 * 10**6
+_WAYS = {"whole": False, "reduced": True}
+
+
+def run(name: str, pictures: Path = TEST_SET) -> None:
+    """Record milliseconds of a large photograph, and accuracy over a test set."""
+    record = Record("decode", name)
+    photo = _jpeg(Image.open(sorted(models.PHOTOS.glob("*.jpg"))[0]), _PHOTO)
+    for size in _INPUTS:
+        spent = _milliseconds(photo, Preprocessing(size=size))
+        for way, ms in spent.items():
+            record.add(what=f"12 megapixels to {size} px, {way}", ms=round(ms, 1))
+    folder = models.exported(name)
+    right, same, count = _answers(folder, pictures)
+    for way, share in right.items():
+        record.add(what=f"right of {count} pictures, {way}", share=round(share, 4))
+    record.add(what="the same answer either way", share=round(same, 4))
+
+
+def _milliseconds(jpeg: bytes, rule: Preprocessing) -> dict[str, float]:
+    """Medians of decoding and preprocessing, in turns."""
+    spent: dict[str, list[float]] = {way: [] for way in _WAYS}
+    for _ in range(_ROUNDS):
+        for way, reduced in _WAYS.items():
+            started = time.perf_counter()
+            preprocess(Decoder(_MAX_PIXELS, reduced).decode(jpeg, rule.resize), rule)
+            spent[way].append((time.perf_counter() - started) * 1e3)
+    return {way: statistics.median(found) for way, found in spent.items()}
+
+
+def _answers(folder: Path, pictures: Path) -> tuple[dict[str, float], float, int]:
+    """Shares of right answers, of equal ones, and how many pictures there were."""
+    engine = Engine(folder, EngineOptions(intra_op_threads=available_cpus()))
+    engine.warm_up()
+    rule, labels = engine.manifest.preprocessing, engine.manifest.labels
+    decoders = {way: Decoder(_MAX_PIXELS, reduced) for way, reduced in _WAYS.items()}
+    truth: list[int] = []
+    inputs: dict[str, list[Pixels]] = {way: [] for way in _WAYS}
+    with tarfile.open(pictures) as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is None or Path(member.name).parent.name not in labels:
+                continue
+            truth.append(labels.index(Path(member.name).parent.name))
+            jpeg = _jpeg(Image.open(io.BytesIO(file.read())), (_SIDE, _SIDE))
+            for way, decoder in decoders.items():
+                inputs[way].append(preprocess(decoder.decode(jpeg, rule.resize), rule))
+    found = {
+        way: np.concatenate(
+            [
+                np.argmax(engine.classify(images[start : start + _BATCH]), axis=1)
+                for start in range(0, len(images), _BATCH)
+            ]
+        )
+        for way, images in inputs.items()
+    }
+    right = {way: float((answers == truth).mean()) for way, answers in found.items()}
+    return right, float((found["whole"] == found["reduced"]).mean()), len(truth)
+
+
+def _jpeg(image: Image.Image, size: tuple[int, int]) -> bytes:
+    encoded = io.BytesIO()
+    image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=90)
+    return encoded.getvalue()
