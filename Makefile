@@ -38,7 +38,7 @@ model_repository/%: models/zoo/%.safetensors $(SOURCES) | $(VENV)/installed
 	@touch $@
 
 # Without a C++ compiler, models are served without it.
-$(KERNEL): $(wildcard service/native/*.cpp service/native/*.h service/native/*.py) | $(VENV)/installed
+$(KERNEL): $(wildcard service/native/*.cpp service/native/*.cu service/native/*.h service/native/*.py) | $(VENV)/installed
 	-$(PYTHON) -m service.native
 
 $(VENV)/peers: $(VENV)/installed

@@ -334,8 +334,7 @@ template <int BLOCKS>  // as many as have registers enough
 constexpr int MOST_THREADS = BLOCKS == 1 ? 768 : 512;
 
 template <int BLOCKS>
-__global__ void __launch_bounds__(MOST_THREADS<BLOCKS>)
-    attend(const CudaAttention a) {
+__global__ void __launch_bounds__(MOST_THREADS<BLOCKS>) attend(const CudaAttention a) {
     extern __shared__ __align__(16) unsigned char shared[];
     const Layout lie(a.keys);
     __half* maps = reinterpret_cast<__half*>(shared);
@@ -348,8 +347,7 @@ __global__ void __launch_bounds__(MOST_THREADS<BLOCKS>)
     mix(a, maps, known, lie);
     __syncthreads();
     for (int item = threadIdx.x / 32; item < a.heads * BLOCKS; item += blockDim.x / 32)
-        gather(a, image, first, item / BLOCKS, item % BLOCKS,
-                        maps + item / BLOCKS * lie.head, lie);
+        gather(a, image, first, item / BLOCKS, item % BLOCKS, maps + item / BLOCKS * lie.head, lie);
 }
 
 struct Card {
@@ -393,6 +391,7 @@ const char* attend_cuda(const CudaAttention& a, void* stream, int threads) {
     Card card;
     cudaError_t error = look(card);
     if (!error) {
+        // Few blocks have a processor each, and fill it; of many, two share one.
         const int blocks = a.images * ((a.queries + QUERIES - 1) / QUERIES);
         if (!threads) threads = blocks > card.processors ? 384 : 768;
         const auto run = a.width <= 32 ? launch<1> : launch<2>;

@@ -1,4 +1,6 @@
-"""`python -m tests.bench [graph|serving|scaling|decode|tables|gpu] [--model NAME]`: all of it by default.
+"""`python -m tests.bench [graph|serving|scaling|decode|tables|gpu] [--model NAME]`.
+
+All but `gpu` by default.
 
 Models are the bundled `deepvit16-cifar10` and any architecture of models.config; those are
 exported with random weights first, which takes minutes.

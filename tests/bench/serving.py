@@ -23,6 +23,9 @@ from tests.bench.servers import KINDS, OURS, Contestant, Kind, running
 
 CLIENTS = (1, 8, 32, 64)
 SHARES = (0.5, 0.8, 1.0, 1.5)  # of what ours answers in the closed loop
+_SMALL_PX = 64
+_TURNS = 3, 4.0  # rounds, and seconds of each turn
+_TURNS_OF_LARGE = 2, 10.0  # of a network that answers tens of images a second
 _GRAPH_BATCHES = (1, 4, 8, 16, 32)
 
 
@@ -30,14 +33,13 @@ def run(
     name: str,
     clients: Sequence[int] = CLIENTS,
     shares: Sequence[float] = SHARES,
-    rounds: int = 3,
-    seconds: float = 4,
     kinds: Sequence[Kind] = KINDS,
 ) -> None:
     """Print and record throughput, latency and refusals of every server."""
     folder = models.exported(name)
     size = models.manifest(folder).preprocessing.size
     jpegs = photos(size)
+    rounds, seconds = _TURNS if size <= _SMALL_PX else _TURNS_OF_LARGE
     record = Record("serving", name)
     graph = _Graph(folder)
     with running(folder, kinds) as contestants:
