@@ -75,7 +75,7 @@ class Sessions:
     def _settle(self) -> ort.InferenceSession:
         """The classifier, with the attention and the precision in which it could be opened."""
         self.precision = self._choose_precision()
-        wanted = self._options.attention
+        wanted, reason = self._options.attention, None
         if wanted != "plain":
             try:
                 self._kernel: Path | None = self._choose_kernel()
@@ -84,9 +84,12 @@ class Sessions:
             except StartupError as exc:
                 if wanted == "fused":
                     raise StartupError(f"fused attention was asked for, but {exc}") from exc
-                _logger.info("attention is not fused: %s", exc)
+                reason = exc
         self.attention, self._kernel = "plain", None
-        return self.classifier()
+        session = self.classifier()  # which may well fail for the same reason
+        if reason is not None:
+            _logger.info("attention is not fused: %s", reason)
+        return session
 
     def _choose_precision(self) -> str:
         wanted = self._options.precision

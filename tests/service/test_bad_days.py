@@ -26,7 +26,11 @@ from tests.versions import add_version, copied
 
 @contextmanager
 def runtime(repository: Path, **settings: Any) -> Iterator[Runtime]:
-    """A service in this process, for what cannot be done to another one."""
+    """A service in this process, for what cannot be done to another one.
+
+    With a single batch thread for each model, so that whoever holds it holds the model.
+    """
+    settings.setdefault("intra_op_threads", 1)
     running = build_runtime(Settings(model_repository=repository, **settings))
     try:
         yield running
