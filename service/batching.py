@@ -4,14 +4,16 @@ Knows nothing of images, ONNX or HTTP. The policy, all of it:
 - a caller is admitted before its items are made: it takes places, all or none, of a
   bounded number, and is refused at once when they are gone;
 - no artificial delay by default: when a thread is free it takes its share of what has queued, up
-  to the maximum; with `max_wait_s` it lets the first item wait that long for company, and a full
-  batch goes at once;
+  to the maximum; with `max_wait_s` it lets the first item wait that long for company, takes all
+  that came, and a full batch goes at once;
 - a batch holds items of one key, the key of the item that has waited longest;
 - items whose caller has gone leave the queue, items past their deadline fail when a batch is
   formed; neither reaches the model;
 - if a batch fails, its items run one by one, so that only the culprit fails;
-- threads outlive every error of the model; should one die all the same, `alive` says so and
-  everything queued fails;
+- threads outlive every error of the model; should one of them die all the same, `alive` says so
+  and everything queued fails;
+- stopping ends a thread once nothing is queued; what was admitted before is answered as long as
+  one is left;
 - the books balance: accepted = answered + failed + cancelled + expired, once nothing is queued.
 """
 
@@ -130,6 +132,8 @@ class Batcher(Generic[Item, Result]):
         self._books = Books()
         self._changed = threading.Condition()
         self._stopping = False
+        self._died = False  # one of the threads
+        self._running = threads
         self._seconds_per_item = 0.0
         self._threads = [
             threading.Thread(target=self._loop, name=name, daemon=True) for _ in range(threads)
@@ -139,7 +143,8 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def alive(self) -> bool:
-        return all(thread.is_alive() for thread in self._threads)
+        """Whether every thread takes batches."""
+        return self._running == len(self._threads)
 
     @property
     def depth(self) -> int:
@@ -198,8 +203,7 @@ class Batcher(Generic[Item, Result]):
             self._changed.notify(len(entries))
         for entry in entries:
             entry.future.add_done_callback(partial(self._left, entry))
-        if not self.alive:  # it died since the places were taken
-            self._fail_queued(InferenceFailed("the model's thread has died"))
+        self._fail_unanswerable()  # a thread may have ended since the places were taken
 
     def _left(self, entry: _Entry[Item, Result], future: "Future[Done[Result]]") -> None:
         """A caller that goes takes its item out of the queue."""
@@ -215,9 +219,12 @@ class Batcher(Generic[Item, Result]):
                 self._answer(batch)
         except BaseException:
             _logger.critical("the batch thread has died", exc_info=True)
+            self._died = True
             raise
         finally:
-            self._fail_queued(InferenceFailed("the model's thread has died"))
+            with self._changed:
+                self._running -= 1
+            self._fail_unanswerable()
 
     def _next_batch(self) -> list[_Entry[Item, Result]]:
         """The next items of one key that are still wanted; empty only when stopping."""
@@ -252,8 +259,10 @@ class Batcher(Generic[Item, Result]):
     def _pop_batch(self) -> list[_Entry[Item, Result]]:
         batch: list[_Entry[Item, Result]] = []
         passed: list[_Entry[Item, Result]] = []
-        share = -(-len(self._queue) // len(self._threads))
-        while self._queue and len(batch) < min(share, self._max_batch_size):
+        size = self._max_batch_size
+        if not self._max_wait_s:
+            size = min(size, -(-len(self._queue) // len(self._threads)))
+        while self._queue and len(batch) < size:
             entry = self._queue.popleft()
             (passed if batch and entry.key != batch[0].key else batch).append(entry)
         self._queue.extendleft(reversed(passed))
@@ -304,6 +313,13 @@ class Batcher(Generic[Item, Result]):
             else:
                 self._books.failed += 1
         entry.future.set_exception(error)
+
+    def _fail_unanswerable(self) -> None:
+        """Called after every item that queues and every thread that ends, so nothing is missed."""
+        if self._died:
+            self._fail_queued(InferenceFailed("the model's thread has died"))
+        elif not self._running:
+            self._fail_queued(Stopped("the server is shutting down"))
 
     def _fail_queued(self, error: ServiceError) -> None:
         with self._changed:

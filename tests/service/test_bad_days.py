@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from service import engine as engine_module
 from service.app import build_runtime, create_app
+from service.plan import Plan
 from service.repository import ModelRepository
 from service.runtime import Runtime
 from service.settings import Settings
@@ -28,9 +30,10 @@ from tests.versions import add_version, copied
 def runtime(repository: Path, **settings: Any) -> Iterator[Runtime]:
     """A service in this process, for what cannot be done to another one.
 
-    With a single batch thread for each model, so that whoever holds it holds the model.
+    One batch after the other, of all that has queued, unless told otherwise: with more threads a
+    trial would choose how batches are run.
     """
-    settings.setdefault("intra_op_threads", 1)
+    settings = {"intra_op_threads": 1, **settings}
     running = build_runtime(Settings(model_repository=repository, **settings))
     try:
         yield running
@@ -44,14 +47,18 @@ def client_of(running: Runtime) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
+@pytest.mark.parametrize("instances", [1, 2])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_batch_thread_fails_liveness_and_nobody_waits_for_it(
-    repository: Path, photo: bytes
+    repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, instances: int
 ) -> None:
+    monkeypatch.setattr(engine_module, "fastest", lambda *_: Plan(instances, threads=1, batch=4))
+
     async def scenario(running: Runtime) -> None:
         async with client_of(running) as client:
             assert (await client.get("/livez")).status_code == 200
             model = running.pipeline.models.get(DEEPVIT)
+            assert len(model.classifier._threads) == instances
 
             dying = []
 
@@ -70,7 +77,7 @@ def test_a_dead_batch_thread_fails_liveness_and_nobody_waits_for_it(
             other = await client.post(f"/classify?model={VIT}", files={"image": photo})
             assert other.status_code == 200
 
-    with runtime(repository) as running:
+    with runtime(repository, intra_op_threads=instances) as running:
         asyncio.run(scenario(running))
 
 

@@ -25,37 +25,47 @@ class Model:
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
-        self._entered = threading.Event()
+        self.entered = threading.Event()
         self._released = threading.Event()
         self._released.set()
 
     def __call__(self, items: Sequence[int], key: Hashable) -> list[int]:
         self.batches.append((key, list(items)))
-        self._entered.set()
+        self.entered.set()
         assert self._released.wait(PATIENCE_S)
         return [2 * item for item in items]
 
     @contextmanager
     def held(self, batcher: Batcher[int, int]) -> Iterator[None]:
         """Busy with one item until the block ends; its batch is then forgotten."""
-        self._entered.clear()
-        self._released.clear()
+        self.hold()
         try:
             (first,) = batcher.submit([0], "held")
-            assert self._entered.wait(PATIENCE_S)
+            assert self.entered.wait(PATIENCE_S)
             self.batches.clear()
             yield
         finally:
-            self._released.set()
+            self.release()
         value(first)
+
+    def hold(self) -> None:
+        self.entered.clear()
+        self._released.clear()
+
+    def release(self) -> None:
+        self._released.set()
 
 
 @contextmanager
 def batching(
-    run: Run, max_queue_items: int = MAX_QUEUE, threads: int = 1
+    run: Run, max_queue_items: int = MAX_QUEUE, threads: int = 1, max_wait_s: float = 0
 ) -> Iterator[Batcher[int, int]]:
     batcher = Batcher(
-        run, max_batch_size=MAX_BATCH, max_queue_items=max_queue_items, threads=threads
+        run,
+        max_batch_size=MAX_BATCH,
+        max_queue_items=max_queue_items,
+        threads=threads,
+        max_wait_s=max_wait_s,
     )
     try:
         yield batcher
@@ -305,3 +315,91 @@ def test_one_dead_thread_of_several_is_not_alive_and_leaves_nobody_waiting() -> 
         assert not batcher.alive
         with pytest.raises(Stopped):
             batcher.submit([2])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_comes_while_the_thread_dies_does_not_wait_for_it() -> None:
+    model = Model()
+
+    def run(items: Sequence[int], key: Hashable) -> Sequence[int]:
+        model(items, key)
+        raise KeyboardInterrupt
+
+    late: list[Future[Done[int]]] = []
+    with batching(run) as batcher, batcher.admit() as admission:
+        model.hold()
+        (running,) = batcher.submit([0])
+        assert model.entered.wait(PATIENCE_S)
+        (queued,) = batcher.submit([1])
+        queued.add_done_callback(lambda _: late.extend(admission.submit([2])))
+        model.release()
+        # Both are failed by the thread that dies, and so is what came while it did.
+        assert [outcome(future) for future in (running, queued)] == [None, None]
+        batcher._threads[0].join(PATIENCE_S)
+        assert outcome(late[0]) is None
+    assert batcher.books.in_flight == 0
+
+
+def test_what_was_admitted_before_stopping_is_answered_while_a_thread_is_left() -> None:
+    entered, released = threading.Event(), threading.Event()
+    busy: list[threading.Thread] = []
+
+    def run(items: Sequence[int], _: Hashable) -> Sequence[int]:
+        busy.append(threading.current_thread())
+        entered.set()
+        assert released.wait(PATIENCE_S)
+        return items
+
+    with batching(run, threads=2) as batcher, ThreadPoolExecutor() as pool:
+        with batcher.admit() as admission:
+            futures = batcher.submit([1])
+            assert entered.wait(PATIENCE_S)
+            stopped = pool.submit(batcher.stop)
+            (idle,) = set(batcher._threads) - set(busy)
+            idle.join(PATIENCE_S)
+            futures += admission.submit([2])
+        released.set()
+        assert [value(future) for future in futures] == [1, 2]
+        stopped.result(PATIENCE_S)
+
+
+def test_who_is_admitted_but_comes_after_the_last_thread_has_stopped_is_told_so() -> None:
+    with batching(Model()) as batcher, batcher.admit() as admission:
+        batcher.stop()
+        (future,) = admission.submit([1])
+        with pytest.raises(Stopped):
+            future.result(PATIENCE_S)
+    assert batcher.books.in_flight == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_that_was_waited_for_is_not_shared_out(threads: int) -> None:
+    model = Model()
+    with batching(model, threads=threads, max_wait_s=PATIENCE_S) as batcher:
+        assert [value(future) for future in batcher.submit(range(MAX_BATCH))] == [0, 2, 4, 6]
+    assert model.batches == [(None, list(range(MAX_BATCH)))]
+
+
+@pytest.mark.parametrize("run", [failing, one_short, one_too_many])
+def test_only_culprits_fail_whichever_thread_they_meet(run: Run) -> None:
+    with batching(run, max_queue_items=60, threads=3) as batcher:
+        futures = batcher.submit([*range(20)] * 3)
+        found = [outcome(future) for future in futures]
+        assert batcher.alive
+    assert found == [None if item == CULPRIT else 2 * item for item in range(20)] * 3
+    books = batcher.books
+    assert (books.accepted, books.answered, books.failed) == (60, 57, 3)
+
+
+def test_several_threads_finish_what_is_queued_before_they_stop() -> None:
+    model = Model()
+    with batching(model, threads=3) as batcher, ThreadPoolExecutor() as pool:
+        with model.held(batcher):
+            futures = batcher.submit(range(MAX_QUEUE - 1))
+            stopped = pool.submit(batcher.stop)
+            with pytest.raises(Stopped):
+                submit_until_refused(batcher)
+        stopped.result(PATIENCE_S)
+        assert [future.result(0).value for future in futures] == [*range(0, 2 * MAX_QUEUE - 2, 2)]
+    assert not batcher.alive
+    assert batcher.books.in_flight == batcher._reserved == 0
