@@ -520,3 +520,42 @@ def test_what_is_decoded_smaller_looks_the_same() -> None:
     assert reduced.width < whole.width
     small, same = (np.asarray(image.resize((48, 48)), np.int16) for image in (whole, reduced))
     assert 0 < np.abs(small - same).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.linear_gradient("L").resize((32, 32)).convert("RGB"),
+        Image.linear_gradient("L").resize((64, 64)),
+        Image.new("CMYK", (1, 4096), "red"),
+    ],
+    ids=["colours", "grey", "long"],
+)
+def test_a_small_jpeg_is_the_same_decoded_at_once(image: Image.Image) -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    jpeg = save(image, "JPEG", exif=turned)
+    small = Decoder(MAX_PIXELS).decode_small(jpeg, 32)
+    assert small is not None
+    np.testing.assert_array_equal(np.asarray(small), np.asarray(decode(jpeg)))
+
+
+@pytest.mark.parametrize(
+    ("data", "side"),
+    [
+        (save(Image.new("RGB", (65, 64)), "JPEG"), 32),
+        (save(Image.new("RGB", (8, 8)), "JPEG") + bytes(2**14), 32),
+        (save(Image.new("RGB", (8, 8)), "JPEG"), 224),
+        (save(Image.new("RGB", (8, 8)), "PNG"), 32),
+        (b"", 32),
+    ],
+    ids=["large", "long", "to be enlarged", "another format", "nothing"],
+)
+def test_everything_else_is_left_to_a_thread(data: bytes, side: int) -> None:
+    assert Decoder(MAX_PIXELS).decode_small(data, side) is None
+
+
+def test_a_small_jpeg_that_is_cut_is_corrupt() -> None:
+    jpeg = save(Image.effect_noise((32, 32), 90), "JPEG")
+    with pytest.raises(CorruptImage):
+        Decoder(MAX_PIXELS).decode_small(jpeg[: len(jpeg) // 2], 32)
