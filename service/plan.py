@@ -19,7 +19,7 @@ Run = Callable[[npt.NDArray[np.uint8]], object]
 _BATCHES = (1, 2, 4, 8)
 _SOME_GAIN = 1.05  # what larger batches must win
 _GAIN = 1.1  # what more throughput must win, and what a single image may lose by it
-_HANDED_OVER_S = 0.0005  # a batch that takes no longer is not worth waking threads for
+_HANDED_OVER_S = 0.001  # what a batch costs besides, under load: threads wait for each other
 _ROUNDS = 3
 _BUDGET_S = 0.5  # for each way; a slow network is measured once
 
@@ -42,8 +42,9 @@ def fastest(
     with ThreadPoolExecutor(threads) as pool:
         beside = partial(_beside, pool, alone, threads)
         image_beside, batch_beside = _batch(beside, threads, images)
-    if image_beside * min(batch_beside * threads, max_batch_size) < _HANDED_OVER_S:
-        return Plan(1, 1, max_batch_size)
+    batch_s = image_beside * min(batch_beside * threads, max_batch_size) - _HANDED_OVER_S
+    if batch_s < _HANDED_OVER_S:
+        return Plan(1, 1, max_batch_size)  # not worth waking threads for
     image_whole, batch_whole = _batch(whole, 1, images)
     single_whole, single_alone = (_seconds(run, images[:1]) for run in (whole, alone))
     # Who comes alone should not wait while threads are idle.
@@ -53,11 +54,11 @@ def fastest(
 
 
 def _batch(run: Run, instances: int, images: npt.NDArray[np.uint8]) -> tuple[float, int]:
-    """Seconds an image in batches of the best size, and that size for each instance."""
+    """Seconds an image in batches of the best size, handed over, and that size of an instance."""
     best, found = float("inf"), 0
     for size in _BATCHES:
         batch = images[: size * instances]
-        seconds = _seconds(run, batch)
+        seconds = _seconds(run, batch) + _HANDED_OVER_S / len(batch)
         if seconds * _SOME_GAIN > best:
             break
         best, found = seconds, size

@@ -46,11 +46,12 @@ class Clock:
 @pytest.mark.parametrize(
     ("whole", "alone", "expected"),
     [
-        ((0, 0.001), (0, 0.02), Plan(1, threads=2, batch=1)),
+        ((0, 0.1), (0, 2), Plan(1, threads=2, batch=1)),
         ((0.01, 0), (0, 0.2), Plan(1, threads=2, batch=8)),
         ((0.2, 0), (0, 0.01), Plan(2, threads=1, batch=1)),
         ((0, 0.1), (0.1, 0), Plan(2, threads=1, batch=8)),
         ((0, 0.1), (0.2, 0), Plan(1, threads=2, batch=1)),
+        ((0, 0.01), (0, 0.001), Plan(2, threads=1, batch=8)),
         ((0, 0), (0, 0), Plan(1, threads=1, batch=32)),
     ],
     ids=[
@@ -59,6 +60,7 @@ class Clock:
         "threads in the way",
         "and large batches then",
         "more at once, but a single image would wait",
+        "and large batches, each of which has to be handed over",
         "next to nothing",
     ],
 )
