@@ -1,7 +1,8 @@
-"""Attention of one block as one operator of the exported classifier.
+"""Attention of one block as one operator of the exported graphs.
 
 A function of the ONNX file itself, whose body is plain operators: any runtime runs that body, and
-the service puts its kernel in its place (service/native), which writes no maps to memory.
+the service puts its kernel in its place (service/native), which writes no maps to memory, or, where
+attention is laid open for the explain graph, those that are asked for.
 Shapes: B images, M queries and N keys of each, H heads side by side in D = H * width columns.
 """
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 DOMAIN = "deepvit"
-_VERSION = 1
-# What torch.onnx.ops.symbolic takes
+VERSION = 1
+# What torch.onnx.ops.symbolic_multi_out takes
 _Attribute = (
     int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
 )
@@ -26,7 +27,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, shape: tuple[int, int]) 
     Q [B * M, D], scaled, and K and V [B * N, D] to [B * M, D], where `shape` is (M, N).
     """
     if torch.onnx.is_in_onnx_export():
-        return _written("Attention", (q, k, v), heads, shape)
+        return _written("Attention", (q, k, v), heads, shape)[-1]
     return join(softmax(q, k, heads, shape) @ split(v, heads, shape[1]))
 
 
@@ -40,9 +41,38 @@ def reattend(
 ) -> Tensor:
     """(theta softmax(Q K^T) + offset) V, theta [H, H] and offset [H] over heads (Eq. 3)."""
     if torch.onnx.is_in_onnx_export():
-        return _written("ReAttention", (q, k, v, theta, offset), len(theta), shape)
+        return _written("ReAttention", (q, k, v, theta, offset), len(theta), shape)[-1]
     maps = softmax(q, k, len(theta), shape)
     return mixed_values(mix(theta, maps), offset, split(v, len(theta), shape[1]))
+
+
+def open_attend(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """The softmax map, [B, H, M, N], and the same as attend."""
+    if torch.onnx.is_in_onnx_export():
+        maps, out = _written("OpenAttention", (q, k, v), heads, shape, maps=1)
+        return maps, out
+    maps = softmax(q, k, heads, shape)
+    return maps, join(maps @ split(v, heads, shape[1]))
+
+
+def open_reattend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    theta: Tensor,
+    offset: Tensor,
+    shape: tuple[int, int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The softmax map and what Eq. 3 makes of it, [B, H, M, N] each, and the same as reattend."""
+    if torch.onnx.is_in_onnx_export():
+        inputs = (q, k, v, theta, offset)
+        maps, mixed, out = _written("OpenReAttention", inputs, len(theta), shape, maps=2)
+        return maps, mixed, out
+    maps = softmax(q, k, len(theta), shape)
+    mixed = mix(theta, maps) + offset[:, None, None]
+    return maps, mixed, join(mixed @ split(v, len(theta), shape[1]))
 
 
 def softmax(q: Tensor, k: Tensor, heads: int, shape: tuple[int, int]) -> Tensor:
@@ -77,21 +107,33 @@ def join(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(-1, H * width)
 
 
-def _written(name: str, inputs: Sequence[Tensor], heads: int, shape: tuple[int, int]) -> Tensor:
+def _written(
+    name: str, inputs: Sequence[Tensor], heads: int, shape: tuple[int, int], maps: int = 0
+) -> Sequence[Tensor]:
+    """The node's outputs: so many maps, and one like q.
+
+    Maps that nobody asks for may go unnamed, which what ends a list may not.
+    """
     q = inputs[0]
+    entries = (q.shape[0] // shape[0], heads, *shape)
     attributes: dict[str, _Attribute] = {  # as split reshapes them
         name: [-1, tokens, heads, q.shape[-1] // heads]
         for name, tokens in zip(("queries", "keys"), shape, strict=True)
     }
-    return torch.onnx.ops.symbolic(
-        f"{DOMAIN}::{name}", inputs, attributes, dtype=q.dtype, shape=q.shape, version=_VERSION
+    return torch.onnx.ops.symbolic_multi_out(
+        f"{DOMAIN}::{name}",
+        inputs,
+        attributes,
+        dtypes=[q.dtype] * (maps + 1),
+        shapes=[*[entries] * maps, q.shape],
+        version=VERSION,
     )
 
 
 # What attend and reattend do, in ONNX.
 _BODY = """
     <domain: "deepvit", opset_import: ["": 20]>
-    %s <queries, keys> (%s) => (out)
+    %s <queries, keys> (%s) => (%s)
     {
         asking = Constant <value_ints: ints = @queries> ()
         asked = Constant <value_ints: ints = @keys> ()
@@ -124,6 +166,17 @@ _MIXED = """
         everywhere = Mul (shift, values)
         attended = Add (moved, everywhere)
 """
+_MIXED_OPEN = """
+        flat = Constant <value_ints: ints = [0, 0, -1]> ()
+        entries = Constant <value_ints: ints = [1, 2]> ()
+        shape = Shape (maps)
+        maps_flat = Reshape (maps, flat)
+        mixed_flat = MatMul (theta, maps_flat)
+        unmoved = Reshape (mixed_flat, shape)
+        shift = Unsqueeze (offset, entries)
+        mixed = Add (unmoved, shift)
+        attended = MatMul (mixed, V)
+"""
 # The same of queries, keys and values side by side, as one linear layer writes them.
 _PACKED = """
     <domain: "deepvit", opset_import: ["": 20, "deepvit": 1]>
@@ -136,8 +189,11 @@ _PACKED = """
 """
 _MIXING = ", theta, offset"
 _FUNCTIONS = {
-    "Attention": _BODY % ("Attention", "q, k, v", _PLAIN),
-    "ReAttention": _BODY % ("ReAttention", "q, k, v" + _MIXING, _MIXED),
+    "Attention": _BODY % ("Attention", "q, k, v", "out", _PLAIN),
+    "ReAttention": _BODY % ("ReAttention", "q, k, v" + _MIXING, "out", _MIXED),
+    "OpenAttention": _BODY % ("OpenAttention", "q, k, v", "maps, out", _PLAIN),
+    "OpenReAttention": _BODY
+    % ("OpenReAttention", "q, k, v" + _MIXING, "maps, mixed, out", _MIXED_OPEN),
     "PackedAttention": _PACKED % ("Attention", "", "Attention", ""),
     "PackedReAttention": _PACKED % ("ReAttention", _MIXING, "ReAttention", _MIXING),
 }
@@ -147,7 +203,7 @@ def add_functions(model: ir.Model) -> None:
     """Those whose operators a model uses."""
     used = {node.op_type for node in model.graph if node.domain == DOMAIN}
     used |= {name.removeprefix("Packed") for name in used}
-    for name in sorted(used):
+    for name in sorted(used & _FUNCTIONS.keys()):
         function = ir.serde.deserialize_function(onnx.parser.parse_function(_FUNCTIONS[name]))
         model.functions[function.identifier()] = function
-        model.opset_imports[DOMAIN] = _VERSION
+        model.opset_imports[DOMAIN] = VERSION

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from export import attention
 from export.linear import Dense, batch_norm_affine, fold_layer_norm
 from export.stems import fold_stem
-from models.deepvit import Block, BlockTrace, DeepViT, HeadNorm, pool
+from models.deepvit import Block, DeepViT, HeadNorm, pool
 from models.preprocess import Preprocessing
 
 
@@ -90,6 +90,7 @@ class FoldedBlock(nn.Module):
         self.fc2 = _residual(block.mlp.fc2, a)
         self.mixes = block.attn.reatten_matrix is not None
         lends = config.attention_donor == index
+        self.head_norm = self.mixes and config.reatten_layer_norm
         self.fused = not (self.shares or lends or config.reatten_layer_norm)
         row_sum: Tensor | None = torch.ones(self.num_heads)  # of a softmax map
         if self.mixes:
@@ -129,15 +130,24 @@ class FoldedBlock(nn.Module):
                 attended = attention.attend(q, k, v, self.num_heads, shape)
         return self._finish(self._first(x, rows), attended), maps
 
-    def trace(self, x: Tensor, before: Tensor | None = None) -> BlockTrace:
-        """The same with both maps written out, of tokens [B, N, C]."""
-        x = x.flatten(0, 1)
+    def trace(self, x: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [B * N, C] to the softmax map, what multiplies V, and all tokens."""
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        softmax = self._softmax(y, before)
-        reattention = self._mix(softmax) + self.offset[:, None, None] if self.mixes else softmax
-        attended = attention.join(reattention @ self._heads(self.v(y)))
-        tokens = self._finish(x, attended).reshape(-1, self.tokens, x.shape[-1])
-        return BlockTrace(softmax, reattention, tokens)
+        softmax, reattention, attended = self._laid_open(y, before)
+        return softmax, reattention, self._finish(x, attended)
+
+    def _laid_open(self, y: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """[B * N, C] to the softmax map, what multiplies V, and what goes into the projection."""
+        v, shape = self.v(y), (self.tokens, self.tokens)
+        if self.shares or self.head_norm:
+            softmax = self._softmax(y, before)
+            mixed = self._mix(softmax) + self.offset[:, None, None] if self.mixes else softmax
+            return softmax, mixed, attention.join(mixed @ self._heads(v))
+        q, k = self.q(y), self.k(y)
+        if self.mixes:
+            return attention.open_reattend(q, k, v, self.theta, self.offset, shape)
+        softmax, attended = attention.open_attend(q, k, v, self.num_heads, shape)
+        return softmax, softmax, attended
 
     def _softmax(self, y: Tensor, before: Tensor | None, rows: int | None = None) -> Tensor:
         if self.shares:

@@ -7,8 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from export import measures
-from export.cosines import Columns, row_similarity
+from export import measures, similarity
 from export.fold import FoldedBlock, FoldedDeepViT
 from models.config import DeepViTConfig
 from models.deepvit import BlockTrace
@@ -16,7 +15,6 @@ from models.manifest import STAGES, Output, Stage
 
 # Of every block's output, [B, L, N, C] to [B, L].
 _OF_TOKENS = {
-    "feature_similarity": measures.feature_similarity,
     "rank_residual": measures.rank_residual,
     "token_similarity": measures.token_similarity,
 }
@@ -51,12 +49,13 @@ class Explainer(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         inside = Inside(self.network.config)
-        x, softmax = self.network.embed(images), None
+        tokens, softmax = self.network.embed(images), None  # [B, N, C]
+        x, shape = tokens.flatten(0, 1), (-1, *tokens.shape[1:])
         for block in self.network.blocks:
-            parts = cast(FoldedBlock, block).trace(x, softmax)
-            inside.add(parts)
-            x, softmax = parts.tokens, parts.softmax
-        values = {"logits": self.network.classify(x), **inside.values()}
+            softmax, reattention, x = cast(FoldedBlock, block).trace(x, softmax)
+            tokens = x.reshape(shape)
+            inside.add(BlockTrace(softmax, reattention, tokens))
+        values = {"logits": self.network.classify(tokens), **inside.values()}
         return tuple(values[output.name] for output in self.outputs)
 
 
@@ -80,19 +79,20 @@ class Inside:
             for name, value in maps.values().items()
         }
         tokens = torch.stack(self._tokens, dim=1)  # [B, L, N, C]
+        found["feature_similarity"] = similarity.feature_similarity(self._tokens)
         return found | {name: measure(tokens) for name, measure in _OF_TOKENS.items()}
 
 
 class _Maps:
     """The maps of one stage, [B, H, N, N] a block, and what is measured of them.
 
-    Measured together, when the last one is there: each measure takes a few passes over all
-    blocks' maps, which are stacked once for all of them.
+    Measured together, when the last one is there: most take all blocks' maps at once.
     """
 
     def __init__(self, stage: Stage, config: DeepViTConfig) -> None:
         self._stage = stage
         self._config = config
+        self._prefix = config.prefix_tokens
         self._maps: list[Tensor] = []
 
     def add(self, maps: Tensor) -> None:
@@ -100,29 +100,19 @@ class _Maps:
 
     def values(self) -> dict[str, Tensor]:
         """By name, without the stage."""
-        maps = torch.stack(self._maps)  # [L, B, H, N, N]
-        columns = Columns(maps)
-        values = {
+        found = {
             f"map.{block:02}": self._maps[block] for block in _blocks(self._config, self._stage)
         }
-        values |= {
-            "class_rows": torch.stack([block[:, :, 0] for block in self._maps], dim=1),
-            "similarity.column": columns.layer_similarity(),
-            "similarity.row": row_similarity(maps),
-            "similarity.centred": columns.centred_similarity(),
-            "neighbour_similarity": columns.neighbour_similarity(),
-            "head_similarity": columns.head_similarity(),
-        }
+        rows = torch.stack([block[:, :, 0] for block in self._maps], dim=1)
+        found |= {"class_rows": rows, **similarity.measure(self._maps, self._reach(), self._prefix)}
         if self._stage == "softmax":
-            distance = measures.attention_distance(
-                maps, self._config.patch_size, self._config.prefix_tokens
-            )
-            values |= {
-                "entropy": measures.entropy(maps).transpose(0, 1),
-                "attention_distance": distance.transpose(0, 1),
-                "rollout": cast(Tensor, reduce(measures.rollout, self._maps, None)),
-            }
-        return values
+            found["rollout"] = cast(Tensor, reduce(measures.rollout, self._maps, None))
+        return found
+
+    def _reach(self) -> Tensor | None:
+        if self._stage != "softmax":
+            return None
+        return measures.reach(self._config.num_tokens, self._config.patch_size, self._prefix)
 
 
 def _outputs(config: DeepViTConfig) -> Iterator[Output]:
@@ -163,7 +153,7 @@ def _outputs(config: DeepViTConfig) -> Iterator[Output]:
                 shape=shape,
                 stage=stage,
             )
-    for measure in _OF_TOKENS:
+    for measure in ("feature_similarity", *_OF_TOKENS):
         yield Output(name=measure, measure=measure, axes=("batch", "block"), shape=(L,))
 
 

@@ -59,11 +59,20 @@ def attention_distance(softmax: Tensor, patch_size: int, prefix: int = 1) -> Ten
     The `prefix` tokens before the patches are left out as queries and as keys, and the rest of
     each row rescaled to 1; mean over queries. [..., H, N, N] to [..., H]. Softmax stage only.
     """
-    N = softmax.shape[-1]
-    grid = round((N - prefix) ** 0.5)
+    return mean_reach(softmax, reach(softmax.shape[-1], patch_size, prefix), prefix)
+
+
+def reach(tokens: int, patch_size: int, prefix: int = 1) -> Tensor:
+    """Pixels between patch centres, 0 to and from the `prefix` tokens before them. [N, N]"""
+    grid = round((tokens - prefix) ** 0.5)
     centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
     distance = _norm(centres[:, None] - centres, -1)[..., 0]  # [N - P, N - P]
-    far = (softmax * F.pad(distance, (prefix, 0, prefix, 0))).sum(dim=-1)  # [..., H, N]
+    return F.pad(distance, (prefix, 0, prefix, 0))
+
+
+def mean_reach(softmax: Tensor, reach: Tensor, prefix: int) -> Tensor:
+    """Attention distance, [..., H, N, N] to [..., H], by a reach [N, N]."""
+    far = (softmax * reach).sum(dim=-1)  # [..., H, N]
     patches = softmax[..., prefix:].sum(dim=-1)
     return (far / patches.clamp_min(_TINY))[..., prefix:].mean(dim=-1)
 

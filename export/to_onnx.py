@@ -3,8 +3,6 @@
 Knows tensors and graphs, not networks: what is traced comes from graphs.py.
 """
 
-import logging
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,9 +10,9 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from export import attention
+from export import attention, similarity, tracing
 
-OPSET = 20  # the first with Gelu as one operator
+OPSET = tracing.OPSET
 WEIGHTS_FILE = "weights.bin"
 _ALIGNMENT = 4096  # a page, so that the file can be mapped into memory
 _INLINE_BYTES = 1024  # smaller constants stay in the graph
@@ -24,26 +22,10 @@ def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.M
     """Trace a module that takes uint8 `images` [B, S, S, 3] with any batch size."""
     example = torch.zeros((2, img_size, img_size, 3), dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision's absence is no news
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the exporter
-        program = torch.onnx.export(
-            module,
-            (example,),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=list(output_names),
-            dynamic_shapes={"images": {0: batch}},
-        )
-    assert program is not None
-    model = program.model
+    shapes = {"images": {0: batch}}
+    model = tracing.trace(module, (example,), ["images"], output_names, shapes)
     attention.add_functions(model)
-    for node in model.graph:  # source locations of the exporting machine
-        node.metadata_props.clear()
-    for value in [*model.graph.inputs, *model.graph.outputs]:
-        value.metadata_props.clear()
+    similarity.add_functions(model)
     return model
 
 

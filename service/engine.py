@@ -1,7 +1,6 @@
 """One exported model: its classifier, its explainers, warm-up.
 
-Not thread-safe on purpose: `explain` belongs to one thread, its batcher's, and `classify` to as
-many as the plan has instances.
+`classify` and `explain` each belong to as many threads, their batcher's, as the plan has instances.
 """
 
 import json
@@ -9,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,9 @@ class Engine:
         self.manifest = self._embedded_manifest()
         self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
         self._buckets = self._captured() if self._sessions.cuda_graphs else None
+        self._kinds = {output.name: _kind(output) for output in self.manifest.outputs}
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
+        self._opening = Lock()  # of explainers
 
     @property
     def provider(self) -> str:
@@ -60,6 +62,12 @@ class Engine:
     @property
     def max_batch_size(self) -> int:
         return min(self._options.max_batch_size, self.manifest.max_batch_size)
+
+    @property
+    def max_explain_batch_size(self) -> int:
+        """Of each instance: together they need the memory that one would."""
+        most = min(self._options.max_batch_size, self.manifest.max_explain_batch_size)
+        return max(1, most // self.plan.instances)
 
     def warm_up(self) -> None:
         """Plan, then run the largest batch and one image: no request meets a new shape first."""
@@ -96,18 +104,18 @@ class Engine:
             self._classifier = alone
 
     def _explainer(self, names: Sequence[str]) -> ort.InferenceSession:
-        outputs = {output.name: output for output in self.manifest.outputs}
-        if unknown := set(names) - outputs.keys():
+        if unknown := set(names) - self._kinds.keys():
             raise InferenceFailed(f"the model has no output {', '.join(sorted(unknown))}")
         # Logits cost next to nothing: in every session, they make no other one necessary.
-        kinds = frozenset(_kind(outputs[name]) for name in names) | {"logits"}
-        if kinds not in self._explainers:
-            wanted = [name for name, output in outputs.items() if _kind(output) in kinds]
-            self._explainers[kinds] = self._sessions.explainer(wanted)
-        self._explainers.move_to_end(kinds)
-        while len(self._explainers) > _MAX_EXPLAIN_SESSIONS:
-            self._explainers.popitem(last=False)
-        return self._explainers[kinds]
+        kinds = frozenset(self._kinds[name] for name in names) | {"logits"}
+        with self._opening:
+            if kinds not in self._explainers:
+                wanted = [name for name, kind in self._kinds.items() if kind in kinds]
+                self._explainers[kinds] = self._sessions.explainer(wanted, self.plan.threads)
+            self._explainers.move_to_end(kinds)
+            while len(self._explainers) > _MAX_EXPLAIN_SESSIONS:
+                self._explainers.popitem(last=False)
+            return self._explainers[kinds]
 
     def _captured(self) -> Buckets:
         size, classes = self.manifest.preprocessing.size, len(self.manifest.labels)

@@ -289,7 +289,8 @@ class ModelRepository:
             ),
             explainer=Batcher(
                 explain,
-                max_batch_size=min(engine.max_batch_size, manifest.max_explain_batch_size),
+                max_batch_size=engine.max_explain_batch_size,
+                threads=engine.plan.instances,
                 max_queue_items=queue.max_images,
                 max_wait_s=queue.max_wait_s,
                 name=f"explain {manifest.name} {manifest.version}",

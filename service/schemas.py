@@ -124,7 +124,7 @@ class ModelSummary(_Answer):
     default: bool
     provider: str = Field(description="where it really runs")
     precision: str = Field(description="of classification: fp32, fp16 or int8")
-    attention: str = Field(description="of classification: fused by its kernel, or plain")
+    attention: str = Field(description="fused by compiled kernels, or plain")
     input_size: int
     classes: int
     blocks: int

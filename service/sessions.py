@@ -64,9 +64,9 @@ class Sessions:
     def classifier(self, threads: int | None = None) -> ort.InferenceSession:
         return self._open(self._graphs[self.precision], threads, self.cuda_graphs)
 
-    def explainer(self, outputs: Sequence[str]) -> ort.InferenceSession:
+    def explainer(self, outputs: Sequence[str], threads: int) -> ort.InferenceSession:
         """What leads to these outputs of the explain graph."""
-        return self._open(_subgraph(self._graphs["explain"], outputs))
+        return self._open(_subgraph(self._graphs["explain"], outputs), threads)
 
     @property
     def cuda_graphs(self) -> bool:
@@ -186,6 +186,8 @@ def _subgraph(graph: bytes, outputs: Sequence[str]) -> bytes:
     kept = []
     for node in reversed(whole.node):  # nodes stand in topological order
         if not needed.isdisjoint(node.output):
+            if node.op_type.startswith("Open"):  # its kernel writes what is asked for
+                node.output[:] = [name if name in needed else "" for name in node.output]
             kept.append(node)
             needed.update(node.input)
     trimmed = onnx.helper.make_graph(

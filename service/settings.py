@@ -49,8 +49,8 @@ class Settings(BaseSettings):
     )
     attention: Literal["auto", "fused", "plain"] = Field(
         "auto",
-        description="of classification; fused demands the compiled kernel, "
-        "auto takes it where it is there, plain never does",
+        description="fused demands the compiled kernels, auto takes them where they are there, "
+        "plain never does",
     )
     cuda_graphs: bool = Field(
         True,

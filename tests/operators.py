@@ -1,6 +1,7 @@
 """Attention's operators, each alone in a graph, and what they have to compute."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,27 +14,38 @@ from export.attention import DOMAIN, add_functions
 Array = npt.NDArray[np.float32]
 Shape = tuple[int, int, int, int, int]  # images, queries, keys, heads, width
 
+_AXES = {"bias": 1, "offset": 1, "maps": 4, "mixed": 4}  # of the rest, 2
+
 
 def model(
-    shape: Shape, mixes: bool, element: int = TensorProto.FLOAT, packed: bool = False
+    shape: Shape,
+    mixes: bool,
+    element: int = TensorProto.FLOAT,
+    form: Literal["", "Packed", "Open"] = "",
+    outputs: Sequence[str] = ("out",),
 ) -> bytes:
+    """Of an operator's outputs, those that are named; "" stands for one that is not wanted."""
     _, queries, keys, heads, width = shape
-    names = (["qkv", "bias"] if packed else ["q", "k", "v"]) + ["theta", "offset"] * mixes
+    names = (["qkv", "bias"] if form == "Packed" else ["q", "k", "v"]) + ["theta", "offset"] * mixes
     node = helper.make_node(
-        f"{'Packed' * packed}{'ReAttention' if mixes else 'Attention'}",
+        f"{form}{'ReAttention' if mixes else 'Attention'}",
         names,
-        ["out"],
+        outputs,
         domain=DOMAIN,
         queries=[-1, queries, heads, width],
         keys=[-1, keys, heads, width],
     )
-    *values, out = (
-        helper.make_tensor_value_info(
-            name, element, [f"{name}_{axis}" for axis in range(_axes(name))]
-        )
-        for name in [*names, "out"]
+    given, found = (
+        [
+            helper.make_tensor_value_info(
+                name, element, [f"{name}_{axis}" for axis in range(_AXES.get(name, 2))]
+            )
+            for name in values
+            if name
+        ]
+        for values in (names, outputs)
     )
-    graph = helper.make_graph([node], "attention", values, [out])
+    graph = helper.make_graph([node], "attention", given, found)
     opset = helper.make_opsetid("", 20)
     made = ir.from_proto(helper.make_model(graph, opset_imports=[opset], ir_version=10))
     add_functions(made)
@@ -60,6 +72,13 @@ def inputs(shape: Shape, mixes: bool, scale: float = 1.0) -> dict[str, Array]:
 
 
 def equation_3(shape: Shape, given: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    return laid_open(shape, given)["out"]
+
+
+def laid_open(
+    shape: Shape, given: dict[str, npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Every output by name; without a theta, both maps are the softmax map."""
     images, queries, keys, heads, width = shape
     q, k, v = (
         given[name].astype(np.float64).reshape(images, tokens, heads, width).transpose(0, 2, 1, 3)
@@ -68,12 +87,9 @@ def equation_3(shape: Shape, given: dict[str, npt.NDArray[Any]]) -> npt.NDArray[
     scores = q @ k.swapaxes(-1, -2)
     maps = np.exp(scores - scores.max(axis=-1, keepdims=True))
     maps /= maps.sum(axis=-1, keepdims=True)
+    mixed = maps
     if "theta" in given:
-        maps = np.einsum("gh,bhmn->bgmn", given["theta"].astype(np.float64), maps)
-        maps += given["offset"].astype(np.float64)[:, None, None]
-    out: npt.NDArray[np.float64] = (maps @ v).transpose(0, 2, 1, 3)
-    return out.reshape(images * queries, heads * width)
-
-
-def _axes(name: str) -> int:
-    return 1 if name in ("bias", "offset") else 2
+        mixed = np.einsum("gh,bhmn->bgmn", given["theta"].astype(np.float64), maps)
+        mixed = mixed + given["offset"].astype(np.float64)[:, None, None]
+    out = (mixed @ v).transpose(0, 2, 1, 3).reshape(images * queries, heads * width)
+    return {"out": out, "maps": maps, "mixed": mixed}

@@ -1,4 +1,4 @@
-"""Compile attention's kernels beside their sources.
+"""Compile the kernels beside their sources.
 
 That for processors with the C++ compiler that CXX names, or g++; that for GPUs with the nvcc that
 NVCC names, or on the path, or from pip, where there is one.
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +18,10 @@ from service.native import CUDA_LIBRARY, LIBRARY
 
 _SOURCES = LIBRARY.parent
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-Wno-psabi"]
-# One copy of the kernel for each kind of processor, which is chosen where it runs.
+_FLAGS += ["-fno-math-errno"]  # or roots would be taken one by one
+_OPERATORS = ("operators.cpp", "operators_similarity.cpp")
+_KERNELS = ("attend", "similarity")
+# One copy of each kernel for each kind of processor, which is chosen where it runs.
 _KINDS: dict[str, list[str]] = {"baseline": []}
 if platform.machine() == "x86_64":
     _KINDS |= {"avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4"]}
@@ -54,14 +58,14 @@ def _build(library: Path, steps: list[list[str]]) -> int:
 
 
 def _for_processors(compiler: str) -> list[list[str]]:
-    compile_one = [compiler, *_FLAGS, "-c", _source("attend.cpp")]
-    steps = [
-        [*compile_one, *flags, f"-DATTEND=attend_{kind}", "-o", f"{kind}.o"]
-        for kind, flags in _KINDS.items()
-    ]
-    objects = [f"{kind}.o" for kind in _KINDS]
-    link = [compiler, *_FLAGS, "-shared", _source("operators.cpp"), *objects]
-    return [*steps, [*link, "-o", LIBRARY.name]]
+    steps, objects = [], []
+    for (kind, flags), kernel in product(_KINDS.items(), _KERNELS):
+        define, made = f"-D{kernel.upper()}={kernel}_{kind}", f"{kernel}_{kind}.o"
+        source = _source(f"{kernel}.cpp")
+        steps.append([compiler, *_FLAGS, *flags, define, "-c", source, "-o", made])
+        objects.append(made)
+    operators = [_source(name) for name in _OPERATORS]
+    return [*steps, [compiler, *_FLAGS, "-shared", *operators, *objects, "-o", LIBRARY.name]]
 
 
 def _for_cards(nvcc: str) -> list[list[str]]:

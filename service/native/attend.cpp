@@ -1,30 +1,21 @@
-// Multi-head attention with Re-attention's mix, fused: no map is written to memory.
+// Multi-head attention with Re-attention's mix, fused: no map has to be written to memory.
 //
 // A tile of queries is one vector wide: lane w of every vector is query w. The scores of all
 // heads for these queries stay in the cache while they are made (Q K^T), normalised (softmax),
 // mixed over heads and used up (times V), each step vertical: keys and values are read as they
-// lie, one number at a time for all lanes.
+// lie, one number at a time for all lanes. Maps are written where somebody wants to see them.
 //
-// Compiled once for each kind of processor, under the name in ATTEND; vectors are the compiler's.
+// Compiled once for each kind of processor, under the name in ATTEND.
 
 #include <cstdint>
 #include <cstring>
 
 #include "attend.h"
+#include "vectors.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#else
-constexpr int LANES = 8;
-#endif
 constexpr int ROWS = 12;  // accumulators of a product: what registers hold beside operands
-
-typedef float Vector __attribute__((vector_size(LANES * 4)));
-typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
-
-inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
 // exp(x) of x <= 0: 2^n times a polynomial in what is left, to about 1e-7 of the value.
 inline Vector exponential(Vector x) {
@@ -41,57 +32,6 @@ inline Vector exponential(Vector x) {
     p = p * r + 1.0f;
     p = p * r + 1.0f;
     return (Vector)((Integers)p + ((Integers)shifted << 23));
-}
-
-inline Vector load(const float* from) {
-    Vector loaded;
-    std::memcpy(&loaded, from, sizeof loaded);
-    return loaded;
-}
-
-// A square of LANES vectors, turned over its diagonal in log2(LANES) steps.
-inline void transpose(Vector (&square)[LANES]) {
-#pragma GCC unroll 4
-    for (int step = 1; step < LANES; step *= 2) {
-        Integers low, high;
-        for (int lane = 0; lane < LANES; lane++) {
-            low[lane] = lane & step ? LANES + lane - step : lane;
-            high[lane] = lane & step ? LANES + lane : lane + step;
-        }
-#pragma GCC unroll 16
-        for (int row = 0; row < LANES; row++) {
-            if (row & step) continue;
-            const Vector a = square[row], b = square[row + step];
-            square[row] = __builtin_shuffle(a, b, low);
-            square[row + step] = __builtin_shuffle(a, b, high);
-        }
-    }
-}
-
-// Rows of queries, a width of them [LANES, width], to one vector for each column.
-inline void read_turned(const float* const (&rows)[LANES], int64_t width, Vector* columns) {
-    int64_t i = 0;
-    for (; i + LANES <= width; i += LANES) {
-        Vector square[LANES];
-        for (int w = 0; w < LANES; w++) square[w] = load(rows[w] + i);
-        transpose(square);
-        for (int w = 0; w < LANES; w++) columns[i + w] = square[w];
-    }
-    for (; i < width; i++)
-        for (int w = 0; w < LANES; w++) columns[i][w] = rows[w][i];
-}
-
-// The way back, for the first `count` rows.
-inline void write_turned(Vector* columns, int64_t width, float* const (&rows)[LANES], int count) {
-    int64_t i = 0;
-    for (; i + LANES <= width; i += LANES) {
-        Vector square[LANES];
-        for (int w = 0; w < LANES; w++) square[w] = columns[i + w];
-        transpose(square);
-        for (int w = 0; w < count; w++) std::memcpy(rows[w] + i, &square[w], sizeof(Vector));
-    }
-    for (; i < width; i++)
-        for (int w = 0; w < count; w++) rows[w][i] = columns[i][w];
 }
 
 // scores[j] = keys[j] . query for COUNT keys; the largest of each lane so far in `most`.
@@ -165,6 +105,20 @@ inline void mix(const Attention& a, Vector* maps, const Vector* shares, Vector* 
     }
 }
 
+// The tile's queries of the maps of all heads, times a share.
+inline void write_maps(const Attention& a, Vector* maps, const Vector* shares, float* out,
+                       int64_t image, int64_t first, int count) {
+    for (int64_t h = 0; h < a.heads; h++) {
+        Vector* map = maps + h * a.keys;
+        if (shares)
+            for (int64_t n = 0; n < a.keys; n++) map[n] *= shares[h];
+        float* rows[LANES];
+        for (int w = 0; w < count; w++)
+            rows[w] = out + ((image * a.heads + h) * a.queries + first + w) * a.keys;
+        write_turned(map, a.keys, rows, count);
+    }
+}
+
 void tile(const Attention& a, int64_t number, Vector* scratch) {
     const int64_t N = a.keys, H = a.heads, D = a.width, stride = H * D;
     const int64_t tiles = (a.queries + LANES - 1) / LANES, image = number / tiles;
@@ -192,11 +146,16 @@ void tile(const Attention& a, int64_t number, Vector* scratch) {
         for (; n < N; n++) score<1>(keys + n * stride, stride, columns, D, scores + n, most);
         shares[h] = 1.0f / exponentials(scores, N, most);
     }
+    if (a.softmax) {
+        write_maps(a, maps, shares, a.softmax, image, first, count);
+        for (int64_t h = 0; h < H; h++) shares[h] = Vector{} + 1.0f;
+    }
     if (a.theta) {
         int64_t n = 0;
         for (; n + 4 <= N; n += 4) mix<4>(a, maps + n, shares, before);
         for (; n < N; n++) mix<1>(a, maps + n, shares, before);
     }
+    if (a.reattention) write_maps(a, maps, nullptr, a.reattention, image, first, count);
     for (int64_t h = 0; h < H; h++) {
         const float* values = a.v + image * N * stride + h * D;
         const Vector* map = maps + h * N;

@@ -12,6 +12,7 @@ struct Attention {
     const float* offset;     // [heads]
     float* out;              // like q
     int64_t images, queries, keys, heads, width;
+    float *softmax, *reattention;  // maps [images, heads, queries, keys], null where not wanted
 };
 
 struct Kernel {

@@ -8,10 +8,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <mutex>
 
 constexpr uint32_t API_VERSION = 17;
 enum Element { FLOAT = 1, HALF = 10 };  // ONNXTensorElementDataType
+enum Characteristic { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
 
 struct Status;
 struct Context;
@@ -66,6 +68,8 @@ enum Place {
     DIMENSIONS_COUNT = 61,
     DIMENSIONS = 62,
     TENSOR_INFO = 65,
+    INTEGER_ATTRIBUTE = 86,
+    INPUTS_COUNT = 88,
     INPUT = 90,
     OUTPUT = 91,
     RELEASE_TENSOR_INFO = 99,
@@ -76,70 +80,96 @@ enum Place {
 
 struct Tensor {
     void* data = nullptr;
-    int64_t rows = 1, columns = 1;
-};
-
-// As a reshape of rows [images * tokens, heads * width] takes them apart.
-struct Shape {
-    int64_t images, tokens, heads, width;
-    bool of(const Tensor& tensor) const {
-        return tensor.columns == heads * width && tensor.rows % tokens == 0;
+    size_t axes = 0;
+    int64_t shape[4] = {1, 1, 1, 1};  // from the right: a vector is one row
+    int64_t rows() const { return shape[2]; }
+    int64_t columns() const { return shape[3]; }
+    template <typename Element>
+    Element* of() const {
+        return static_cast<Element*>(data);
     }
 };
 
-// One operator in a graph: attention of one block.
+// One operator in a graph.
 struct Node {
+    static constexpr size_t OUTPUTS = 1;
+    static constexpr bool VARIADIC = false;  // in its last input
+    static constexpr bool CHOICE = false;    // of outputs before the last
+
     const void* const* api;
-    Shape queries, keys;
 
     Status* error(const char* message) const {
         constexpr int FAIL = 1;
         return call<CREATE_STATUS>(api, FAIL, message);
     }
 
+    Status* read(const Context* context, size_t index, Tensor& tensor) const {
+        const void* value = nullptr;
+        void* info = nullptr;
+        if (Status* s = call<INPUT>(api, context, index, &value)) return s;
+        if (Status* s = call<TENSOR_INFO>(api, value, &info)) return s;
+        tensor = {};
+        Status* status =
+            call<DIMENSIONS_COUNT>(api, static_cast<const void*>(info), &tensor.axes);
+        if (!status && tensor.axes <= 4)
+            status = call<DIMENSIONS>(api, static_cast<const void*>(info),
+                                      tensor.shape + 4 - tensor.axes, tensor.axes);
+        using Release = void (*)(void*);
+        reinterpret_cast<Release>(const_cast<void*>(api[RELEASE_TENSOR_INFO]))(info);
+        if (status) return status;
+        if (tensor.axes > 4) return error("an input has more than four axes");
+        return call<TENSOR_DATA>(api, const_cast<void*>(value), &tensor.data);
+    }
+
+    // Null where nobody asks for the output.
+    template <typename Element>
+    Status* allocate(Context* context, size_t index, std::initializer_list<int64_t> shape,
+                     Element*& data) const {
+        void *value = nullptr, *found = nullptr;
+        if (Status* s = call<OUTPUT>(api, context, index, shape.begin(), shape.size(), &value))
+            return s;
+        Status* status = value ? call<TENSOR_DATA>(api, value, &found) : nullptr;
+        data = static_cast<Element*>(found);
+        return status;
+    }
+};
+
+// As a reshape of rows [images * tokens, heads * width] takes them apart.
+struct Shape {
+    int64_t images, tokens, heads, width;
+    bool of(const Tensor& tensor) const {
+        return tensor.axes == 2 && tensor.columns() == heads * width && tensor.rows() % tokens == 0;
+    }
+};
+
+// Attention of one block.
+struct AttentionNode : Node {
+    Shape queries, keys;
+
     Status* read_shapes(const void* info) {
-        if (Status* s = read(info, "queries", queries)) return s;
-        if (Status* s = read(info, "keys", keys)) return s;
+        if (Status* s = read_shape(info, "queries", queries)) return s;
+        if (Status* s = read_shape(info, "keys", keys)) return s;
         if (queries.tokens < 1 || keys.tokens < 1 || keys.heads < 1 || keys.width < 1 ||
             queries.heads != keys.heads || queries.width != keys.width)
             return error("queries and keys must be [-1, tokens, heads, width]");
         return nullptr;
     }
 
-    Status* read(const void* info, const char* name, Shape& shape) const {
+    bool mixes(const Tensor& theta, const Tensor& offset) const {
+        const int64_t H = keys.heads;
+        return theta.axes == 2 && theta.rows() == H && theta.columns() == H && offset.axes == 1 &&
+               offset.columns() == H;
+    }
+
+private:
+    Status* read_shape(const void* info, const char* name, Shape& shape) const {
         size_t size = 4;
         return call<INTEGERS_ATTRIBUTE>(api, info, name, &shape.images, &size);
     }
-
-    Status* read(const Context* context, size_t index, Tensor& tensor) const {
-        const void* value = nullptr;
-        void* info = nullptr;
-        size_t axes = 0;
-        int64_t shape[2] = {1, 1};
-        if (Status* s = call<INPUT>(api, context, index, &value)) return s;
-        if (Status* s = call<TENSOR_INFO>(api, value, &info)) return s;
-        Status* status = call<DIMENSIONS_COUNT>(api, static_cast<const void*>(info), &axes);
-        if (!status && axes <= 2)
-            status = call<DIMENSIONS>(api, static_cast<const void*>(info), shape + 2 - axes, axes);
-        using Release = void (*)(void*);
-        reinterpret_cast<Release>(const_cast<void*>(api[RELEASE_TENSOR_INFO]))(info);
-        if (status) return status;
-        if (axes > 2) return error("an input has more than two axes");
-        tensor.rows = shape[0];
-        tensor.columns = shape[1];
-        return call<TENSOR_DATA>(api, const_cast<void*>(value), &tensor.data);
-    }
-
-    Status* allocate(Context* context, Tensor& out) const {
-        const int64_t shape[] = {out.rows, out.columns};
-        void* value = nullptr;
-        if (Status* s = call<OUTPUT>(api, context, size_t(0), &shape[0], size_t(2), &value)) return s;
-        return call<TENSOR_DATA>(api, value, &out.data);
-    }
 };
 
-// An operator of one output whose inputs and output have elements of one type. Kernel is a Node
-// with `Status* prepare()`, of what the graph says, and `Status* compute(Context*)`.
+// An operator whose inputs and outputs have elements of one type. Kernel is a Node
+// with `Status* prepare(const void*)`, of what the graph says, and `Status* compute(Context*)`.
 template <typename Kernel>
 Operator make() {
     Operator op{};
@@ -149,10 +179,14 @@ Operator make() {
     op.input_type = [](const Operator*, size_t) { return int(Kernel::ELEMENT); };
     op.input_count = [](const Operator*) { return Kernel::INPUTS; };
     op.output_type = [](const Operator*, size_t) { return int(Kernel::ELEMENT); };
-    op.output_count = [](const Operator*) { return size_t(1); };
+    op.output_count = [](const Operator*) { return Kernel::OUTPUTS; };
     op.destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-    op.input_characteristic = [](const Operator*, size_t) { return 0; };
-    op.output_characteristic = [](const Operator*, size_t) { return 0; };
+    op.input_characteristic = [](const Operator*, size_t index) {
+        return Kernel::VARIADIC && index + 1 == Kernel::INPUTS ? int(VARIADIC) : int(REQUIRED);
+    };
+    op.output_characteristic = [](const Operator*, size_t index) {
+        return Kernel::CHOICE && index + 1 < Kernel::OUTPUTS ? int(OPTIONAL) : int(REQUIRED);
+    };
     op.input_memory = [](const Operator*, size_t) { return 0; };
     op.variadic_input_min = [](const Operator*) { return 1; };
     op.variadic_input_homogeneous = [](const Operator*) { return 1; };
@@ -162,8 +196,7 @@ Operator make() {
                                void** kernel) -> Status* {
         Kernel made{};
         made.api = api;
-        if (Status* s = made.read_shapes(info)) return s;
-        if (Status* s = made.prepare()) return s;
+        if (Status* s = made.prepare(info)) return s;
         *kernel = new Kernel(made);
         return nullptr;
     };

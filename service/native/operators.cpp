@@ -1,46 +1,17 @@
-// ReAttention and Attention as operators of ONNX Runtime on a processor, which chooses the kernel;
-// DEEPVIT_KERNEL names a lesser one.
+// ReAttention and Attention, also laid open, as operators of ONNX Runtime on a processor, which
+// chooses the kernel; DEEPVIT_KERNEL names a lesser one.
 
 #include <atomic>
-#include <cstdlib>
-#include <string_view>
 
 #include "attend.h"
 #include "interface.h"
+#include "processor.h"
 
-#if defined(__x86_64__)
-extern const Kernel attend_avx512, attend_avx2;
-#endif
-extern const Kernel attend_baseline;
+extern const Kernel attend_avx512, attend_avx2, attend_baseline;
+extern const Operator* const similarities[3];
 
 namespace {
 
-// Of this processor.
-const Kernel& choose() {
-#if defined(__x86_64__)
-    const char* given = std::getenv("DEEPVIT_KERNEL");
-    const std::string_view most = given ? given : "avx512";
-    if (most == "avx512" && __builtin_cpu_supports("x86-64-v4")) return attend_avx512;
-    if (most != "baseline" && __builtin_cpu_supports("x86-64-v3")) return attend_avx2;
-#endif
-    return attend_baseline;
-}
-
-// One thread's, kept for the next call.
-struct Scratch {
-    void* memory = nullptr;
-    size_t bytes = 0;
-    ~Scratch() { std::free(memory); }
-    void* of(size_t wanted) {
-        if (wanted > bytes) {
-            std::free(memory);
-            bytes = (wanted + 63) / 64 * 64;
-            memory = std::aligned_alloc(64, bytes);
-            if (!memory) bytes = 0;
-        }
-        return memory;
-    }
-};
 thread_local Scratch scratch;
 
 struct Work {
@@ -58,18 +29,21 @@ void run_tile(void* argument, size_t number) {
         work.out_of_memory = true;
 }
 
-template <bool MIXES>
-struct Attend : Node {
-    static constexpr const char* NAME = MIXES ? "ReAttention" : "Attention";
+// OPEN also writes the softmax map, and what Re-attention makes of it, where they are asked for.
+template <bool MIXES, bool OPEN = false>
+struct Attend : AttentionNode {
+    static constexpr const char* NAME = OPEN ? MIXES ? "OpenReAttention" : "OpenAttention"
+                                             : MIXES ? "ReAttention" : "Attention";
     static constexpr const char* PROVIDER = "CPUExecutionProvider";
     static constexpr Element ELEMENT = FLOAT;
-    static constexpr size_t INPUTS = MIXES ? 5 : 3;
+    static constexpr size_t INPUTS = MIXES ? 5 : 3, OUTPUTS = OPEN ? MIXES ? 3 : 2 : 1;
+    static constexpr bool CHOICE = OPEN;
 
     const Kernel* kernel;
 
-    Status* prepare() {
-        kernel = &choose();
-        return nullptr;
+    Status* prepare(const void* info) {
+        kernel = &CHOOSE(attend);
+        return read_shapes(info);
     }
 
     Status* compute(Context* context) const {
@@ -77,21 +51,25 @@ struct Attend : Node {
         Tensor* inputs[] = {&q, &k, &v, &theta, &offset};
         for (size_t i = 0; i < INPUTS; i++)
             if (Status* s = read(context, i, *inputs[i])) return s;
-        const int64_t heads = keys.heads, images = k.rows / keys.tokens;
-        if (!queries.of(q) || !keys.of(k) || !keys.of(v) || v.rows != k.rows ||
-            q.rows != images * queries.tokens)
+        const int64_t images = k.rows() / keys.tokens;
+        if (!queries.of(q) || !keys.of(k) || !keys.of(v) || v.rows() != k.rows() ||
+            q.rows() != images * queries.tokens)
             return error("q, k and v do not fit each other and their shapes");
-        if (MIXES && (theta.rows != heads || theta.columns != heads || offset.columns != heads))
+        if (MIXES && !mixes(theta, offset))
             return error("theta or offset does not fit the number of heads");
-        Tensor out{nullptr, q.rows, q.columns};
-        if (Status* s = allocate(context, out)) return s;
-        const auto floats = [](const Tensor& tensor) { return static_cast<float*>(tensor.data); };
         Work work{};
         work.kernel = kernel;
-        work.attention = {floats(q),      floats(k),   floats(v), floats(theta), floats(offset),
-                          floats(out),    images,      queries.tokens, keys.tokens,
-                          heads,          keys.width};
-        work.scratch_bytes = kernel->scratch_bytes(work.attention);
+        Attention& a = work.attention;
+        a.q = q.of<float>(), a.k = k.of<float>(), a.v = v.of<float>();
+        a.theta = theta.of<float>(), a.offset = offset.of<float>();
+        a.images = images, a.queries = queries.tokens, a.keys = keys.tokens;
+        a.heads = keys.heads, a.width = keys.width;
+        float** const maps[] = {&a.softmax, &a.reattention};
+        for (size_t i = 0; i + 1 < OUTPUTS; i++)
+            if (Status* s = allocate(context, i, {images, a.heads, a.queries, a.keys}, *maps[i]))
+                return s;
+        if (Status* s = allocate(context, OUTPUTS - 1, {q.rows(), q.columns()}, a.out)) return s;
+        work.scratch_bytes = kernel->scratch_bytes(a);
         const int64_t lanes = kernel->lanes, tiles = (queries.tokens + lanes - 1) / lanes;
         Status* status = call<PARALLEL_FOR>(api, static_cast<const Context*>(context), &run_tile,
                                             size_t(images * tiles), size_t(0),
@@ -102,9 +80,12 @@ struct Attend : Node {
 };
 
 const Operator reattention = make<Attend<true>>(), attention = make<Attend<false>>();
+const Operator open_reattention = make<Attend<true, true>>();
+const Operator open_attention = make<Attend<false, true>>();
 
 }  // namespace
 
 Status* RegisterCustomOps(void* options, const ApiBase* base) {
-    return add_operators(options, base, {&reattention, &attention});
+    return add_operators(options, base, {&reattention, &attention, &open_reattention, &open_attention,
+                                         similarities[0], similarities[1], similarities[2]});
 }

@@ -7,7 +7,7 @@
 namespace {
 
 template <bool MIXES, bool PACKED>
-struct Attend : Node {
+struct Attend : AttentionNode {
     static constexpr const char* NAME = PACKED ? (MIXES ? "PackedReAttention" : "PackedAttention")
                                                : (MIXES ? "ReAttention" : "Attention");
     static constexpr const char* PROVIDER = "CUDAExecutionProvider";
@@ -15,7 +15,8 @@ struct Attend : Node {
     static constexpr size_t OWN = PACKED ? 2 : 3;  // qkv and a bias, or q, k and v
     static constexpr size_t INPUTS = OWN + (MIXES ? 2 : 0);
 
-    Status* prepare() const {
+    Status* prepare(const void* info) {
+        if (Status* s = read_shapes(info)) return s;
         if (!fits(keys.heads, keys.tokens, keys.width))
             return error("the kernel is none for this shape, or not on this GPU");
         return nullptr;
@@ -25,35 +26,32 @@ struct Attend : Node {
         Tensor inputs[INPUTS];
         for (size_t i = 0; i < INPUTS; i++)
             if (Status* s = read(context, i, inputs[i])) return s;
-        const auto halves = [](const Tensor& tensor) { return static_cast<__half*>(tensor.data); };
         const int64_t heads = keys.heads, columns = heads * keys.width;
         CudaAttention a{};
-        Tensor out{nullptr, inputs[0].rows, columns};
-        const int64_t images = inputs[PACKED ? 0 : 1].rows / keys.tokens;
+        const int64_t images = inputs[PACKED ? 0 : 1].rows() / keys.tokens;
         if (PACKED) {
             const Tensor &qkv = inputs[0], &bias = inputs[1];
-            if (queries.tokens != keys.tokens || qkv.rows != images * keys.tokens ||
-                qkv.columns != 3 * columns || bias.columns != columns)
+            if (queries.tokens != keys.tokens || qkv.rows() != images * keys.tokens ||
+                qkv.columns() != 3 * columns || bias.columns() != columns)
                 return error("qkv and its bias do not fit each other and their shape");
-            a.q = halves(qkv), a.k = a.q + columns, a.v = a.k + columns;
-            a.q_bias = halves(bias);
+            a.q = qkv.of<__half>(), a.k = a.q + columns, a.v = a.k + columns;
+            a.q_bias = bias.of<__half>();
         } else {
             const Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
-            if (!queries.of(q) || !keys.of(k) || !keys.of(v) || v.rows != k.rows ||
-                q.rows != images * queries.tokens)
+            if (!queries.of(q) || !keys.of(k) || !keys.of(v) || v.rows() != k.rows() ||
+                q.rows() != images * queries.tokens)
                 return error("q, k and v do not fit each other and their shapes");
-            a.q = halves(q), a.k = halves(k), a.v = halves(v);
+            a.q = q.of<__half>(), a.k = k.of<__half>(), a.v = v.of<__half>();
         }
         if (MIXES) {
             const Tensor &theta = inputs[INPUTS - 2], &offset = inputs[INPUTS - 1];
-            if (theta.rows != heads || theta.columns != heads || offset.columns != heads)
+            if (!mixes(theta, offset))
                 return error("theta or offset does not fit the number of heads");
-            a.theta = halves(theta), a.offset = halves(offset);
+            a.theta = theta.of<__half>(), a.offset = offset.of<__half>();
         }
-        if (Status* s = allocate(context, out)) return s;
+        if (Status* s = allocate(context, 0, {inputs[0].rows(), columns}, a.out)) return s;
         void* stream = nullptr;
         if (Status* s = call<GPU_STREAM>(api, static_cast<const Context*>(context), &stream)) return s;
-        a.out = halves(out);
         a.q_stride = a.k_stride = a.v_stride = PACKED ? 3 * columns : columns;
         a.images = int(images), a.queries = int(queries.tokens), a.keys = int(keys.tokens);
         a.heads = int(heads), a.width = int(keys.width);

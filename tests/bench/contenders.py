@@ -3,7 +3,7 @@
 Each is a function without arguments for one batch; those that cannot run here say why.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from models.preprocess import Pixels
 from service import similarity
 from service.batching import Batcher
 from service.cpus import available_cpus
-from service.engine import Array, Engine
+from service.engine import Engine
 from service.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.timing import Contender
@@ -96,7 +96,7 @@ class Contenders:
         if batch <= self.manifest.max_explain_batch_size:
             engine = self._engines["fp32"]
             for name, outputs in self._questions().items():
-                yield f"ours, {name}", partial(engine.explain, images, outputs)
+                yield f"ours, {name}", explainer(engine, images, outputs)
 
     def _questions(self) -> dict[str, tuple[str, ...]]:
         """Explain outputs as the service asks for them, and all there are."""
@@ -116,14 +116,28 @@ class Contenders:
 
 def classifier(engine: Engine, images: Sequence[Pixels]) -> Contender:
     """One batch as the service runs it: through its queue, unless it is a single run."""
-    plan = engine.plan
-    if len(images) <= plan.batch and (plan.instances == 1 or len(images) == 1):
-        return partial(engine.classify, images)
-    queue: Batcher[Pixels, Array] = Batcher(
-        lambda batch, _: engine.classify(batch),
-        max_batch_size=plan.batch,
+    return _through_queue(engine.classify, images, engine.plan.batch, engine.plan.instances)
+
+
+def explainer(engine: Engine, images: Sequence[Pixels], outputs: Sequence[str]) -> Contender:
+    """The same for outputs of the explain graph."""
+    run = partial(engine.explain, names=outputs)
+    return _through_queue(run, images, engine.max_explain_batch_size, engine.plan.instances)
+
+
+def _through_queue(
+    run: Callable[[Sequence[Pixels]], Sequence[object]],
+    images: Sequence[Pixels],
+    batch: int,
+    instances: int,
+) -> Contender:
+    if len(images) <= batch and (instances == 1 or len(images) == 1):
+        return partial(run, images)
+    queue: Batcher[Pixels, object] = Batcher(
+        lambda items, _: run(items),
+        max_batch_size=batch,
         max_queue_items=len(images),
-        threads=plan.instances,
+        threads=instances,
     )
     return lambda: [answer.result() for answer in queue.submit(images)]
 

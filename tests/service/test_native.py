@@ -1,4 +1,4 @@
-"""The compiled kernel of attention: every processor's copy equals Eq. 3, whatever the shape."""
+"""The compiled kernels: every processor's copy equals Eq. 3, whatever the shape."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +15,7 @@ from service.errors import StartupError
 from service.native.__main__ import main as build
 from service.sessions import EngineOptions
 from tests.conftest import DEEPVIT
-from tests.operators import Shape, equation_3, inputs, model
+from tests.operators import Shape, equation_3, inputs, laid_open, model
 
 Array = npt.NDArray[np.float32]
 
@@ -61,6 +61,39 @@ def test_every_shape_equals_the_equation(shape: Shape, mixes: bool) -> None:
     (found,) = session(model(shape, mixes)).run(None, given)
     expected = equation_3(shape, given)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+MAPS = [
+    pytest.param(True, ["maps", "mixed", "out"], id="all"),
+    pytest.param(True, ["maps", "", "out"], id="softmax"),
+    pytest.param(True, ["", "mixed", "out"], id="mixed"),
+    pytest.param(False, ["maps", "out"], id="plain"),
+]
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(("mixes", "outputs"), MAPS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_maps_laid_open_equal_the_equation(shape: Shape, mixes: bool, outputs: list[str]) -> None:
+    given = inputs(shape, mixes)
+    found = session(model(shape, mixes, form="Open", outputs=outputs)).run(None, given)
+    expected = laid_open(shape, given)
+    for name, values in zip(filter(None, outputs), found, strict=True):
+        scale = np.abs(expected[name]).max()
+        np.testing.assert_allclose(values, expected[name], atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize(("mixes", "outputs"), MAPS)
+def test_without_the_kernel_any_runtime_lays_the_same_maps_open(
+    mixes: bool, outputs: list[str]
+) -> None:
+    shape = (2, 17, 17, 6, 16)
+    given = inputs(shape, mixes)
+    content = model(shape, mixes, form="Open", outputs=outputs)
+    found = session(content, fused=False).run(None, given)
+    expected = laid_open(shape, given)
+    for name, values in zip(filter(None, outputs), found, strict=True):
+        np.testing.assert_allclose(values, expected[name], atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("mixes", [True, False], ids=["mixed", "plain"])

@@ -271,7 +271,7 @@ def test_statistics_count_requests_images_and_batches(
     after = statistics(client, f"{MODEL}/versions/1")
     assert after["inference_count"] - before["inference_count"] == 5
     # Two images of a request run as one batch, or beside each other where that is faster.
-    assert 3 <= after["execution_count"] - before["execution_count"] <= 4
+    assert 3 <= after["execution_count"] - before["execution_count"] <= 5
     assert after["last_inference"] > before["last_inference"]
     for name, more in [("success", 3), ("queue", 3), ("compute_infer", 3), ("fail", 0)]:
         old, new = before["inference_stats"][name], after["inference_stats"][name]
@@ -279,7 +279,7 @@ def test_statistics_count_requests_images_and_batches(
         assert (new["ns"] > old["ns"]) == (more > 0), name
     sizes = {entry["batch_size"]: entry["compute_infer"]["count"] for entry in after["batch_stats"]}
     assert sum(sizes.values()) == after["execution_count"]
-    assert sizes[2] >= 1  # explanations have one thread
+    assert sum(size * count for size, count in sizes.items()) == after["inference_count"]
     everything = client.get("/v2/models/stats").json()["model_stats"]
     assert [entry["name"] for entry in everything] == [DEEPVIT, VIT]
     assert triton.get_inference_statistics(DEEPVIT, "1")["model_stats"] == [statistics(client)]

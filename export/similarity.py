@@ -1,0 +1,153 @@
+"""All measures of one stage's maps as one operator of the explain graph, and one of outputs.
+
+A function of the ONNX file itself, traced from what is defined in cosines.py and measures.py: any
+runtime runs that body, and the service puts its kernel in its place (service/native), which goes
+through the maps in pieces that fit a cache. Shapes: L blocks, B images, H heads, N tokens,
+C width.
+"""
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from export import measures, tracing
+from export.attention import DOMAIN, VERSION
+from export.cosines import Columns, row_similarity
+
+_OF_MAPS = (
+    "similarity.column",
+    "similarity.row",
+    "similarity.centred",
+    "neighbour_similarity",
+    "head_similarity",
+)
+_OF_SOFTMAX = ("entropy", "attention_distance")
+
+
+def measure(
+    maps: Sequence[Tensor], reach: Tensor | None = None, prefix: int = 1
+) -> dict[str, Tensor]:
+    """By name, of a map [B, H, N, N] for each block.
+
+    With a `reach` [N, N] (measures.reach), also what is measured of softmax maps only.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return _written(maps, reach, prefix)
+    return _computed(maps, reach, prefix)
+
+
+def feature_similarity(outputs: Sequence[Tensor]) -> Tensor:
+    """As in measures.py, of every block's output [B, N, C], to [B, L]."""
+    if torch.onnx.is_in_onnx_export():
+        (found,) = _node("FeatureSimilarity", outputs, [(outputs[0].shape[0], len(outputs))])
+        return found
+    return measures.feature_similarity(torch.stack(list(outputs), dim=1))
+
+
+def add_functions(model: ir.Model) -> None:
+    """Those whose operators a model uses, for maps of its shapes."""
+    for node in model.graph:
+        if node.domain == DOMAIN and node.op_type.endswith("Similarity"):
+            function = _function(node)
+            model.functions[function.identifier()] = function
+            model.opset_imports[DOMAIN] = VERSION
+
+
+def _computed(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
+    stacked = torch.stack(list(maps))  # [L, B, H, N, N]
+    columns = Columns(stacked)
+    found = (
+        columns.layer_similarity(),
+        row_similarity(stacked),
+        columns.centred_similarity(),
+        columns.neighbour_similarity(),
+        columns.head_similarity(),
+    )
+    values = dict(zip(_OF_MAPS, found, strict=True))
+    if reach is not None:
+        distance = measures.mean_reach(stacked, reach, prefix)
+        of_softmax = (measures.entropy(stacked), distance)  # [L, B, H] each
+        values |= {
+            name: value.transpose(0, 1) for name, value in zip(_OF_SOFTMAX, of_softmax, strict=True)
+        }
+    return values
+
+
+def _written(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
+    L, (B, H, N, _) = len(maps), maps[0].shape
+    shapes = [(B, L, L)] * 3 + [(B, L - 1, H, N), (B, L, H, H)]
+    if reach is None:
+        return dict(zip(_OF_MAPS, _node("Similarity", maps, shapes), strict=True))
+    shapes += [(B, L, H)] * 2
+    outputs = _node("SoftmaxSimilarity", (reach, *maps), shapes, prefix=prefix)
+    return dict(zip(_OF_MAPS + _OF_SOFTMAX, outputs, strict=True))
+
+
+def _node(
+    name: str, inputs: Sequence[Tensor], shapes: Sequence[Sequence[int]], **attributes: int
+) -> Sequence[Tensor]:
+    """Its outputs, of these shapes."""
+    return torch.onnx.ops.symbolic_multi_out(
+        f"{DOMAIN}::{name}",
+        inputs,
+        {**attributes},
+        dtypes=[inputs[0].dtype] * len(shapes),
+        shapes=shapes,
+        version=VERSION,
+    )
+
+
+class _Body(nn.Module):
+    """What an operator does, of tensors of every block and, of softmax maps, a reach."""
+
+    def __init__(self, name: str, prefix: int) -> None:
+        super().__init__()
+        self._name = name
+        self._prefix = prefix
+
+    def forward(self, blocks: list[Tensor], reach: Tensor | None = None) -> tuple[Tensor, ...]:
+        if self._name == "FeatureSimilarity":
+            return (measures.feature_similarity(torch.stack(blocks, dim=1)),)
+        return tuple(_computed(blocks, reach, self._prefix).values())
+
+
+def _function(node: ir.Node) -> ir.Function:
+    """What a node does, for any batch."""
+    prefixed = "prefix" in node.attributes
+    prefix = node.attributes["prefix"].as_int() if prefixed else 0
+    blocks = range(len(node.inputs) - prefixed)
+    names = [f"block_{block}" for block in blocks]
+    batch = torch.export.Dim("batch", min=1)
+    examples: list[object] = [[_example(node.inputs[-1]) for _ in blocks]]  # one alone is one input
+    shapes: dict[str, object] = {"blocks": [{0: batch} for _ in blocks]}
+    if prefixed:
+        names.append("reach")
+        examples.append(_example(node.inputs[0]))
+        shapes["reach"] = None
+    outputs = [f"out_{index}" for index in range(len(node.outputs))]
+    model = tracing.trace(_Body(node.op_type, prefix), tuple(examples), names, outputs, shapes)
+    if prefixed:  # blocks, which may be any number, come last
+        model.graph.inputs.insert(0, model.graph.inputs.pop())
+    _keep_constants(model.graph)
+    attributes = [ir.Attr("prefix", ir.AttributeType.INT, None)] if prefixed else []
+    return ir.Function(DOMAIN, node.op_type, graph=model.graph, attributes=attributes)
+
+
+def _example(value: ir.Value | None) -> Tensor:
+    """Of a value's shape, for a batch of 2."""
+    assert value is not None
+    assert value.shape is not None
+    return torch.rand([size if isinstance(size, int) else 2 for size in value.shape])
+
+
+def _keep_constants(graph: ir.Graph) -> None:
+    """As nodes: a function has no initializers."""
+    for value in list(graph.initializers.values()):
+        assert value.const_value is not None
+        node = ir.Node("", "Constant", [], [ir.AttrTensor("value", value.const_value)])
+        node.outputs[0].name = f"{value.name}.constant"
+        graph.insert_before(graph[0], node)
+        value.replace_all_uses_with(node.outputs[0])
+    graph.initializers.clear()

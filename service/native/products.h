@@ -1,0 +1,115 @@
+// Sums, lengths and products of vectors, pair by pair in registers.
+//
+// Compiled into each kind of processor's copy of the kernels.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "vectors.h"
+
+namespace {
+
+constexpr float TINY = 1e-20f;               // a vector shorter than this has no direction
+constexpr int DOWN = 4, ACROSS = LANES / 4;  // pairs at once: what registers hold beside operands
+
+inline Vector root(Vector x) {
+    for (int lane = 0; lane < LANES; lane++) x[lane] = std::sqrt(x[lane]);
+    return x;
+}
+
+// 1 / length, from squares of lengths; 0 of a vector without direction.
+inline Vector inverse(Vector squares) {
+    return squares > TINY * TINY ? 1.0f / root(squares) : Vector{};
+}
+
+// Sums of what `each` adds for n below N, in chains that do not wait for each other.
+template <typename Each>
+inline Vector sum(int64_t N, Each each) {
+    Vector chains[4] = {};
+    int64_t n = 0;
+    for (; n + 4 <= N; n += 4)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) chains[i] += each(n + i);
+    for (; n < N; n++) chains[0] += each(n);
+    return chains[0] + chains[1] + (chains[2] + chains[3]);
+}
+
+// Sums over the lanes of each vector, lane by lane.
+inline Vector across(Vector (&vectors)[LANES]) {
+#pragma GCC unroll 4
+    for (int step = 1; step < LANES; step *= 2) {  // as `transpose`, adding both halves
+        Integers low, high;
+        for (int lane = 0; lane < LANES; lane++) {
+            low[lane] = lane & step ? LANES + lane - step : lane;
+            high[lane] = lane & step ? LANES + lane : lane + step;
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2 / step; i++) {
+            const Vector a = vectors[2 * i], b = vectors[2 * i + 1];
+            vectors[i] = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+        }
+    }
+    return vectors[0];
+}
+
+// Sums over lanes of many vectors, LANES of them at once.
+class Totals {
+public:
+    void add(Vector vector, float* place) {
+        held_[count_] = vector;
+        places_[count_] = place;
+        if (++count_ == LANES) flush();
+    }
+    void flush() {
+        for (int i = count_; i < LANES; i++) held_[i] = Vector{};
+        const Vector sums = across(held_);
+        for (int i = 0; i < count_; i++) *places_[i] += sums[i];
+        count_ = 0;
+    }
+
+private:
+    Vector held_[LANES];
+    float* places_[LANES];
+    int count_ = 0;
+};
+
+// Sums over n below N of at(i, n) * at(j, n) for R of i and C of j, handed over pair by pair.
+template <int R, int C, typename At, typename Use>
+inline void multiply(int64_t N, int64_t i, int64_t j, At at, Use& use) {
+    Vector sums[R][C] = {};
+    for (int64_t n = 0; n < N; n++) {
+        Vector left[R];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) left[r] = at(i + r, n);
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++) {
+            const Vector right = at(j + c, n);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) sums[r][c] += left[r] * right;
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int c = 0; c < C; c++)
+            if (i + r <= j + c) use(i + r, j + c, sums[r][c]);
+}
+
+template <int R, typename At, typename Use>
+inline void multiply(int64_t count, int64_t N, int64_t i, At at, Use& use) {
+    int64_t j = i;
+    for (; j + ACROSS <= count; j += ACROSS) multiply<R, ACROSS>(N, i, j, at, use);
+    for (; j + 2 <= count; j += 2) multiply<R, 2>(N, i, j, at, use);
+    for (; j < count; j++) multiply<R, 1>(N, i, j, at, use);
+}
+
+// Every pair (i, j), i <= j, below `count`.
+template <typename At, typename Use>
+inline void pairs(int64_t count, int64_t N, At at, Use use) {
+    int64_t i = 0;
+    for (; i + DOWN <= count; i += DOWN) multiply<DOWN>(count, N, i, at, use);
+    for (; i + 2 <= count; i += 2) multiply<2>(count, N, i, at, use);
+    for (; i < count; i++) multiply<1>(count, N, i, at, use);
+}
+
+}  // namespace

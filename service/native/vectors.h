@@ -1,0 +1,74 @@
+// Vectors as wide as the processor has them, and how rows of memory become their lanes.
+//
+// Compiled into each kind of processor's copy of the kernels; vectors are the compiler's.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+
+typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
+
+inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+
+inline Vector load(const float* from) {
+    Vector loaded;
+    std::memcpy(&loaded, from, sizeof loaded);
+    return loaded;
+}
+
+// A square of LANES vectors, turned over its diagonal in log2(LANES) steps.
+inline void transpose(Vector (&square)[LANES]) {
+#pragma GCC unroll 4
+    for (int step = 1; step < LANES; step *= 2) {
+        Integers low, high;
+        for (int lane = 0; lane < LANES; lane++) {
+            low[lane] = lane & step ? LANES + lane - step : lane;
+            high[lane] = lane & step ? LANES + lane : lane + step;
+        }
+#pragma GCC unroll 16
+        for (int row = 0; row < LANES; row++) {
+            if (row & step) continue;
+            const Vector a = square[row], b = square[row + step];
+            square[row] = __builtin_shuffle(a, b, low);
+            square[row + step] = __builtin_shuffle(a, b, high);
+        }
+    }
+}
+
+// Rows of queries, a width of them [LANES, width], to one vector for each column.
+inline void read_turned(const float* const (&rows)[LANES], int64_t width, Vector* columns) {
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        Vector square[LANES];
+        for (int w = 0; w < LANES; w++) square[w] = load(rows[w] + i);
+        transpose(square);
+        for (int w = 0; w < LANES; w++) columns[i + w] = square[w];
+    }
+    for (; i < width; i++)
+        for (int w = 0; w < LANES; w++) columns[i][w] = rows[w][i];
+}
+
+// The way back, for the first `count` rows.
+inline void write_turned(Vector* columns, int64_t width, float* const (&rows)[LANES], int count) {
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        Vector square[LANES];
+        for (int w = 0; w < LANES; w++) square[w] = columns[i + w];
+        transpose(square);
+        for (int w = 0; w < count; w++) std::memcpy(rows[w] + i, &square[w], sizeof(Vector));
+    }
+    for (; i < width; i++)
+        for (int w = 0; w < count; w++) rows[w][i] = columns[i][w];
+}
+
+}  // namespace
