@@ -66,7 +66,7 @@ class Sessions:
 
     def explainer(self, outputs: Sequence[str], threads: int) -> ort.InferenceSession:
         """What leads to these outputs of the explain graph."""
-        return self._open(_subgraph(self._graphs["explain"], outputs), threads)
+        return self._open(subgraph(self._graphs["explain"], outputs), threads)
 
     @property
     def cuda_graphs(self) -> bool:
@@ -176,7 +176,7 @@ def _held(folder: Path) -> tuple[dict[str, bytes], mmap.mmap]:
         raise StartupError(f"{folder} cannot be read: {exc}") from exc
 
 
-def _subgraph(graph: bytes, outputs: Sequence[str]) -> bytes:
+def subgraph(graph: bytes, outputs: Sequence[str]) -> bytes:
     """The part of a graph that leads to some of its outputs; weights stay in their file."""
     import onnx  # only explanations need it
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [graph|serving|scaling|decode|tables|gpu] [--model NAME]`.
+"""`python -m tests.bench [graph|profile|serving|scaling|decode|tables|gpu] [--model NAME]`.
 
 All but `gpu` by default.
 
@@ -10,7 +10,7 @@ import argparse
 
 from tests.bench import models, tables
 
-PARTS = ("graph", "serving", "scaling", "decode", "tables")
+PARTS = ("graph", "profile", "serving", "scaling", "decode", "tables")
 ON_GPU = "gpu"
 
 
@@ -31,6 +31,11 @@ def main() -> None:
 
             for name in names:
                 gpu.run(name)
+        elif part == "profile":
+            from tests.bench import profile
+
+            for name in names:
+                profile.run(name)
         elif part == "serving":
             from tests.bench import serving
 

@@ -43,6 +43,28 @@ def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield from table(["", "s", "MiB"], costs)
 
 
+def _profile(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Milliseconds of each operator in each graph."""
+    graphs = dict.fromkeys(row["what"] for row in rows)
+    yield from by_graph(
+        {
+            graph: {row["operator"]: row["ms"] for row in rows if row["what"] == graph}
+            for graph in graphs
+        }
+    )
+
+
+def by_graph(found: dict[str, dict[str, float]]) -> Iterator[str]:
+    """A row for each operator, in milliseconds, and one for their sum; a column for each graph."""
+    operators = dict.fromkeys(name for column in found.values() for name in column)
+    rows = [
+        [operator, *(round(column.get(operator, 0), 3) for column in found.values())]
+        for operator in operators
+    ]
+    rows.append(["all", *(round(sum(column.values()), 3) for column in found.values())])
+    yield from table(["operator", *found], rows)
+
+
 def _serving(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Closed loop at one number of clients, then by clients, then the open loop."""
     closed = [row for row in rows if row["loop"] == "closed" and row["server"] != "bare graph"]
@@ -99,6 +121,7 @@ def _decode(rows: list[dict[str, Any]]) -> Iterator[str]:
 _TABLES = {
     "graph": _graph,
     "gpu": _graph,
+    "profile": _profile,
     "serving": _serving,
     "scaling": _scaling,
     "decode": _decode,
