@@ -19,7 +19,7 @@ import onnx_ir as ir
 import onnxruntime
 from torch import Tensor
 
-from export import quantize, repository, to_onnx
+from export import quantize, repository, to_onnx, tracing
 from export.comparison import batches, compare, in_words
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer
@@ -116,7 +116,7 @@ def export(options: argparse.Namespace) -> Path:
             torch=version("torch"),
             onnx=version("onnx"),
             onnxruntime=onnxruntime.__version__,
-            opset=to_onnx.OPSET,
+            opset=tracing.OPSET,
         ),
         parity=(),
     )

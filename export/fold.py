@@ -91,7 +91,7 @@ class FoldedBlock(nn.Module):
         self.mixes = block.attn.reatten_matrix is not None
         lends = config.attention_donor == index
         self.head_norm = self.mixes and config.reatten_layer_norm
-        self.fused = not (self.shares or lends or config.reatten_layer_norm)
+        self.fused = not (self.shares or lends or self.head_norm)
         row_sum: Tensor | None = torch.ones(self.num_heads)  # of a softmax map
         if self.mixes:
             mixing = fold_mixing(network, index)

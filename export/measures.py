@@ -53,13 +53,16 @@ def entropy(softmax: Tensor) -> Tensor:
     return -(softmax * softmax.clamp_min(_TINY).log()).sum(dim=-1).mean(dim=-1)
 
 
-def attention_distance(softmax: Tensor, patch_size: int, prefix: int = 1) -> Tensor:
+def attention_distance(softmax: Tensor, reach: Tensor, prefix: int = 1) -> Tensor:
     """How far patches look, in input pixels: attention-weighted distance between patch centres.
 
     The `prefix` tokens before the patches are left out as queries and as keys, and the rest of
-    each row rescaled to 1; mean over queries. [..., H, N, N] to [..., H]. Softmax stage only.
+    each row rescaled to 1; mean over queries. [..., H, N, N], and the `reach` [N, N] between
+    tokens, to [..., H]. Softmax stage only.
     """
-    return mean_reach(softmax, reach(softmax.shape[-1], patch_size, prefix), prefix)
+    far = (softmax * reach).sum(dim=-1)  # [..., H, N]
+    patches = softmax[..., prefix:].sum(dim=-1)
+    return (far / patches.clamp_min(_TINY))[..., prefix:].mean(dim=-1)
 
 
 def reach(tokens: int, patch_size: int, prefix: int = 1) -> Tensor:
@@ -68,13 +71,6 @@ def reach(tokens: int, patch_size: int, prefix: int = 1) -> Tensor:
     centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
     distance = _norm(centres[:, None] - centres, -1)[..., 0]  # [N - P, N - P]
     return F.pad(distance, (prefix, 0, prefix, 0))
-
-
-def mean_reach(softmax: Tensor, reach: Tensor, prefix: int) -> Tensor:
-    """Attention distance, [..., H, N, N] to [..., H], by a reach [N, N]."""
-    far = (softmax * reach).sum(dim=-1)  # [..., H, N]
-    patches = softmax[..., prefix:].sum(dim=-1)
-    return (far / patches.clamp_min(_TINY))[..., prefix:].mean(dim=-1)
 
 
 def rollout(so_far: Tensor | None, softmax: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def _computed(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict
     )
     values = dict(zip(_OF_MAPS, found, strict=True))
     if reach is not None:
-        distance = measures.mean_reach(stacked, reach, prefix)
+        distance = measures.attention_distance(stacked, reach, prefix)
         of_softmax = (measures.entropy(stacked), distance)  # [L, B, H] each
         values |= {
             name: value.transpose(0, 1) for name, value in zip(_OF_SOFTMAX, of_softmax, strict=True)

@@ -12,7 +12,6 @@ from torch import nn
 
 from export import attention, similarity, tracing
 
-OPSET = tracing.OPSET
 WEIGHTS_FILE = "weights.bin"
 _ALIGNMENT = 4096  # a page, so that the file can be mapped into memory
 _INLINE_BYTES = 1024  # smaller constants stay in the graph

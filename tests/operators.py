@@ -7,9 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from export.attention import DOMAIN, add_functions
+from service import native
 
 Array = npt.NDArray[np.float32]
 Shape = tuple[int, int, int, int, int]  # images, queries, keys, heads, width
@@ -52,6 +54,15 @@ def model(
     content: bytes = ir.to_proto(made).SerializeToString()
     onnx.checker.check_model(content)
     return content
+
+
+def session(content: bytes, fused: bool = True) -> ort.InferenceSession:
+    """On a processor, with the compiled kernels or as any runtime computes it."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 2
+    if fused:
+        options.register_custom_ops_library(str(native.LIBRARY))
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def inputs(shape: Shape, mixes: bool, scale: float = 1.0) -> dict[str, Array]:

@@ -20,7 +20,7 @@ _SOURCES = LIBRARY.parent
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-Wno-psabi"]
 _FLAGS += ["-fno-math-errno"]  # or roots would be taken one by one
 _OPERATORS = ("operators.cpp", "operators_similarity.cpp")
-_KERNELS = ("attend", "similarity")
+_KERNELS = ("attend", "similarity", "features")
 # One copy of each kernel for each kind of processor, which is chosen where it runs.
 _KINDS: dict[str, list[str]] = {"baseline": []}
 if platform.machine() == "x86_64":

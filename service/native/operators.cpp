@@ -1,33 +1,15 @@
 // ReAttention and Attention, also laid open, as operators of ONNX Runtime on a processor, which
 // chooses the kernel; DEEPVIT_KERNEL names a lesser one.
 
-#include <atomic>
-
 #include "attend.h"
 #include "interface.h"
 #include "processor.h"
+#include "tasks.h"
 
 extern const Kernel attend_avx512, attend_avx2, attend_baseline;
 extern const Operator* const similarities[3];
 
 namespace {
-
-thread_local Scratch scratch;
-
-struct Work {
-    const Kernel* kernel;
-    Attention attention;
-    size_t scratch_bytes;
-    std::atomic<bool> out_of_memory;
-};
-
-void run_tile(void* argument, size_t number) {
-    Work& work = *static_cast<Work*>(argument);
-    if (void* memory = scratch.of(work.scratch_bytes))
-        work.kernel->tile(work.attention, int64_t(number), memory);
-    else
-        work.out_of_memory = true;
-}
 
 // OPEN also writes the softmax map, and what Re-attention makes of it, where they are asked for.
 template <bool MIXES, bool OPEN = false>
@@ -57,9 +39,7 @@ struct Attend : AttentionNode {
             return error("q, k and v do not fit each other and their shapes");
         if (MIXES && !mixes(theta, offset))
             return error("theta or offset does not fit the number of heads");
-        Work work{};
-        work.kernel = kernel;
-        Attention& a = work.attention;
+        Attention a{};
         a.q = q.of<float>(), a.k = k.of<float>(), a.v = v.of<float>();
         a.theta = theta.of<float>(), a.offset = offset.of<float>();
         a.images = images, a.queries = queries.tokens, a.keys = keys.tokens;
@@ -69,13 +49,10 @@ struct Attend : AttentionNode {
             if (Status* s = allocate(context, i, {images, a.heads, a.queries, a.keys}, *maps[i]))
                 return s;
         if (Status* s = allocate(context, OUTPUTS - 1, {q.rows(), q.columns()}, a.out)) return s;
-        work.scratch_bytes = kernel->scratch_bytes(a);
         const int64_t lanes = kernel->lanes, tiles = (queries.tokens + lanes - 1) / lanes;
-        Status* status = call<PARALLEL_FOR>(api, static_cast<const Context*>(context), &run_tile,
-                                            size_t(images * tiles), size_t(0),
-                                            static_cast<void*>(&work));
-        if (!status && work.out_of_memory) return error("no memory for a tile of attention");
-        return status;
+        return run_tasks(
+            *this, context, images * tiles, kernel->scratch_bytes(a),
+            [&](int64_t number, void* scratch) { kernel->tile(a, number, scratch); });
     }
 };
 

@@ -3,41 +3,26 @@
 // inputs.
 
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
+#include "features.h"
 #include "interface.h"
 #include "processor.h"
 #include "similarity.h"
+#include "tasks.h"
 
 extern const SimilarityKernel similarity_avx512, similarity_avx2, similarity_baseline;
+extern const FeaturesKernel features_avx512, features_avx2, features_baseline;
 
 namespace {
 
-thread_local Scratch scratch, parts;
-
-struct Work {
-    const SimilarityKernel* kernel;
-    Similarity similarity;
-    size_t scratch_bytes;
-    std::atomic<bool> out_of_memory;
-};
-
-void run_task(void* argument, size_t number) {
-    Work& work = *static_cast<Work*>(argument);
-    if (void* memory = scratch.of(work.scratch_bytes))
-        work.kernel->task(work.similarity, int64_t(number), memory);
-    else
-        work.out_of_memory = true;
-}
+thread_local Scratch parts;
 
 // An operator whose inputs are tensors of every block, behind others.
 struct OfBlocks : Node {
     static constexpr const char* PROVIDER = "CPUExecutionProvider";
     static constexpr Element ELEMENT = FLOAT;
     static constexpr bool VARIADIC = true;
-
-    const SimilarityKernel* kernel;
 
     // Of one shape, all of them.
     Status* read_blocks(const Context* context, size_t before, Tensor& first,
@@ -62,6 +47,7 @@ struct Measure : OfBlocks {
     static constexpr const char* NAME = SOFTMAX ? "SoftmaxSimilarity" : "Similarity";
     static constexpr size_t INPUTS = SOFTMAX ? 2 : 1, OUTPUTS = SOFTMAX ? 7 : 5;
 
+    const SimilarityKernel* kernel;
     int64_t prefix = 0;
 
     Status* prepare(const void* info) {
@@ -84,9 +70,7 @@ struct Measure : OfBlocks {
                 prefix >= N)
                 return error("reach or prefix does not fit the maps");
         }
-        Work work{};
-        work.kernel = kernel;
-        Similarity& s = work.similarity;
+        Similarity s{};
         s.reach = reach.of<float>();
         s.maps = maps.data();
         s.images = B, s.blocks = L, s.heads = H, s.tokens = N, s.prefix = prefix;
@@ -99,12 +83,11 @@ struct Measure : OfBlocks {
         for (size_t i = 0; i < OUTPUTS; i++)
             if (Status* status = allocate(context, i, outputs[i].shape, outputs[i].data))
                 return status;
-        work.scratch_bytes = kernel->scratch_bytes(s);
         s.parts = static_cast<float*>(parts.of(kernel->parts_bytes(s)));
         if (!s.parts) return error("no memory for parts of measures");
-        Status* status = call<PARALLEL_FOR>(api, asked, &run_task, size_t(kernel->tasks(s)),
-                                            size_t(0), static_cast<void*>(&work));
-        if (!status && work.out_of_memory) return error("no memory for a task of similarity");
+        Status* status = run_tasks(
+            *this, asked, kernel->tasks(s), kernel->scratch_bytes(s),
+            [&](int64_t number, void* scratch) { kernel->task(s, number, scratch); });
         if (!status) kernel->finish(s);
         return status;
     }
@@ -114,13 +97,10 @@ struct CompareFeatures : OfBlocks {
     static constexpr const char* NAME = "FeatureSimilarity";
     static constexpr size_t INPUTS = 1;
 
-    struct Work {
-        const SimilarityKernel* kernel;
-        Features features;
-    };
+    const FeaturesKernel* kernel;
 
     Status* prepare(const void*) {
-        kernel = &CHOOSE(similarity);
+        kernel = &CHOOSE(features);
         return nullptr;
     }
 
@@ -131,14 +111,10 @@ struct CompareFeatures : OfBlocks {
         if (Status* s = read_blocks(asked, 0, first, outputs)) return s;
         if (first.axes != 3) return error("outputs must be [images, N, C]");
         const int64_t B = first.shape[1], L = int64_t(outputs.size());
-        Work work{kernel, {outputs.data(), B, L, first.rows(), first.columns(), nullptr}};
-        if (Status* s = allocate(context, 0, {B, L}, work.features.similarity)) return s;
-        const auto run = [](void* argument, size_t number) {
-            const Work& work = *static_cast<Work*>(argument);
-            work.kernel->compare_features(work.features, int64_t(number));
-        };
-        return call<PARALLEL_FOR>(api, asked, static_cast<void (*)(void*, size_t)>(run),
-                                  size_t(B * L), size_t(0), static_cast<void*>(&work));
+        Features f{outputs.data(), B, L, first.rows(), first.columns(), nullptr};
+        if (Status* s = allocate(context, 0, {B, L}, f.similarity)) return s;
+        return run_tasks(*this, asked, B * L, 64,
+                         [&](int64_t number, void*) { kernel->compare(f, number); });
     }
 };
 

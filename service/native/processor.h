@@ -1,4 +1,4 @@
-// Which copy of a kernel this processor runs, and memory for its threads.
+// Which copy of a kernel this processor runs.
 
 #pragma once
 
@@ -21,19 +21,3 @@ const Kernel& choose(const Kernel& avx512, const Kernel& avx2, const Kernel& bas
 #else
 #define CHOOSE(NAME) (NAME##_baseline)
 #endif
-
-// One thread's, kept for the next call.
-struct Scratch {
-    void* memory = nullptr;
-    size_t bytes = 0;
-    ~Scratch() { std::free(memory); }
-    void* of(size_t wanted) {
-        if (wanted > bytes) {
-            std::free(memory);
-            bytes = (wanted + 63) / 64 * 64;
-            memory = std::aligned_alloc(64, bytes);
-            if (!memory) bytes = 0;
-        }
-        return memory;
-    }
-};

@@ -18,18 +18,10 @@ struct Similarity {
     float* parts;                   // what tasks leave for `finish`
 };
 
-// Of each block's output, [images, tokens, width], and the last one's: [images, blocks].
-struct Features {
-    const float* const* outputs;
-    int64_t images, blocks, tokens, width;
-    float* similarity;
-};
-
 struct SimilarityKernel {
     size_t (*parts_bytes)(const Similarity&);    // aligned to 64
     size_t (*scratch_bytes)(const Similarity&);  // of one thread, aligned to 64
     int64_t (*tasks)(const Similarity&);
     void (*task)(const Similarity&, int64_t number, void* scratch);
     void (*finish)(const Similarity&);  // after all tasks
-    void (*compare_features)(const Features&, int64_t number);  // of images * blocks
 };

@@ -83,16 +83,18 @@ def test_attention_distance_is_in_input_pixels() -> None:
     places = [(row * patch, column * patch) for row in range(GRID) for column in range(GRID)]
     expected = np.zeros((B, L, H))
     for query, (y, x) in enumerate(places):
-        reach = np.array([math.hypot(y - v, x - u) for v, u in places])
+        distances = np.array([math.hypot(y - v, x - u) for v, u in places])
         share = maps[..., 1 + query, 1:]
-        expected += (share * reach).sum(axis=-1) / share.sum(axis=-1) / len(places)
-    found = measures.attention_distance(tensor(maps), patch).numpy()
+        expected += (share * distances).sum(axis=-1) / share.sum(axis=-1) / len(places)
+    reach = measures.reach(N, patch)
+    found = measures.attention_distance(tensor(maps), reach).numpy()
     np.testing.assert_allclose(found, expected, rtol=2e-6)
     registers = torch.nn.functional.pad(tensor(maps), (2, 0, 2, 0), value=0.5)
-    more = measures.attention_distance(registers, patch, prefix=3).numpy()
+    beyond = measures.reach(N + 2, patch, prefix=3)
+    more = measures.attention_distance(registers, beyond, prefix=3).numpy()
     np.testing.assert_allclose(more, found, rtol=2e-6)
     itself = torch.eye(N).expand(1, 1, 1, N, N)
-    assert measures.attention_distance(itself, patch).item() == 0
+    assert measures.attention_distance(itself, reach).item() == 0
 
 
 def test_rollout_multiplies_block_by_block_and_keeps_rows_at_one() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import pytest
 
 from service import native
@@ -15,11 +14,12 @@ from service.errors import StartupError
 from service.native.__main__ import main as build
 from service.sessions import EngineOptions
 from tests.conftest import DEEPVIT
-from tests.operators import Shape, equation_3, inputs, laid_open, model
+from tests.operators import Shape, equation_3, inputs, laid_open, model, session
 
 Array = npt.NDArray[np.float32]
 
-KINDS = ("avx512", "avx2", "baseline")  # on a lesser processor, the best that it has
+pytestmark = pytest.mark.usefixtures("built")
+
 SHAPES: list[Shape] = [  # images, queries, keys, heads, width
     (1, 1, 1, 1, 1),
     (2, 5, 5, 1, 7),
@@ -31,26 +31,6 @@ SHAPES: list[Shape] = [  # images, queries, keys, heads, width
     (2, 16, 30, 16, 24),
     (1, 33, 50, 13, 5),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    if not native.LIBRARY.exists():
-        assert build() == 0, "a C++ compiler is needed: g++"
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("DEEPVIT_KERNEL", request.param)
-    return str(request.param)
-
-
-def session(content: bytes, fused: bool = True) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    if fused:
-        options.register_custom_ops_library(str(native.LIBRARY))
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.usefixtures("kind")

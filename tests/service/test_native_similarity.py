@@ -7,20 +7,19 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
 
 from export import measures, similarity, tracing
-from service import native
-from service.native.__main__ import main as build
 from tests import equation_2
+from tests.operators import session
 
 Shape = tuple[int, int, int, int, int]  # images, blocks, heads, patches a side, tokens before them
 Blocks = list[Tensor]  # [images, heads, tokens, tokens] each
 
-KINDS = ("avx512", "avx2", "baseline")  # on a lesser processor, the best that it has
+pytestmark = pytest.mark.usefixtures("built")
+
 SHAPES: list[Shape] = [
     (1, 1, 1, 2, 1),
     (2, 3, 2, 3, 1),
@@ -32,18 +31,6 @@ SHAPES: list[Shape] = [
 ]
 SMALL: Shape = (2, 4, 3, 5, 1)
 PATCH_SIZE = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    if not native.LIBRARY.exists():
-        assert build() == 0, "a C++ compiler is needed: g++"
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("DEEPVIT_KERNEL", request.param)
-    return str(request.param)
 
 
 class Measures(nn.Module):
@@ -93,16 +80,12 @@ def run(content: bytes, blocks: Blocks, fused: bool = True) -> dict[str, npt.NDA
 def running(
     content: bytes, fused: bool = True
 ) -> Callable[[Blocks], dict[str, npt.NDArray[np.float32]]]:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    if fused:
-        options.register_custom_ops_library(str(native.LIBRARY))
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    opened = session(content, fused)
+    names = [output.name for output in opened.get_outputs()]
 
     def ask(blocks: Blocks) -> dict[str, npt.NDArray[np.float32]]:
         given = {f"block{index}": block.numpy() for index, block in enumerate(blocks)}
-        return dict(zip(names, session.run(None, given), strict=True))
+        return dict(zip(names, opened.run(None, given), strict=True))
 
     return ask
 
@@ -132,7 +115,9 @@ def expected_measures(blocks: Blocks, shape: Shape | None) -> dict[str, Tensor]:
     if shape:
         stacked = torch.stack(doubles, dim=1)
         found["entropy"] = measures.entropy(stacked)
-        found["distance"] = measures.attention_distance(stacked, PATCH_SIZE, shape[-1])
+        *_, side, prefix = shape
+        reach = measures.reach(side**2 + prefix, PATCH_SIZE, prefix)
+        found["distance"] = measures.attention_distance(stacked, reach, prefix)
     return found
 
 

@@ -110,7 +110,8 @@ def of_maps(
         found[f"similarity.{variant}"] = equation_2.layer_similarity(blocks, variant)
     if stage == "softmax":
         found["entropy"] = measures.entropy(maps)
-        found["attention_distance"] = measures.attention_distance(maps.float(), patch_size)
+        reach = measures.reach(maps.shape[-1], patch_size)
+        found["attention_distance"] = measures.attention_distance(maps.float(), reach)
         for measure in ("entropy", "attention_distance"):
             found[f"mean_{measure}"] = found[measure].mean(dim=2)
     return {(stage, measure): values for measure, values in found.items()}

@@ -1,0 +1,47 @@
+// Similarity of outputs (export/measures.py, feature_similarity).
+//
+// Compiled once for each kind of processor, under the name in FEATURES.
+
+#include "features.h"
+
+#include "products.h"
+
+namespace {
+
+// Cosine of one block's output to the last one's, mean over tokens (Fig. 4).
+void compare(const Features& f, int64_t number) {
+    const int64_t image = number / f.blocks, block = number % f.blocks, C = f.width;
+    const auto token = [&](int64_t of_block, int64_t t) {
+        return f.outputs[of_block] + (image * f.tokens + t) * C;
+    };
+    Vector total = {};
+    for (int64_t first = 0; first < f.tokens; first += LANES) {
+        const int count = f.tokens - first < LANES ? int(f.tokens - first) : LANES;
+        Vector products[LANES] = {}, squares[LANES] = {}, of_last[LANES] = {};
+        for (int t = 0; t < count; t++) {
+            const float *x = token(block, first + t), *last = token(f.blocks - 1, first + t);
+            Vector product = {}, square = {}, other = {};
+            int64_t i = 0;
+            for (; i + LANES <= C; i += LANES) {
+                const Vector a = load(x + i), b = load(last + i);
+                product += a * b;
+                square += a * a;
+                other += b * b;
+            }
+            for (; i < C; i++) {
+                product[0] += x[i] * last[i];
+                square[0] += x[i] * x[i];
+                other[0] += last[i] * last[i];
+            }
+            products[t] = product, squares[t] = square, of_last[t] = other;
+        }
+        total += across(products) * inverse(across(squares)) * inverse(across(of_last));
+    }
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += total[lane];
+    f.similarity[number] = sum / float(f.tokens);
+}
+
+}  // namespace
+
+extern const FeaturesKernel FEATURES = {compare};

@@ -1,0 +1,46 @@
+// Tasks of one operator on ONNX Runtime's threads, each with memory of its own meanwhile.
+
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+
+#include "interface.h"
+
+// Aligned to 64 bytes, and kept for the next call.
+struct Scratch {
+    void* memory = nullptr;
+    size_t bytes = 0;
+    ~Scratch() { std::free(memory); }
+    void* of(size_t wanted) {
+        if (wanted > bytes) {
+            std::free(memory);
+            bytes = (wanted + 63) / 64 * 64;
+            memory = std::aligned_alloc(64, bytes);
+            if (!memory) bytes = 0;
+        }
+        return memory;
+    }
+};
+
+// task(number, scratch) for numbers below `count`.
+template <typename Task>
+Status* run_tasks(const Node& node, const Context* context, int64_t count, size_t scratch_bytes,
+                  const Task& task) {
+    struct Work {
+        const Task& task;
+        size_t scratch_bytes;
+        std::atomic<bool> out_of_memory;
+    } work{task, scratch_bytes, {false}};
+    const auto run = [](void* argument, size_t number) {
+        static thread_local Scratch scratch;
+        Work& work = *static_cast<Work*>(argument);
+        if (void* memory = scratch.of(work.scratch_bytes))
+            work.task(int64_t(number), memory);
+        else
+            work.out_of_memory = true;
+    };
+    Status* status = call<PARALLEL_FOR>(node.api, context, static_cast<void (*)(void*, size_t)>(run),
+                                        size_t(count), size_t(0), static_cast<void*>(&work));
+    return status || !work.out_of_memory ? status : node.error("no memory for a task");
+}
