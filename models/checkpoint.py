@@ -21,7 +21,7 @@ from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import DeepViT
 from models.formats import CheckpointError as CheckpointError
 from models.formats import Source, files, names
-from models.infer import match, resize_positions, told_by_tensors
+from models.formats.architecture import match, resize_positions, told_by_tensors
 from models.preprocess import Preprocessing
 
 _IMAGENET_1K = Path(__file__).parent / "labels" / "imagenet-1k.txt"

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from service import log
 from service import settings as settings_module
 from service.app import build_runtime, build_tracing, create_app
 from service.errors import StartupError
-from service.heads import BoundedProtocol
+from service.http.protocol import BoundedProtocol
 from service.runtime import Runtime
 from service.settings import Settings, words
+from service.telemetry import log
 
 if TYPE_CHECKING:
-    from service.grpc.server import GrpcServer
+    from service.oip.grpc.server import GrpcServer
 
 
 def main(arguments: list[str]) -> int:
@@ -71,7 +71,7 @@ def _grpc_server(
     if settings.grpc_port is None:
         return None
     try:
-        from service.grpc.server import GrpcServer
+        from service.oip.grpc.server import GrpcServer
     except ModuleNotFoundError as exc:
         raise StartupError(
             "grpc_port needs the package grpcio: pip install --constraint constraints.txt '.[grpc]'"

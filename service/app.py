@@ -1,29 +1,22 @@
-"""The HTTP application: runtime from settings, routes, errors to the form of their path."""
+"""The running service from its settings, and the HTTP application around it."""
 
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import orjson
-from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
 
 from service import __version__
-from service.errors import InvalidRequest, ServiceError, StartupError, Unauthorized
-from service.heads import RefusedHeads
-from service.imaging import Decoder
-from service.metrics import Metrics
-from service.observe import PROBES, Observe
-from service.pipeline import Pipeline
-from service.repository import ModelRepository, QueueOptions
-from service.routes import (
+from service.errors import StartupError
+from service.http import problems
+from service.http.middleware import PROBES, Observe, RefusedRequests
+from service.http.routes import (
     attention,
     classify,
     explorer,
@@ -35,17 +28,21 @@ from service.routes import (
     v2,
     v2_repository,
 )
-from service.routes.security import ApiKeys
+from service.http.security import ApiKeys
+from service.imaging import Decoder
+from service.inference.repository import ModelRepository, QueueOptions
+from service.inference.sessions import EngineOptions
+from service.pipeline import Pipeline
 from service.runtime import Runtime, UploadLimits
-from service.sessions import EngineOptions
 from service.settings import Settings, traces_wanted
 from service.store import Store
 from service.store.memory import MemoryStore
+from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
 
-    from service.tracing import Tracing
+    from service.telemetry.tracing import Tracing
 
 _logger = logging.getLogger(__name__)
 
@@ -108,7 +105,7 @@ def build_tracing() -> "Tracing | None":
     if not traces_wanted(os.environ):
         return None
     try:
-        from service.tracing import Tracing
+        from service.telemetry.tracing import Tracing
     except ModuleNotFoundError as exc:
         raise StartupError(
             "OTEL_ variables ask for traces, which need OpenTelemetry's packages: pip install "
@@ -151,7 +148,7 @@ def create_app(
         telemetry=_telemetry(tracing),
     )
     app.state.runtime = runtime
-    for room in (  # tried in this order: what is asked most comes first
+    for resource in (  # matched in this order, the most requested first
         classify,
         v2,
         attention,
@@ -163,13 +160,10 @@ def create_app(
         metrics,
         v2_repository,
     ):
-        app.include_router(room.router)
+        app.include_router(resource.router)
     app.mount("/web", explorer.Files(directory=explorer.WEB), name="web")
-    app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(Exception, _unknown_error)
-    app.add_middleware(RefusedHeads, answer=_service_error)
+    problems.add_handlers(app)
+    app.add_middleware(RefusedRequests, answer=problems.service_error)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -183,10 +177,16 @@ def create_app(
 
 
 def _telemetry(tracing: "Tracing | None") -> "TelemetryConfig":
-    """FastAPI's own, which is off unless asked for here."""
-    if tracing:
-        return tracing.config(exclude=lambda scope: scope["path"] in PROBES)
-    return {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+    """Which telemetry of FastAPI's own is on: spans of requests, where traces are asked for."""
+    off: TelemetryConfig = {"metrics": False, "logs": False, "auto_configure": False}
+    if tracing is None:
+        return {**off, "tracing": False}
+    return {
+        **off,
+        "tracer_provider": tracing.provider,
+        "operation_spans": False,
+        "exclude": lambda scope: scope["path"] in PROBES,
+    }
 
 
 async def _poll(models: ModelRepository, every_s: float) -> None:
@@ -196,58 +196,3 @@ async def _poll(models: ModelRepository, every_s: float) -> None:
             await models.poll()
         except Exception:  # the next look may go well
             _logger.exception("looking for new versions failed")
-
-
-async def _service_error(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, ServiceError)
-    headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
-    if isinstance(exc, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    return _problem(request, exc.status, exc.code, exc.title, exc.detail, headers)
-
-
-async def _invalid_request(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, RequestValidationError)
-    wrong = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in exc.errors())
-    return await _service_error(request, InvalidRequest(wrong))
-
-
-async def _http_error(request: Request, exc: Exception) -> Response:
-    """Unknown paths and methods."""
-    assert isinstance(exc, HTTPException)
-    code = exc.detail.lower().replace(" ", "-")
-    detail = f"{request.method} {request.url.path}"
-    return _problem(request, exc.status_code, code, exc.detail, detail, exc.headers)
-
-
-async def _unknown_error(request: Request, exc: Exception) -> Response:
-    _logger.exception("unhandled error", exc_info=exc)
-    return await _service_error(request, ServiceError("the log of the server says more"))
-
-
-def _problem(
-    request: Request,
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
-    headers: Mapping[str, str] | None,
-) -> Response:
-    """A problem document (RFC 9457), or what the Open Inference Protocol has in its place."""
-    request.state.problem = code
-    path = request.url.path
-    if path == v2.PREFIX or path.startswith(f"{v2.PREFIX}/"):
-        body = orjson.dumps({"error": f"{title}: {detail}"})
-        return Response(body, status, headers=headers, media_type="application/json")
-    body = orjson.dumps(
-        {
-            "type": f"urn:deepvit:problem:{code}",
-            "title": title,
-            "status": status,
-            "detail": detail,
-            "instance": path,
-            "code": code,
-            "request_id": request.state.request_id,
-        }
-    )
-    return Response(body, status, headers=headers, media_type="application/problem+json")

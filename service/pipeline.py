@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from PIL.Image import Image
 
 from models.preprocess import Pixels, Preprocessing, preprocess
-from service.batching import Admission, Batcher, Done
-from service.engine import Array
 from service.errors import InputMismatch, ServiceError
 from service.imaging import Decoder
-from service.repository import ModelRepository, ServedModel
+from service.inference.batching import Admission, Batcher, Done
+from service.inference.engine import Array
+from service.inference.repository import ModelRepository, ServedModel
 from service.store import Store, content_id
 
 T = TypeVar("T")

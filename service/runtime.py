@@ -4,8 +4,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from service.errors import Stopped
-from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True)

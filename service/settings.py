@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.cpus import available_cpus
 from service.errors import StartupError
-from service.log import LogFormat
+from service.inference.cpus import available_cpus
+from service.telemetry.log import LogFormat
 
 _PREFIX = "DEEPVIT_"
 

@@ -10,9 +10,9 @@ import torch
 
 from export.__main__ import main
 from models.config import ARCHITECTURES
-from tests.networks import random_network
-from tests.redis_server import RedisServer, running_redis
-from tests.server import ROOT, Server, running_server
+from tests.support.networks import random_network
+from tests.support.redis_server import RedisServer, running_redis
+from tests.support.server import ROOT, Server, running_server
 
 DEEPVIT = "deepvit16-cifar10"
 VIT = "vit16-cifar10"

@@ -24,7 +24,7 @@ from PIL import Image
 from export.verify import normalize
 from models import checkpoint
 from models.preprocess import preprocess
-from tests.server import ROOT, running_server
+from tests.support.server import ROOT, running_server
 
 _IMAGES = ROOT.parent / "shared" / "cifar10" / "test.tar"
 _MODELS = ("deepvit16-cifar10", "vit16-cifar10")

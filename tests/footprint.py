@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from service import similarity
-from service.cpus import available_cpus
-from service.engine import Engine
-from service.sessions import EngineOptions
-from tests.memory import Footprint
+from service.explain import similarity
+from service.inference.cpus import available_cpus
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions
+from tests.support.memory import Footprint
 
 
 def main() -> None:

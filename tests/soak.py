@@ -17,14 +17,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from service.metrics import FATES
-from tests import load, traffic
+from service.telemetry.metrics import FATES
 from tests.conftest import DEEPVIT, VIT
-from tests.load import Request
-from tests.memory import Footprint
-from tests.server import ROOT, Server, running_server
-from tests.traffic import Traffic
-from tests.versions import add_version
+from tests.support import load, traffic
+from tests.support.load import Request
+from tests.support.memory import Footprint
+from tests.support.server import ROOT, Server, running_server
+from tests.support.traffic import Traffic
+from tests.support.versions import add_version
 
 _SETTINGS = traffic.SETTINGS | {
     "max_queue_images": 64,  # so few that some requests are refused

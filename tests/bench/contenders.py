@@ -14,14 +14,14 @@ from export.verify import normalize, sample_images
 from models import checkpoint
 from models.deepvit import DeepViT
 from models.preprocess import Pixels
-from service import similarity
-from service.batching import Batcher
-from service.cpus import available_cpus
-from service.engine import Engine
-from service.sessions import EngineOptions
+from service.explain import similarity
+from service.inference.batching import Batcher
+from service.inference.cpus import available_cpus
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.timing import Contender
-from tests.networks import random_network
+from tests.support.networks import random_network
 
 EAGER = "PyTorch eager"
 _KERNELS = {"fused": "", "plain": ", attention without its kernel"}

@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from models.preprocess import Pixels, Preprocessing, preprocess
-from service.cpus import available_cpus
-from service.engine import Engine
 from service.imaging import Decoder
-from service.sessions import EngineOptions
+from service.inference.cpus import available_cpus
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.record import Record
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 TEST_SET = ROOT.parent / "shared" / "cifar10" / "test.tar"
 _SIDE = 512  # of an enlarged picture, in pixels

@@ -15,8 +15,8 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.verify import sample_images
 from models.deepvit import DeepViT
-from service.engine import Engine
-from service.sessions import EngineOptions
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.contenders import network, plain_export
 from tests.bench.record import Record, table

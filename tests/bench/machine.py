@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from service.cpus import available_cpus
+from service.inference.cpus import available_cpus
 
 _PACKAGES = (
     "torch",

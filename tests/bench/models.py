@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.config import ARCHITECTURES
 from models.manifest import Manifest
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 BUNDLED = "deepvit16-cifar10"
 TEST_SIZE = "deepvit_test"  # what is measured is the service
@@ -48,7 +48,7 @@ def _export(name: str, precision: str) -> None:
     import torch
 
     from export.__main__ import main
-    from tests.networks import random_network, settled
+    from tests.support.networks import random_network, settled
 
     CACHE.mkdir(exist_ok=True)
     weights = checkpoint(name)

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 _PHOTOS = sorted((ROOT / "service" / "web" / "samples").glob("*.jpg"))
 _TURNS = 8

@@ -14,10 +14,11 @@ from typing import Any
 import onnxruntime as ort
 
 from export.verify import sample_images
-from service import native, similarity
-from service.cpus import available_cpus
-from service.engine import Engine
-from service.sessions import EngineOptions, subgraph
+from service import native
+from service.explain import similarity
+from service.inference.cpus import available_cpus
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions, subgraph
 from tests.bench import models
 from tests.bench.record import Record
 from tests.bench.tables import by_graph

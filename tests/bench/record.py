@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.machine import machine
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 FOLDER = ROOT / "docs" / "bench"
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from models.config import ARCHITECTURES
-from service.cpus import available_cpus
+from service.inference.cpus import available_cpus
 from tests.bench import models
 from tests.bench.record import Record, table
 from tests.bench.timing import Contender, in_turns
@@ -64,7 +64,7 @@ def _classifier(name: str) -> Path:
         from export import to_onnx
         from export.fold import FoldedDeepViT
         from export.graphs import Classifier
-        from tests.networks import random_network
+        from tests.support.networks import random_network
 
         architecture = ARCHITECTURES[name]
         network = random_network(architecture.config)

@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.cpus import available_cpus
+from service.inference.cpus import available_cpus
 from tests.bench.startup import alone, free_port, wait_until
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 OURS = "ours"
 _BOUNDARY = "bench"

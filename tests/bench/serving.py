@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from service.cpus import available_cpus
-from service.engine import Engine
-from service.sessions import EngineOptions
+from service.inference.cpus import available_cpus
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.client import Load, closed_loop, open_loop
 from tests.bench.contenders import classifier

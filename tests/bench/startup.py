@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench import models
-from tests.memory import Footprint
-from tests.server import ROOT
+from tests.support.memory import Footprint
+from tests.support.server import ROOT
 
 _STARTS = 5
 _POLL_S = 0.005

@@ -16,7 +16,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from tests.server import Server
+from tests.support.server import Server
 
 
 class Visit(Protocol):

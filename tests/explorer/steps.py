@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, Position, expect
 
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 GRID, HEADS, BLOCKS = 8, 6, 16  # of both bundled models
 CAT = ROOT / "tests" / "data" / "cat.jpg"

@@ -10,7 +10,7 @@ from export.__main__ import main
 from tests.explorer.conftest import Visit
 from tests.explorer.steps import cell_of, choose, choose_sample, maps, settled, shown
 from tests.models.test_formats import written
-from tests.server import Server, running_server
+from tests.support.server import Server, running_server
 
 GRID, PREFIX = 4, 2
 SIDE = GRID * GRID + PREFIX + 1  # of the raw map, with the gap

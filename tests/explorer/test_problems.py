@@ -9,8 +9,8 @@ from playwright.sync_api import Page, Route, expect
 from tests.conftest import DEEPVIT
 from tests.explorer.conftest import Visit, refused
 from tests.explorer.steps import CAT, choose_sample, settled
-from tests.redis_server import RedisServer
-from tests.server import running_server
+from tests.support.redis_server import RedisServer
+from tests.support.server import running_server
 
 
 def test_a_file_that_is_no_image(page: Page, wrong: list[str]) -> None:

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.explorer.conftest import Visit
 from tests.explorer.steps import GRID, cell_of, choose, choose_sample, maps, settled, shows
-from tests.server import Server
+from tests.support.server import Server
 
 VIEWS = [
     *(("view", view) for view in ("heads", "grid", "raw", "theta")),

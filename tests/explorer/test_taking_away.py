@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.explorer.steps import GRID, HEADS, card, choose, choose_sample, maps, settled
-from tests.server import Server
+from tests.support.server import Server
 
 MARGIN, TITLE, PANEL, GAP, LABEL = 28, 30, 220, 12, 18  # pixels of a picture's layout
 

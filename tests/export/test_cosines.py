@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from export.cosines import VARIANTS, Columns, Variant, row_similarity
-from tests import equation_2
+from tests.support import equation_2
 
 Float = npt.NDArray[np.float64]
 L, B, H, N = 4, 2, 3, 10

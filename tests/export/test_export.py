@@ -16,7 +16,7 @@ from export.verify import sample_images
 from models import checkpoint
 from models.config import ARCHITECTURES
 from models.manifest import METADATA_KEY, Manifest
-from tests.networks import random_network
+from tests.support.networks import random_network
 
 
 @pytest.fixture(scope="module")

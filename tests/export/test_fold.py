@@ -14,7 +14,7 @@ from export.verify import normalize
 from models.config import ARCHITECTURES
 from models.deepvit import Block, DeepViT
 from models.preprocess import Preprocessing
-from tests.networks import random_network
+from tests.support.networks import random_network
 
 CONFIG = ARCHITECTURES["deepvit_test"].config
 RULE = Preprocessing(size=32, mean=(0.3, 0.5, 0.6), std=(0.2, 0.25, 0.3))

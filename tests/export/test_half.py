@@ -15,7 +15,7 @@ from export.half import half
 from export.to_onnx import trace
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.preprocess import Pixels, Preprocessing
-from tests.networks import random_network, settled
+from tests.support.networks import random_network, settled
 
 Array = npt.NDArray[np.float32]
 

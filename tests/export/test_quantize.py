@@ -20,12 +20,12 @@ from models import checkpoint
 from models.config import ARCHITECTURES
 from models.manifest import Comparison, Manifest
 from models.preprocess import Pixels, Preprocessing, preprocess
-from service.engine import Engine
 from service.errors import StartupError
-from service.sessions import EngineOptions
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT
-from tests.networks import random_network
-from tests.server import ROOT
+from tests.support.networks import random_network
+from tests.support.server import ROOT
 
 CIFAR10 = ROOT.parent / "shared" / "cifar10"
 

@@ -24,8 +24,8 @@ from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import Block
 from models.manifest import Manifest
 from models.preprocess import Preprocessing, preprocess
-from tests.networks import random_network
-from tests.server import ROOT
+from tests.support.networks import random_network
+from tests.support.server import ROOT
 
 RULE = Preprocessing(size=32)
 TINY = ARCHITECTURES["deepvit_test"].config

@@ -17,7 +17,7 @@ from models.checkpoint import CheckpointError
 from models.config import ARCHITECTURES
 from models.deepvit import DeepViT
 from models.formats import Source
-from models.infer import told_by_tensors
+from models.formats.architecture import told_by_tensors
 from models.preprocess import Preprocessing
 
 CONFIG = ARCHITECTURES["deepvit_test"].config

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.preprocess import Pixels, Preprocessing, preprocess
-from tests.memory import little_memory
+from tests.support.memory import little_memory
 
 SIDES = st.integers(1, 300)
 

@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from service import engine as engine_module
 from service.app import build_runtime, create_app
-from service.plan import Plan
-from service.repository import ModelRepository
+from service.inference import engine as engine_module
+from service.inference.plan import Plan
+from service.inference.repository import ModelRepository
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.conftest import DEEPVIT, VIT
-from tests.server import Server, running_server
-from tests.versions import add_version, copied
+from tests.support.server import Server, running_server
+from tests.support.versions import add_version, copied
 
 
 @contextmanager

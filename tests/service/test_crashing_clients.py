@@ -17,13 +17,13 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.metrics import Metrics
-from service.observe import Observe
+from service.http.middleware import Observe
 from service.store.memory import MemoryStore
+from service.telemetry.metrics import Metrics
 from tests.conftest import DEEPVIT
-from tests.memory import little_more
-from tests.right_answer import balanced_books, right_answer
-from tests.server import Server, running_server
+from tests.support.memory import little_more
+from tests.support.right_answer import balanced_books, right_answer
+from tests.support.server import Server, running_server
 
 CLIENTS = 400
 MAX_UPLOAD_BYTES = 200_000

@@ -11,10 +11,10 @@ from statistics import median
 import numpy as np
 import pytest
 
-from tests import load, traffic
 from tests.conftest import TINY
-from tests.memory import Footprint
-from tests.server import Server, running_server
+from tests.support import load, traffic
+from tests.support.memory import Footprint
+from tests.support.server import Server, running_server
 
 REQUESTS = 20_000
 STRETCH = 500  # requests from one look at the server to the next

@@ -9,7 +9,7 @@ from export.__main__ import main
 from export.verify import normalize
 from models import checkpoint
 from tests.models.test_formats import written
-from tests.server import running_server
+from tests.support.server import running_server
 
 
 def test_patches_are_found_behind_two_tokens(tmp_path: Path, photo: bytes) -> None:

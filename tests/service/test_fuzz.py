@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from tests.conftest import VIT
-from tests.right_answer import balanced_books, right_answer
-from tests.server import running_server
+from tests.support.right_answer import balanced_books, right_answer
+from tests.support.server import running_server
 
 CONFIG = Path(__file__).with_name("fuzz.toml")
 RUN = "from schemathesis.cli import schemathesis; schemathesis()"

@@ -15,8 +15,8 @@ from PIL import EpsImagePlugin, ExifTags, Image
 
 from service.errors import CorruptImage, ImageTooLarge, NoImage, ServiceError, UnsupportedMedia
 from service.imaging import FORMATS, Decoder
-from tests.memory import little_memory
-from tests.server import ROOT
+from tests.support.memory import little_memory
+from tests.support.server import ROOT
 
 Colour = tuple[int, ...]
 

@@ -20,14 +20,14 @@ import pytest
 from PIL import Image
 
 from models.preprocess import Pixels
-from service.engine import Engine
-from service.sessions import EngineOptions
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT, VIT
-from tests.memory import little_more
-from tests.right_answer import balanced_books, right_answer
-from tests.server import running_server
 from tests.service.test_bad_days import client_of, runtime
 from tests.service.test_imaging import BOMBS, MAX_PIXELS, noise, png_claiming
+from tests.support.memory import little_more
+from tests.support.right_answer import balanced_books, right_answer
+from tests.support.server import running_server
 
 ATOL = 1e-5  # of logits between 1 and 5
 RAW = {"Content-Type": "application/octet-stream"}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.right_answer import balanced_books, right_answer
-from tests.server import Server, running_server
+from tests.support.right_answer import balanced_books, right_answer
+from tests.support.server import Server, running_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits another process's memory")
 

@@ -7,8 +7,8 @@ import torch
 
 from export.__main__ import main
 from models.config import ARCHITECTURES
-from tests.networks import random_network
-from tests.server import running_server
+from tests.support.networks import random_network
+from tests.support.server import running_server
 
 DONOR = 1  # of blocks 0, 1 and 2
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from service import errors
 from tests.conftest import DEEPVIT, VIT
-from tests.server import ROOT, Server, running_server
-from tests.service.test_classify import png
+from tests.service.http.test_classify import png
+from tests.support.server import ROOT, Server, running_server
 
 
 def test_importing_the_service_does_not_load_torch() -> None:

@@ -8,8 +8,8 @@ import pytest
 from annotated_types import Ge, Gt, Le
 from pydantic import SecretStr
 
-from service.cpus import available_cpus
 from service.errors import StartupError
+from service.inference.cpus import available_cpus
 from service.settings import Settings, load
 
 # Every setting: what a person writes, and what it means.

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from tests.conftest import DEEPVIT
-from tests.server import ROOT, Server, running_server
-from tests.versions import add_version, copied
+from tests.support.server import ROOT, Server, running_server
+from tests.support.versions import add_version, copied
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches the process in /proc")
 

@@ -25,12 +25,12 @@ from models import checkpoint
 from models.config import ARCHITECTURES
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
-from tests import equation_2
 from tests.conftest import DEEPVIT, TINY, VIT
 from tests.models.test_formats import written as written_checkpoint
-from tests.networks import random_network
-from tests.pictures import photos
-from tests.server import ROOT
+from tests.support import equation_2
+from tests.support.networks import random_network
+from tests.support.pictures import photos
+from tests.support.server import ROOT
 
 IMAGES = 11  # more than one batch, and the last one not full
 

@@ -1,0 +1,217 @@
+"""Attention maps to one picture: labelled panels, and scales with numbers on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from service.explain.render import figures
+from service.explain.render.layout import Box, Layout
+
+Array = npt.NDArray[np.float32]
+Colours = npt.NDArray[np.float32]  # [..., 3], from 0 to 1
+Scale = Literal["map", "block", "all"]
+
+_DPI = 100
+_OPACITY = 0.65  # of a map over the picture it was made from
+_FRAME = 0.55  # grey of the line around a panel
+_DOTTED = 5  # pixels a side of a patch in which a dot can be seen
+_NUMBERED = 38  # and one that a number fits into
+_FAINT = 0.25  # of the scale: signs of smaller values are not marked
+
+
+@dataclass(frozen=True)
+class MapsPicture:
+    """What to draw: maps [rows, columns, h, w] and the words around them."""
+
+    maps: Array
+    title: str
+    subtitles: Sequence[str]  # a line each
+    notes: Sequence[str]  # on how to read it, one line together
+    rows: Sequence[str]
+    columns: Sequence[str]
+    quantity: str  # what the numbers are
+    signed: bool  # zero is in the middle of the scale
+    scale: Scale = "all"  # the maps that share one
+    background: npt.NDArray[np.uint8] | None = None  # [S, S, 3]
+    marked: tuple[int, int] | None = None  # the patch that asks, row and column
+
+
+def render_maps(picture: MapsPicture) -> bytes:
+    """A PNG in which every value is a square of one colour: nothing is smoothed.
+
+    Signed values get a scale centred on zero, others one that starts there. Raises
+    `AnswerTooLarge`.
+    """
+    rows, columns, *size = picture.maps.shape
+    unit = size[0]
+    if picture.background is not None:
+        unit = int(np.lcm(unit, picture.background.shape[0]))
+    row_bars = picture.scale == "block" and columns > 1
+    layout = Layout.of(
+        rows, columns, unit, captions=picture.scale != "all" and not row_bars, row_bars=row_bars
+    )
+    with figures.style():
+        return _Drawing(picture, layout).png()
+
+
+class _Drawing:
+    def __init__(self, picture: MapsPicture, layout: Layout) -> None:
+        self._picture = picture
+        self._layout = layout
+        self._maps = picture.maps.reshape(-1, *picture.maps.shape[2:])
+        self._largest = _largest(picture.maps, picture.scale).ravel()  # of each map's scale
+        self._cell = layout.side // self._maps.shape[-1]
+        self._unit_scale = figures.scale(1, signed=picture.signed)
+
+    def png(self) -> bytes:
+        layout = self._layout
+        canvas = np.ones((layout.height, layout.width, 3), np.float32)
+        for index in range(len(self._maps)):
+            left, top, right, bottom = layout.panel(index)
+            canvas[top - 1 : bottom + 1, left - 1 : right + 1] = _FRAME
+            canvas[top:bottom, left:right] = self._panel(index)
+        figure = figures.new_figure(layout.width / _DPI, layout.height / _DPI, _DPI)
+        figure.figimage(canvas, zorder=-1)
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, layout.width), ylim=(layout.height, 0))
+        axes.set_axis_off()
+        axes.patch.set_alpha(0)
+        self._words(axes)
+        self._bars(figure)
+        return figures.to_png(figure, self._header)
+
+    def _panel(self, index: int) -> Colours:
+        picture, side = self._picture, self._layout.side
+        panel = _enlarge(self._colours(index), side)
+        if picture.background is not None:
+            grey = picture.background.mean(axis=-1, keepdims=True).astype(np.float32) / 255
+            panel = _OPACITY * panel + (1 - _OPACITY) * _enlarge(grey, side)
+        if self._dotted:
+            centre, half = self._cell // 2, min(3, self._cell // 8)
+            for row, column in np.argwhere(self._maps[index] < -_FAINT * self._largest[index]):
+                y, x = row * self._cell + centre, column * self._cell + centre
+                panel[y - half : y + half + 1, x - half : x + half + 1] = 1
+        if picture.marked is not None:
+            top, left = (place * self._cell for place in picture.marked)
+            bottom, right = top + self._cell, left + self._cell
+            _outline(panel, (left, top, right, bottom), 0)
+            _outline(panel, (left + 1, top + 1, right - 1, bottom - 1), 1)
+        return panel
+
+    def _colours(self, index: int) -> Colours:
+        colours: Colours = self._unit_scale.to_rgba(self._maps[index] / self._largest[index])
+        return colours[..., :3].astype(np.float32)
+
+    @property
+    def _numbered(self) -> bool:
+        return self._picture.background is None and self._cell >= _NUMBERED
+
+    @property
+    def _dotted(self) -> bool:
+        """A sign is told by more than colour: by a dot, where no number tells it."""
+        return self._picture.signed and self._cell >= _DOTTED and not self._numbered
+
+    @property
+    def _header(self) -> list[str]:
+        picture = self._picture
+        notes = list(picture.notes)
+        if self._dotted:
+            notes.append(f"dot: below {figures.number(-100 * _FAINT, 0)}% of the scale")
+        if picture.background is not None:
+            notes.append(f"over the picture at {_OPACITY:.0%}")
+        if self._layout.captions:
+            notes.append("below each map: its limits")
+        return [picture.title, *picture.subtitles, "; ".join(notes)]
+
+    def _words(self, axes: Axes) -> None:
+        picture, layout = self._picture, self._layout
+        title, *lines = self._header
+        axes.text(16, 24, title, va="center", size=10, weight="bold")
+        for line, words in enumerate(lines, 1):
+            axes.text(16, 24 + 16 * line, words, va="center")
+        for index in range(len(self._maps)):
+            row, column = divmod(index, len(picture.columns))
+            left, top, right, bottom = layout.panel(index)
+            middle = (left + right) / 2
+            if layout.listed:
+                label = f"{picture.rows[row]}, {picture.columns[column]}"
+                axes.text(left, top - 8, label, va="center", size=7)
+            else:
+                if row == 0:
+                    label = picture.columns[column]
+                    axes.text(middle, top - 9, label, ha="center", va="center", size=8)
+                if column == 0:
+                    label = picture.rows[row]
+                    axes.text(left - 8, (top + bottom) / 2, label, ha="right", va="center", size=8)
+            if layout.captions:
+                axes.text(
+                    middle, bottom + 9, self._caption(index), ha="center", va="center", size=7
+                )
+            if self._numbered:
+                self._numbers(axes, index)
+
+    def _caption(self, index: int) -> str:
+        end = figures.number(self._largest[index], _decimals(self._largest[index]))
+        return f"±{end}" if self._picture.signed else f"0 to {end}"
+
+    def _numbers(self, axes: Axes, index: int) -> None:
+        left, top, *_ = self._layout.panel(index)
+        decimals = _decimals(self._largest[index])
+        colours = self._colours(index)
+        for (row, column), value in np.ndenumerate(self._maps[index]):
+            axes.text(
+                left + (column + 0.5) * self._cell,
+                top + (row + 0.5) * self._cell,
+                figures.number(value, decimals),
+                ha="center",
+                va="center",
+                size=min(9, self._cell / 6),
+                color=figures.readable_on(colours[row, column]),
+            )
+
+    def _bars(self, figure: Figure) -> None:
+        picture, layout = self._picture, self._layout
+        if layout.captions:
+            words = f"{picture.quantity}, in parts of the map's limit"
+            self._bar(figure, self._unit_scale, layout.bar(None), words)
+            return
+        row_bars = picture.scale == "block" and len(picture.columns) > 1
+        for row in range(len(picture.rows)) if row_bars else (None,):
+            largest = self._largest[(row or 0) * len(picture.columns)]
+            colours = figures.scale(largest, signed=picture.signed)
+            self._bar(figure, colours, layout.bar(row), picture.quantity)
+
+    def _bar(self, figure: Figure, colours: ScalarMappable, box: Box, label: str) -> None:
+        left, top, right, bottom = box
+        across, down = self._layout.width, self._layout.height
+        place = (left / across, 1 - bottom / down, (right - left) / across, (bottom - top) / down)
+        figures.bar(figure, colours, figure.add_axes(place), label)
+
+
+def _largest(maps: Array, scale: Scale) -> Array:
+    """[rows, columns]: the largest distance from zero among the maps that share a scale."""
+    axes = {"map": (2, 3), "block": (1, 2, 3), "all": (0, 1, 2, 3)}[scale]
+    largest = np.abs(maps).max(axis=axes, keepdims=True)[..., 0, 0]
+    return np.broadcast_to(np.where(largest > 0, largest, 1), maps.shape[:2])
+
+
+def _decimals(largest: float) -> int:
+    """That show three digits of it."""
+    return max(0, 2 - int(np.floor(np.log10(largest))))
+
+
+def _enlarge(pixels: Colours, side: int) -> Colours:
+    """Nearest-neighbour: [h, w, c] to [side, side, c]."""
+    repeats = side // pixels.shape[0]
+    return pixels.repeat(repeats, axis=0).repeat(repeats, axis=1)
+
+
+def _outline(panel: Colours, box: Box, grey: float) -> None:
+    left, top, right, bottom = box
+    panel[[top, bottom - 1], left:right] = grey
+    panel[top:bottom, [left, right - 1]] = grey

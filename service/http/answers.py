@@ -1,0 +1,101 @@
+"""Results to the bodies of answers; arrays are written by orjson, the fastest there is."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+import orjson
+from fastapi import Response
+
+from models.manifest import Manifest
+from service.explain.selection import AttentionMaps
+from service.explain.similarity import DEFINITIONS, Similarity
+from service.pipeline import Answer
+
+
+def json_response(content: Any) -> Response:
+    """JSON with NumPy arrays in it, float32 in their shortest form."""
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, media_type="application/json")
+
+
+def predictions(logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: int) -> list[Any]:
+    """The most probable classes, best first."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    best = (-logits).argsort(kind="stable")[:top_k]
+    probabilities = (shifted[best] / shifted.sum()).tolist()
+    return [
+        {"index": index, "label": labels[index], "probability": round(probability, 6)}
+        for index, probability in zip(best.tolist(), probabilities, strict=True)
+    ]
+
+
+def image(answer: Answer, manifest: Manifest, top_k: int) -> dict[str, Any]:
+    """One result of /classify, but for its postprocessing time."""
+    query = urlencode({"id": answer.image.id, "model": manifest.name})
+    return {
+        "id": answer.image.id,
+        "predictions": predictions(answer.outputs["logits"], manifest.labels, top_k),
+        "timings_ms": {
+            "decode": ms(answer.image.decode_s),
+            "preprocess": ms(answer.image.preprocess_s),
+            "queue": ms(answer.queue_s),
+            "inference": ms(answer.inference_s),
+        },
+        "links": {
+            "attention_maps": f"/attention-maps?{query}",
+            "similarity": f"/similarity?{query}",
+        },
+    }
+
+
+def attention(maps: AttentionMaps, manifest: Manifest, image_id: str) -> dict[str, Any]:
+    return attention_facts(maps, manifest, image_id) | {"values": np.ascontiguousarray(maps.values)}
+
+
+def attention_facts(maps: AttentionMaps, manifest: Manifest, image_id: str) -> dict[str, Any]:
+    """Everything about maps but the maps, for formats that hold those themselves."""
+    return {
+        "id": image_id,
+        "model": manifest.name,
+        "version": manifest.version,
+        "stage": maps.stage,
+        "layers": maps.layers,
+        "heads": maps.heads,
+        "query": maps.query,
+        "direction": maps.direction,
+        "grid": [manifest.config.grid] * 2,
+        "axes": maps.axes,
+        "shape": maps.values.shape,
+        "range": maps.range,
+    }
+
+
+def similarity(found: Similarity, manifest: Manifest, image_id: str) -> dict[str, Any]:
+    return {
+        "id": image_id,
+        "model": manifest.name,
+        "version": manifest.version,
+        "stage": found.stage,
+        "definitions": DEFINITIONS,
+        "matrix": found.matrix,
+        "neighbours": {
+            "mean": found.neighbours,
+            "above_threshold": found.above_threshold,
+            "below_negative": found.below_negative,
+        },
+        "similar_blocks": {
+            "threshold": found.threshold,
+            "count": len(found.similar_blocks),
+            "share": round(found.similar_share, 6),
+            "blocks": found.similar_blocks,
+        },
+        "heads": found.heads,
+        "features": found.features,
+        "entropy": found.entropy,
+        "attention_distance": found.attention_distance,
+    }
+
+
+def ms(seconds: float) -> float:
+    return round(seconds * 1e3, 3)

@@ -1,0 +1,137 @@
+"""Results to pictures: the words that stand in them, and drawing off the event loop."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from fastapi import Request
+
+from models.manifest import Manifest
+from models.preprocess import Pixels
+from service.errors import DeadlineExceeded
+from service.explain.selection import ROLLOUT, AttentionMaps
+from service.explain.similarity import Similarity
+from service.http.dependencies import while_connected
+from service.runtime import Runtime
+
+_STAGES = {"softmax": "softmax stage", "reattention": "re-attention stage"}
+_SCALES = {
+    "map": "a scale for each map",
+    "block": "a scale for each block",
+    "all": "one scale for all",
+}
+
+
+async def drawn(
+    request: Request, runtime: Runtime, deadline: float, draw: Callable[[], bytes]
+) -> bytes:
+    """What `draw` gives, unless its turn comes too late. Raises `DeadlineExceeded`, `ClientGone`
+    and what `draw` raises."""
+
+    async def wait() -> bytes:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(deadline - time.perf_counter()):
+                return await loop.run_in_executor(runtime.render_pool, draw)
+        except TimeoutError as exc:
+            raise DeadlineExceeded("the picture was not drawn by the deadline") from exc
+
+    return await while_connected(request, wait())
+
+
+def attention(
+    maps: AttentionMaps, manifest: Manifest, image_id: str, scale: str, background: Pixels | None
+) -> bytes:
+    """A PNG of maps, over what the model saw if given. Raises `AnswerTooLarge`."""
+    from service.explain.render.maps import MapsPicture, render_maps
+
+    config = manifest.config
+    values, marked = maps.values, None
+    if values.ndim == 4:
+        background, what = None, "What each token (row) looks at (column); token 0 is the class's"
+    else:  # patches as they lie in the picture; the class token has no place there
+        values = values[..., config.prefix_tokens :].reshape(
+            *values.shape[:2], config.grid, config.grid
+        )
+        if maps.query == "cls":
+            query = "the class token"
+        else:
+            query = f"the outlined patch {maps.query}"
+            row, column = map(int, maps.query.split(","))
+            marked = (row, column)
+        sees = f"What {query} looks at" if maps.direction == "from" else f"What looks at {query}"
+        what = f"{sees}, among the patches"
+    heads = maps.heads[0]
+    quantity = "attention" if isinstance(heads, int) else f"attention, {heads} of heads"
+    if maps.layers == (ROLLOUT,):
+        quantity = "rollout, mean of heads"
+    mixing = maps.stage == "reattention" and set(config.reatten_blocks).intersection(maps.layers)
+    picture = MapsPicture(
+        maps=values,
+        title=_title(manifest, maps.stage),
+        subtitles=[f"{what}; {_SCALES[scale]}", f"image {image_id}"],
+        notes=_mixing(manifest),
+        rows=_blocks(manifest, maps.layers, "block "),
+        columns=[head if isinstance(head, str) else f"head {head}" for head in maps.heads],
+        quantity=quantity,
+        signed=bool(values.min() < 0 or (mixing and heads not in ("max_abs", "rms"))),
+        scale=scale,  # type: ignore[arg-type]
+        background=background,
+        marked=marked,
+    )
+    return render_maps(picture)
+
+
+def similarity(found: Similarity, manifest: Manifest, image_id: str, variant: str) -> bytes:
+    """A PNG of all measures, with the matrix of one variant or of all of them."""
+    from service.explain.render.similarity import SimilarityPicture, render_similarity
+
+    config = manifest.config
+    mixing = found.stage == "reattention" and bool(config.reatten_blocks)
+    similar = found.similar_blocks
+    named = f": {', '.join(map(str, similar))}" if similar else ""
+    picture = SimilarityPicture(
+        title=_title(manifest, found.stage),
+        subtitle="; ".join([f"image {image_id}", *_mixing(manifest)]),
+        verdict=f"{len(similar)} of {len(found.neighbours)} blocks similar to the one before "
+        f"(mean column cosine above {found.threshold:g}){named}",
+        blocks=_blocks(manifest, range(config.depth), ""),
+        matrices={
+            name: matrix for name, matrix in found.matrix.items() if variant in ("all", name)
+        },
+        signed=mixing,
+        threshold=found.threshold,
+        neighbours=found.neighbours,
+        above_threshold=found.above_threshold,
+        heads=found.heads,
+        features=found.features,
+        entropy=found.entropy,
+        longest_entropy=float(np.log(config.num_tokens)),
+        attention_distance=found.attention_distance,
+    )
+    return render_similarity(picture)
+
+
+def _title(manifest: Manifest, stage: str) -> str:
+    name = (
+        manifest.name
+        if len(manifest.name) <= 40
+        else f"{manifest.name[:39]}\N{HORIZONTAL ELLIPSIS}"
+    )
+    return f"{name}, version {manifest.version}, {_STAGES[stage]}"
+
+
+def _mixing(manifest: Manifest) -> list[str]:
+    if not manifest.config.reatten_blocks:
+        return []
+    norm = ", with a LayerNorm over them" if manifest.config.reatten_layer_norm else ""
+    return [f"* a block that mixes heads{norm}"]
+
+
+def _blocks(manifest: Manifest, blocks: Iterable[int | str], prefix: str) -> list[str]:
+    mixing = manifest.config.reatten_blocks
+    return [
+        block if isinstance(block, str) else f"{prefix}{block}{'*' * (block in mixing)}"
+        for block in blocks
+    ]

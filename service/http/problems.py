@@ -1,0 +1,140 @@
+"""Errors as problem documents (RFC 9457): on the wire, and as OpenAPI documents them.
+
+Under /v2 they take the form that the Open Inference Protocol has for errors.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from service.errors import (
+    HeadersTooLarge,
+    InvalidRequest,
+    MalformedRequest,
+    RequestTimeout,
+    ServiceError,
+    Unauthorized,
+    UriTooLong,
+)
+from service.http.schemas import Problem
+from service.oip.schemas import PREFIX, ProtocolError
+
+_logger = logging.getLogger(__name__)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every exception with a problem document."""
+    app.add_exception_handler(ServiceError, service_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(Exception, _unknown_error)
+
+
+async def service_error(request: Request, exc: Exception) -> Response:
+    """The response to a `ServiceError`."""
+    assert isinstance(exc, ServiceError)
+    headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _document(request, exc.status, exc.code, exc.title, exc.detail, headers)
+
+
+async def _invalid_request(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    wrong = "; ".join(f"{error['loc'][-1]}: {error['msg']}" for error in exc.errors())
+    return await service_error(request, InvalidRequest(wrong))
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    """Unknown paths and methods."""
+    assert isinstance(exc, HTTPException)
+    code = exc.detail.lower().replace(" ", "-")
+    detail = f"{request.method} {request.url.path}"
+    return _document(request, exc.status_code, code, exc.detail, detail, exc.headers)
+
+
+async def _unknown_error(request: Request, exc: Exception) -> Response:
+    _logger.exception("unhandled error", exc_info=exc)
+    return await service_error(request, ServiceError("the log of the server says more"))
+
+
+def _document(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None,
+) -> Response:
+    """A problem document (RFC 9457), or what the Open Inference Protocol has in its place."""
+    request.state.problem = code
+    path = request.url.path
+    if path == PREFIX or path.startswith(f"{PREFIX}/"):
+        body = orjson.dumps({"error": f"{title}: {detail}"})
+        return Response(body, status, headers=headers, media_type="application/json")
+    body = orjson.dumps(
+        {
+            "type": f"urn:deepvit:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "instance": path,
+            "code": code,
+            "request_id": request.state.request_id,
+        }
+    )
+    return Response(body, status, headers=headers, media_type="application/problem+json")
+
+
+def problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for the errors that a route can answer with."""
+    return _responses("application/problem+json", Problem, [*errors, InvalidRequest], _example)
+
+
+def protocol_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The same for routes of the Open Inference Protocol, which has its own form of errors."""
+    return _responses(
+        "application/json", ProtocolError, [*errors, InvalidRequest], _protocol_example
+    )
+
+
+def _example(error: type[ServiceError]) -> dict[str, Any]:
+    return {
+        "type": f"urn:deepvit:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+    }
+
+
+def _protocol_example(error: type[ServiceError]) -> dict[str, Any]:
+    return {"error": error.title}
+
+
+def _responses(
+    media_type: str,
+    form: type[BaseModel],
+    errors: list[type[ServiceError]],
+    example: Callable[[type[ServiceError]], dict[str, Any]],
+) -> dict[int | str, dict[str, Any]]:
+    responses: dict[int | str, dict[str, Any]] = {}
+    of_heads = (MalformedRequest, RequestTimeout, UriTooLong, HeadersTooLarge)
+    listed: list[type[ServiceError]] = [*errors, Unauthorized, *of_heads, ServiceError]
+    for error in listed:
+        response = responses.setdefault(
+            error.status,
+            {
+                "description": "",
+                "content": {media_type: {"schema": form.model_json_schema(), "examples": {}}},
+            },
+        )
+        response["description"] += f"{'; ' if response['description'] else ''}{error.title}"
+        examples = response["content"][media_type]["examples"]
+        examples[error.code] = {"value": example(error)}
+    return responses

@@ -1,0 +1,221 @@
+"""/v2: the Open Inference Protocol (KServe, Triton) over the same queues as /classify."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from service.errors import (
+    AnswerTooLarge,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidInference,
+    InvalidRequest,
+    MalformedUpload,
+    NotReady,
+    QueueFull,
+    Stopped,
+    UnknownModel,
+    UnsupportedEncoding,
+    UploadTooLarge,
+)
+from service.http.bodies import read_body
+from service.http.dependencies import (
+    DeadlineDep,
+    RuntimeDep,
+    WorkingDep,
+    tell_run,
+    while_connected,
+)
+from service.http.problems import protocol_errors
+from service.inference.repository import ServedModel
+from service.oip import compression, metadata, rest
+from service.oip.inference import Array, Contract, InferRequest, version_number
+from service.oip.schemas import (
+    PREFIX,
+    InferAnswer,
+    InferRequestBody,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    ServerMetadata,
+    StatisticsAnswer,
+    in_one_piece,
+)
+
+TAG = "open inference protocol"
+_LENGTH_HEADER = "Inference-Header-Content-Length"
+_MIN_COMPRESSED_BYTES = 1024  # smaller answers fit one packet as they are
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_REQUEST = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": in_one_piece(InferRequestBody)},
+        "application/octet-stream": _BINARY,
+    },
+}
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/octet-stream": _BINARY},
+        "headers": {
+            _LENGTH_HEADER: {
+                "description": "bytes of JSON before binary tensors",
+                "schema": {"type": "integer"},
+            }
+        },
+    }
+}
+
+
+async def _use(
+    request: Request, runtime: RuntimeDep, model: Annotated[str, Path()]
+) -> AsyncIterator[ServedModel]:
+    """What the path names, kept from being unloaded until it is answered."""
+    version: str | None = request.path_params.get("version")
+    number = None if version is None else version_number(model, version)
+    with runtime.pipeline.models.use(model, number) as served:
+        request.state.model = served.labels
+        yield served
+
+
+async def _named(version: Annotated[str, Path()]) -> None:
+    """Tells OpenAPI of the version in a path; `_use` reads it."""
+
+
+Served = Annotated[ServedModel, Depends(_use)]
+
+
+router = APIRouter(prefix=PREFIX, tags=[TAG])
+_of_model = APIRouter()  # included twice below: with a version in the path and without
+
+
+@router.get("", responses=protocol_errors())
+async def server_metadata() -> ServerMetadata:
+    """Name, version and what is spoken beyond the protocol itself."""
+    return metadata.server("binary_tensor_data")
+
+
+@router.get("/health/live", responses=protocol_errors(NotReady))
+async def server_live(runtime: RuntimeDep) -> Live:
+    """What /livez says."""
+    if not runtime.alive:
+        raise NotReady("a batch thread is dead")
+    return Live(live=True)
+
+
+@router.get("/health/ready", responses=protocol_errors(NotReady))
+async def server_ready(runtime: RuntimeDep) -> Ready:
+    """What /readyz says."""
+    if not runtime.ready:
+        raise NotReady("the server is shutting down or a batch thread is dead")
+    return Ready(ready=True)
+
+
+@router.get("/models/stats", responses=protocol_errors())
+async def all_statistics(runtime: RuntimeDep) -> StatisticsAnswer:
+    """Statistics of every model."""
+    models = runtime.pipeline.models
+    return StatisticsAnswer(model_stats=[metadata.statistics(served) for served in models])
+
+
+@_of_model.get("", responses=protocol_errors(UnknownModel))
+async def model_metadata(runtime: RuntimeDep, served: Served) -> ModelMetadata:
+    """Inputs and outputs; all outputs but `logits` come from the explain graph."""
+    versions = runtime.pipeline.models.served_versions(served.manifest.name)
+    return metadata.model(served, versions)
+
+
+@_of_model.get("/ready", responses=protocol_errors(UnknownModel, NotReady))
+async def model_ready(runtime: RuntimeDep, served: Served) -> ModelReady:
+    """Whether a model answers requests."""
+    if runtime.draining or not served.alive:
+        raise NotReady(f"{served.manifest.name} takes no requests")
+    return ModelReady(name=served.manifest.name, ready=True)
+
+
+@_of_model.get("/config", responses=protocol_errors(UnknownModel))
+async def model_config(runtime: RuntimeDep, served: Served) -> dict[str, Any]:
+    """Triton's model configuration."""
+    return metadata.config(served, runtime.pipeline.models, runtime.upload_limits.max_images)
+
+
+@_of_model.get("/stats", responses=protocol_errors(UnknownModel))
+async def model_statistics(served: Served) -> StatisticsAnswer:
+    """What the model has done so far."""
+    return StatisticsAnswer(model_stats=[metadata.statistics(served)])
+
+
+@_of_model.post(
+    "/infer",
+    response_model=InferAnswer,
+    openapi_extra={"requestBody": _REQUEST},
+    responses=_ANSWER
+    | protocol_errors(
+        UnknownModel,
+        InvalidInference,
+        MalformedUpload,
+        UploadTooLarge,
+        UnsupportedEncoding,
+        AnswerTooLarge,
+        QueueFull,
+        InferenceFailed,
+        Stopped,
+        DeadlineExceeded,
+        InvalidRequest,
+    ),
+)
+async def infer(
+    request: Request, runtime: WorkingDep, deadline: DeadlineDep, served: Served
+) -> Response:
+    """Tensors in, tensors out; JSON or binary, gzip or deflate."""
+    limits = runtime.upload_limits
+    contract = metadata.contract(served, limits.max_images)
+    # Only the body says how many places of which queue it needs. Until it is read, it holds one
+    # of the classifier's, so that a busy server reads nothing.
+    with runtime.pipeline.admit(served, deadline):
+        body = await read_body(request, limits.max_bytes, limits.timeout_s)
+        decode = partial(_decode, request, body, contract, limits.max_bytes)
+        wanted = await runtime.pipeline.in_pool(decode)
+    wanted.check_answer(contract, runtime.max_answer_bytes)
+    with runtime.pipeline.admit(served, deadline, wanted.explained) as ticket:
+        done = await while_connected(request, runtime.pipeline.infer(ticket, wanted.images))
+    tell_run(request, done)
+    answers = [one.value for one in done]
+    return await runtime.pipeline.in_pool(partial(_answer, request, served, wanted, answers))
+
+
+def _decode(request: Request, body: bytes, contract: Contract, max_bytes: int) -> InferRequest:
+    encoding = request.headers.get("content-encoding", "")
+    content = compression.decompress(body, encoding, max_bytes)
+    return rest.decode(content, request.headers.get(_LENGTH_HEADER), contract)
+
+
+def _answer(
+    request: Request,
+    served: ServedModel,
+    wanted: InferRequest,
+    answers: Sequence[Mapping[str, Array]],
+) -> Response:
+    manifest = served.manifest
+    encoded = rest.encode(
+        wanted, answers, model=manifest.name, version=manifest.version, labels=manifest.labels
+    )
+    body, headers, media_type = encoded.body, {"Vary": "Accept-Encoding"}, "application/json"
+    if encoded.json_length is not None:
+        headers[_LENGTH_HEADER] = str(encoded.json_length)
+        media_type = "application/octet-stream"
+    chosen = compression.choose(request.headers.get("accept-encoding", ""))
+    if chosen and len(body) >= _MIN_COMPRESSED_BYTES:
+        body = compression.compress(body, chosen)
+        headers["Content-Encoding"] = chosen
+    return Response(body, headers=headers, media_type=media_type)
+
+
+router.include_router(_of_model, prefix="/models/{model}")
+router.include_router(
+    _of_model,
+    prefix="/models/{model}/versions/{version}",
+    dependencies=[Depends(_named)],
+)

@@ -1,0 +1,154 @@
+"""The public contract: what every endpoint answers, as OpenAPI shows it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.manifest import Manifest, Stage
+from service.explain.selection import Direction
+from service.store import StoreState
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(examples=["urn:deepvit:problem:corrupt-image"])
+    title: str = Field(examples=["The image cannot be decoded"])
+    status: int = Field(examples=[400])
+    detail: str = Field(examples=["the image is truncated or damaged"])
+    instance: str = Field(examples=["/classify"])
+    code: str = Field(examples=["corrupt-image"])
+    request_id: str
+
+
+class Prediction(_Answer):
+    index: int
+    label: str
+    probability: float
+
+
+class Timings(_Answer):
+    """Milliseconds; queue and inference are those of the batch the image was in."""
+
+    decode: float
+    preprocess: float
+    queue: float
+    inference: float
+    postprocess: float
+
+
+class AttentionMapsAnswer(_Answer):
+    """Values [layer, head, token] or [layer, head, query, key].
+
+    Tokens are the class token, others that are no patches (as many as the manifest's
+    `prefix_tokens` says), then the patches row by row. On the `reattention` stage of a block
+    that mixes heads, values can be negative and rows do not sum to 1.
+    """
+
+    id: str
+    model: str
+    version: int
+    stage: Stage
+    layers: list[int | str]
+    heads: list[int | str]
+    query: str
+    direction: Direction
+    grid: list[int] = Field(min_length=2, max_length=2, description="rows and columns of patches")
+    axes: list[str]
+    shape: list[int]
+    range: list[float] = Field(min_length=2, max_length=2, description="smallest and largest value")
+    values: list[Any] = Field(description="nested lists of numbers, as deep as there are axes")
+
+
+class Neighbours(_Answer):
+    mean: list[float] = Field(description="block l + 1 against block l, for l from 0")
+    above_threshold: list[float]
+    below_negative: list[float]
+
+
+class SimilarBlocks(_Answer):
+    threshold: float
+    count: int
+    share: float
+    blocks: list[int]
+
+
+class SimilarityAnswer(_Answer):
+    """Measures of one image and one stage; `definitions` says what each one is."""
+
+    id: str
+    model: str
+    version: int
+    stage: Stage
+    definitions: dict[str, str]
+    matrix: dict[str, list[list[float]]]
+    neighbours: Neighbours
+    similar_blocks: SimilarBlocks
+    heads: list[list[list[float]]]
+    features: list[float]
+    entropy: list[list[float]] | None = Field(description="softmax stage only")
+    attention_distance: list[list[float]] | None = Field(description="softmax stage only")
+
+
+class Links(_Answer):
+    attention_maps: str
+    similarity: str
+
+
+class ImageAnswer(_Answer):
+    """What the model says about one image."""
+
+    id: str
+    predictions: list[Prediction]
+    timings_ms: Timings
+    links: Links
+    attention: AttentionMapsAnswer | None = None
+    similarity: SimilarityAnswer | None = None
+
+
+class ClassifyAnswer(_Answer):
+    """One result for each image, in the order of the request."""
+
+    model: str
+    version: int
+    results: list[ImageAnswer]
+
+
+class ModelSummary(_Answer):
+    name: str
+    version: int
+    default: bool
+    provider: str = Field(description="where it really runs")
+    precision: str = Field(description="of classification: fp32, fp16 or int8")
+    attention: str = Field(description="fused by compiled kernels, or plain")
+    input_size: int
+    classes: int
+    blocks: int
+    heads: int
+    reattention_blocks: list[int]
+    attention_donor: int | None = Field(description="blocks after it share its softmax map")
+    url: str
+
+
+class ModelList(_Answer):
+    models: list[ModelSummary]
+
+
+class ModelDetail(_Answer):
+    """Everything known of a model; `manifest.reattention` holds Theta of each mixing block."""
+
+    provider: str
+    precision: str
+    attention: str
+    default: bool
+    manifest: Manifest
+
+
+class Health(_Answer):
+    status: str
+    models: dict[str, str] = Field(description="provider of each model")
+    store: StoreState = Field(description="where classified images are kept, and whether it works")

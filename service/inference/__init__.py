@@ -1,0 +1,1 @@
+"""Models, their queues and the ONNX Runtime sessions that run them. Knows nothing of protocols."""

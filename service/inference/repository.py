@@ -1,0 +1,299 @@
+"""Which models are served: the highest versions of each folder in the model repository.
+
+Versions are loaded and warmed beside the ones that serve, then take their place; a version
+that is on its way out first answers everybody who has it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.manifest import Manifest
+from models.preprocess import Pixels
+from service.errors import LoadFailed, StartupError, UnknownModel
+from service.inference.batching import Batcher
+from service.inference.engine import Array, Engine
+from service.inference.sessions import EngineOptions
+from service.inference.statistics import Statistics
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class QueueOptions:
+    max_images: int
+    max_wait_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A version that is served or why it is not; neither of a model that nobody asked for yet."""
+
+    name: str
+    version: int | None = None
+    ready: bool = False
+    reason: str = ""
+
+
+@dataclass(eq=False)
+class ServedModel:
+    """A loaded, warmed version behind its two queues."""
+
+    manifest: Manifest
+    engine: Engine
+    classifier: "Batcher[Pixels, Array]"  # key: none
+    explainer: "Batcher[Pixels, dict[str, Array]]"  # key: names of the outputs asked for
+    statistics: Statistics
+    users: int = 0  # requests that have it in their hands
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def alive(self) -> bool:
+        return self.classifier.alive and self.explainer.alive
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Name and version, as metrics label them."""
+        return self.manifest.name, str(self.manifest.version)
+
+    @property
+    def provider(self) -> str:
+        return self.engine.provider
+
+    @property
+    def precision(self) -> str:
+        return self.engine.precision
+
+    @property
+    def attention(self) -> str:
+        return self.engine.attention
+
+    @property
+    def queues(self) -> dict[str, "Batcher[Any, Any]"]:
+        return {"classify": self.classifier, "explain": self.explainer}
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        self.classifier.stop(timeout_s)
+        self.explainer.stop(timeout_s)
+
+
+class ModelRepository:
+    """Every model of a folder. Used from the event loop; loading runs on a thread of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        engine: EngineOptions,
+        queue: QueueOptions,
+        *,
+        default_model: str | None = None,
+        versions: int = 1,
+    ) -> None:
+        """Load and warm every model. Raises `StartupError` if one cannot be."""
+        self._folder = folder
+        self._engine_options = engine
+        self.queue = queue
+        self.versions = versions  # of each model, at most
+        self._served: dict[str, dict[int, ServedModel]] = {}  # highest version last
+        self._failures: dict[str, str] = {}
+        self._unloaded: dict[str, list[int]] = {}  # on request; polling leaves them alone
+        self._loading = ThreadPoolExecutor(1, "load")
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._lock = asyncio.Lock()
+        names = list(self._names())
+        if not names:
+            raise StartupError(f"no model in {folder.absolute()}: export one with python -m export")
+        self.default = default_model or names[0]
+        if self.default not in names:
+            raise StartupError(f"no model {self.default} in {folder.absolute()}")
+        try:
+            for name in names:
+                self._served[name] = {
+                    number: self._open(path) for number, path in self._wanted(name).items()
+                }
+        except StartupError:
+            self.stop()
+            raise
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """Every served version."""
+        return (model for versions in self._served.values() for model in versions.values())
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why the newest load of a model failed, by name; the version before it still serves."""
+        return dict(self._failures)
+
+    def index(self) -> list[Listed]:
+        """Every served version, then what else the folder holds and why it is not served."""
+        served = [Listed(model.manifest.name, model.manifest.version, ready=True) for model in self]
+        failed = [Listed(name, reason=reason) for name, reason in self._failures.items()]
+        waiting = [name for name in self._names() if name not in {*self._served, *self._failures}]
+        unloaded = [
+            Listed(name, version, reason="unloaded")
+            for name in waiting
+            for version in self._unloaded.get(name, ())
+        ]
+        new = [Listed(name) for name in waiting if name not in self._unloaded]
+        return served + failed + unloaded + new
+
+    def get(self, name: str | None, version: int | None = None) -> ServedModel:
+        """A version by name and number, by default the highest. Raises `UnknownModel`."""
+        versions = self._served.get(name or self.default)
+        if not versions:
+            raise UnknownModel(
+                f"no model {name or self.default}; served: {', '.join(self._served)}"
+            )
+        if version is None:
+            return versions[max(versions)]
+        if version not in versions:
+            served = ", ".join(map(str, versions))
+            raise UnknownModel(f"no version {version} of {name}; served: {served}")
+        return versions[version]
+
+    def served_versions(self, name: str) -> list[int]:
+        """All of a model that answer requests, highest last."""
+        return list(self._served.get(name, {}))
+
+    @contextmanager
+    def use(self, name: str | None, version: int | None = None) -> Iterator[ServedModel]:
+        """A version that will not be unloaded before the block ends."""
+        model = self.get(name, version)
+        model.users += 1
+        model.idle.clear()
+        try:
+            yield model
+        finally:
+            model.users -= 1
+            if not model.users:
+                model.idle.set()
+
+    async def load(self, name: str) -> None:
+        """Serve what the folder now holds of a model.
+
+        What it serves already stays until its successor is warm, and if the load fails.
+        Raises `UnknownModel` or `LoadFailed`.
+        """
+        async with self._lock:
+            wanted = self._wanted(name)
+            if not wanted:
+                raise UnknownModel(f"no version of {name} in the model repository")
+            self._unloaded.pop(name, None)
+            serving = self._served.get(name, {})
+            fresh: dict[int, ServedModel] = {}
+            try:
+                for number in wanted.keys() - serving.keys():
+                    loop = asyncio.get_running_loop()
+                    fresh[number] = await loop.run_in_executor(
+                        self._loading, self._open, wanted[number]
+                    )
+            except StartupError as exc:
+                for model in fresh.values():
+                    model.stop()
+                if self._failures.get(name) != exc.detail:  # polling tries again and again
+                    _logger.error("loading %s failed: %s", name, exc.detail)
+                self._failures[name] = exc.detail
+                raise LoadFailed(exc.detail) from exc
+            self._failures.pop(name, None)
+            everything = serving | fresh
+            self._served[name] = {number: everything[number] for number in sorted(wanted)}
+            for number in serving.keys() - wanted.keys():
+                self._retire(serving[number])
+
+    async def unload(self, name: str) -> None:
+        """Serve a model no more, once everybody who has it is answered. Raises `UnknownModel`."""
+        async with self._lock:
+            if name not in self._served:
+                raise UnknownModel(f"no model {name}; served: {', '.join(self._served)}")
+            versions = self._served.pop(name)
+            self._failures.pop(name, None)
+            self._unloaded[name] = list(versions)
+            for model in versions.values():
+                self._retire(model)
+
+    async def poll(self) -> None:
+        """Load what has appeared in the folder, unload what has gone."""
+        names = set(self._names())
+        for name in names - self._unloaded.keys():
+            if self._wanted(name).keys() != self._served.get(name, {}).keys():
+                try:
+                    await self.load(name)
+                except LoadFailed:
+                    continue  # logged; what served before still does
+        for name in self._served.keys() - names:
+            await self.unload(name)
+            self._unloaded.pop(name)
+
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Finish queued work and end every thread."""
+        for model in self:
+            model.stop(timeout_s)
+        self._loading.shutdown(wait=False, cancel_futures=True)
+
+    def _retire(self, model: ServedModel) -> None:
+        async def when_idle() -> None:
+            while model.users:
+                await model.idle.wait()
+            await asyncio.to_thread(model.stop)
+
+        task = asyncio.create_task(when_idle())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def _names(self) -> Iterator[str]:
+        for folder in sorted(self._folder.glob("*")):
+            if not folder.name.startswith(".") and self._wanted(folder.name):
+                yield folder.name
+
+    def _wanted(self, name: str) -> dict[int, Path]:
+        """The highest versions in the folder, as many as are served of one model."""
+        if Path(name).name != name or name.startswith(".") or "\0" in name:
+            return {}
+        entries = [entry for entry in (self._folder / name).glob("*") if entry.name.isdecimal()]
+        highest = sorted(entries, key=lambda entry: int(entry.name))[-self.versions :]
+        return {int(entry.name): entry for entry in highest}
+
+    def _open(self, version: Path) -> ServedModel:
+        engine = Engine(version, self._engine_options)
+        manifest = engine.manifest
+        if manifest.name != version.parent.name or str(manifest.version) != version.name:
+            raise StartupError(f"{version} holds version {manifest.version} of {manifest.name}")
+        engine.warm_up()
+        statistics = Statistics()
+
+        def classify(images: Sequence[Pixels], _: Hashable) -> Sequence[Array]:
+            with statistics.execution(len(images)):
+                return engine.classify(images)
+
+        def explain(images: Sequence[Pixels], names: Hashable) -> Sequence[dict[str, Array]]:
+            assert isinstance(names, tuple)
+            with statistics.execution(len(images)):
+                return engine.explain(images, names)
+
+        queue = self.queue
+        return ServedModel(
+            manifest=manifest,
+            engine=engine,
+            classifier=Batcher(
+                classify,
+                max_batch_size=engine.plan.batch,
+                threads=engine.plan.instances,
+                max_queue_items=queue.max_images,
+                max_wait_s=queue.max_wait_s,
+                name=f"classify {manifest.name} {manifest.version}",
+            ),
+            explainer=Batcher(
+                explain,
+                max_batch_size=engine.max_explain_batch_size,
+                threads=engine.plan.instances,
+                max_queue_items=queue.max_images,
+                max_wait_s=queue.max_wait_s,
+                name=f"explain {manifest.name} {manifest.version}",
+            ),
+            statistics=statistics,
+        )

@@ -1,0 +1,153 @@
+"""Around every call: its API key, its id, its line in the log, its counts, its status.
+
+The errors of the service become statuses of gRPC here and nowhere else.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc import StatusCode
+from grpc.aio import ServicerContext
+
+from service.api_keys import Keys
+from service.errors import MalformedUpload, ServiceError
+from service.telemetry import log
+from service.telemetry.metrics import Metrics
+
+_logger = logging.getLogger("service.access")
+_INFERENCE = "/inference.GRPCInferenceService"
+_HEALTH = "/grpc.health.v1.Health"
+_PROBES = (
+    f"{_INFERENCE}/ServerLive",
+    f"{_INFERENCE}/ServerReady",
+    f"{_HEALTH}/Check",
+    f"{_HEALTH}/List",
+    f"{_HEALTH}/Watch",
+)
+
+# What HTTP says of an error, in gRPC's words.
+CODES = {
+    400: StatusCode.INVALID_ARGUMENT,
+    401: StatusCode.UNAUTHENTICATED,
+    404: StatusCode.NOT_FOUND,
+    409: StatusCode.FAILED_PRECONDITION,
+    413: StatusCode.INVALID_ARGUMENT,
+    415: StatusCode.INVALID_ARGUMENT,
+    422: StatusCode.INVALID_ARGUMENT,
+    429: StatusCode.RESOURCE_EXHAUSTED,
+    499: StatusCode.CANCELLED,
+    500: StatusCode.INTERNAL,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class Calls(grpc.aio.ServerInterceptor):
+    """Probes are answered without a key, and not logged."""
+
+    def __init__(self, keys: Keys, metrics: Metrics) -> None:
+        self._keys = keys
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(details)
+        if handler is None:
+            return None  # no such method: gRPC answers itself
+        metadata = dict(details.invocation_metadata)
+        parse = partial(_parse, handler.request_deserializer)
+        observed = partial(self._observed, details.method, metadata)
+
+        async def one(content: bytes, context: ServicerContext) -> Any:
+            async with observed(context):
+                return await handler.unary_unary(parse(content), context)
+
+        async def stream(content: bytes, context: ServicerContext) -> AsyncIterator[Any]:
+            async with observed(context):
+                async for answer in handler.unary_stream(parse(content), context):
+                    yield answer
+
+        async def streams(
+            contents: AsyncIterator[bytes], context: ServicerContext
+        ) -> AsyncIterator[Any]:
+            async with observed(context):
+                requests = (parse(content) async for content in contents)
+                async for answer in handler.stream_stream(requests, context):
+                    yield answer
+
+        write = {"response_serializer": handler.response_serializer}
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(streams, **write)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream, **write)
+        return grpc.unary_unary_rpc_method_handler(one, **write)
+
+    @asynccontextmanager
+    async def _observed(
+        self, method: str, metadata: dict[str, Any], context: ServicerContext
+    ) -> AsyncIterator[None]:
+        started = time.perf_counter()
+        trailing: tuple[tuple[str, str], ...] = (
+            ("x-request-id", log.begin(str(metadata.get("x-request-id", "")))),
+        )
+        context.set_trailing_metadata(trailing)
+        status = StatusCode.OK
+        try:
+            if method not in _PROBES:
+                self._keys.check(_key(metadata))
+            yield
+        except ServiceError as exc:
+            status = CODES[exc.status]
+            self._metrics.reject(exc.code)
+            if exc.retry_after_s is not None:
+                trailing += (("retry-after", str(exc.retry_after_s)),)
+            await context.abort(status, f"{exc.title}: {exc.detail}", trailing)
+        except grpc.aio.AbortError:
+            status = context.code()
+            raise
+        except asyncio.CancelledError:  # the client has left, or its deadline has passed
+            status = StatusCode.CANCELLED
+            raise
+        except Exception:
+            _logger.exception("unhandled error")
+            status = StatusCode.INTERNAL
+            await context.abort(status, "Internal error: the log of the server says more", trailing)
+        finally:
+            self._metrics.request(method, status.name)
+            if method not in _PROBES:
+                seconds = time.perf_counter() - started
+                _logger.info(
+                    "gRPC %s %s",
+                    method,
+                    status.name,
+                    extra={
+                        "status": status.name,
+                        "route": method,
+                        "duration_ms": round(seconds * 1e3, 2),
+                    },
+                )
+
+
+def _parse(deserialize: Callable[[bytes], Any], content: bytes) -> Any:
+    """Once the key is known to be right. Raises `MalformedUpload`."""
+    try:
+        return deserialize(content)
+    except DecodeError as exc:
+        raise MalformedUpload("not the message that this call takes") from exc
+
+
+def _key(metadata: dict[str, Any]) -> str:
+    scheme, _, credentials = str(metadata.get("authorization", "")).partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    return str(metadata.get("x-api-key", ""))

@@ -1,0 +1,271 @@
+"""Heads that are too large, never end or never come, on a real server over real sockets."""
+
+import json
+import re
+import select
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from service.http.protocol import MAX_HEADERS, MAX_HEADERS_BYTES, MAX_URI_BYTES
+from tests.support.server import Server, running_server
+
+LITTLE = 16 * 2**20  # bytes of memory
+ENDLESS = 64 * 2**20  # bytes sent by who does not stop
+
+
+@contextmanager
+def connected(server: Server, begin: bytes) -> Iterator[socket.socket]:
+    """Sends its first bytes at once."""
+    address = urlsplit(server.url)
+    assert address.hostname
+    assert address.port
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(begin)
+        yield connection
+
+
+def answer(connection: socket.socket) -> tuple[int, dict[str, str]]:
+    """Status and JSON body of what is sent before the server closes."""
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    found = re.match(rb"HTTP/1.1 (\d{3}) ", head)
+    assert found, head
+    return int(found[1]), json.loads(body)
+
+
+def send_until_answered(connection: socket.socket, chunk: bytes) -> int:
+    """How many bytes it took."""
+    sent = 0
+    while sent < ENDLESS and not select.select([connection], [], [], 0)[0]:
+        sent += connection.send(chunk)
+    return sent
+
+
+def memory(server: Server) -> int:
+    """Bytes of physical memory at the highest so far."""
+    if sys.platform != "linux":
+        pytest.skip("reads the memory of the process from /proc")
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024
+
+
+def works(client: httpx.Client, photo: bytes) -> bool:
+    return client.post("/classify", files={"image": photo}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "fits"),
+    [
+        ([("X", "x" * (MAX_HEADERS_BYTES - 1000))], True),
+        ([("X", "x" * MAX_HEADERS_BYTES)], False),
+        ([("X", "x" * 2**20)], False),
+        ([(f"X-{i}", "x" * 400) for i in range(90)], False),
+        ([(f"X-{i}", "") for i in range(MAX_HEADERS - 10)], True),
+        ([(f"X-{i}", "") for i in range(MAX_HEADERS)], False),
+        ([(f"X-{i}", "x" * 1000) for i in range(1000)], False),
+    ],
+)
+def test_large_headers_are_a_431(
+    client: httpx.Client, headers: list[tuple[str, str]], fits: bool
+) -> None:
+    for path in ("/models", "/nothing", "/v2"):
+        response = client.get(path, headers=headers)
+        if fits:
+            assert response.status_code == (404 if path == "/nothing" else 200)
+        elif path == "/v2":
+            assert response.status_code == 431
+            assert response.json().keys() == {"error"}
+        else:
+            assert (response.status_code, response.json()["code"]) == (431, "headers-too-large")
+            assert response.headers["content-type"] == "application/problem+json"
+        assert client.get("/models").status_code == 200
+
+
+@pytest.mark.parametrize("length", [9_000, 50_000, 2**20])
+def test_a_long_address_is_a_414_and_not_repeated(server: Server, length: int) -> None:
+    for filler in (b"x" * length, b"%e2%82%ac" * (length // 9), b"?" + b"a=b&" * (length // 4)):
+        with connected(server, b"GET /" + filler + b" HTTP/1.1\r\nHost: x\r\n") as connection:
+            connection.sendall(b"Connection: close\r\n\r\n")
+            status, problem = answer(connection)
+        assert (status, problem["code"]) == (414, "uri-too-long")
+        assert len(problem["instance"]) <= 256
+
+
+def test_an_address_that_just_fits_is_taken(client: httpx.Client) -> None:
+    path = "/models?".ljust(MAX_URI_BYTES, "x")
+    assert client.get(path).status_code == 200
+    assert client.get(path + "x").status_code == 414
+
+
+@pytest.mark.parametrize(
+    ("begin", "chunk", "expected"),
+    [
+        (b"GET /models HTTP/1.1\r\nX: ", b"x" * 4096, (431, "headers-too-large")),
+        (b"GET /models HTTP/1.1\r\n", b"X: y\r\n" * 500, (431, "headers-too-large")),
+        (b"GET /models HTTP/1.1\r\n", b"x" * 4096, (431, "headers-too-large")),
+        (b"GET /models HTTP/1.1\r\nX: ", b"x" * 100, (431, "headers-too-large")),
+        (b"GET /", b"x" * 4096, (414, "uri-too-long")),
+        (b"GET /%2", b"?#%//" * 999, (414, "uri-too-long")),
+    ],
+    ids=["value", "headers", "name", "small pieces", "address", "strange address"],
+)
+def test_a_head_that_never_ends_is_cut_off_in_little_memory(
+    server: Server,
+    client: httpx.Client,
+    photo: bytes,
+    begin: bytes,
+    chunk: bytes,
+    expected: tuple[int, str],
+) -> None:
+    assert works(client, photo)
+    before = memory(server)
+    with connected(server, begin) as connection:
+        assert send_until_answered(connection, chunk) < ENDLESS
+        status, problem = answer(connection)
+    assert (status, problem["code"]) == expected
+    assert memory(server) < before + LITTLE
+    assert works(client, photo)
+
+
+@pytest.mark.parametrize(
+    ("begin", "chunk"),
+    [
+        (
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX: ",
+            b"x" * 4096,
+        ),
+        (
+            b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1;",
+            b"x" * 4096,
+        ),
+        (b"", b"\r\n" * 2048),
+    ],
+    ids=["trailer", "chunk extension", "empty lines"],
+)
+def test_nothing_else_beside_bodies_goes_on_for_ever(
+    server: Server, client: httpx.Client, photo: bytes, begin: bytes, chunk: bytes
+) -> None:
+    assert works(client, photo)
+    before = memory(server)
+    with connected(server, begin) as connection, pytest.raises(OSError, match=r"reset|pipe"):
+        connection.sendall(chunk * (ENDLESS // len(chunk)))
+    assert memory(server) < before + LITTLE
+    assert works(client, photo)
+
+
+def test_requests_after_one_another_are_not_added_up(server: Server) -> None:
+    """Two hundred heads that only together are too large, in one go."""
+    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000 + b"\r\n"
+    heads = (head + b"\r\n") * 199 + head + b"Connection: close\r\n\r\n"
+    with connected(server, heads) as connection:
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    assert received.count(b"HTTP/1.1 200 OK") == 200
+
+
+def test_who_does_not_come_to_the_point_is_not_waited_for(repository: Path, photo: bytes) -> None:
+    post = b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n"
+    with (
+        running_server(repository, keep_alive_s=2, request_timeout_s=2) as server,
+        server.client() as client,
+        ExitStack() as stack,
+    ):
+        silent, address, head, body, form = (
+            stack.enter_context(connected(server, begin))
+            for begin in (
+                b"",
+                b"GET",
+                b"GET /v2/x HTTP/1.1\r\nHost: x\r\nX-Requ",
+                post + b"Content-Type: image/jpeg\r\n\r\nx",
+                post + b"Content-Type: multipart/form-data; boundary=a\r\n\r\n--a\r\n",
+            )
+        )
+        for connection in (silent, address):
+            assert connection.recv(1) == b""
+        assert answer(head)[0] == 408
+        for connection in (body, form):
+            status, problem = answer(connection)
+            assert (status, problem["code"]) == (408, "request-timeout")
+        assert works(client, photo)
+        metrics = client.get("/metrics").text
+        assert 'deepvit_rejects_total{reason="request-timeout"} 3.0' in metrics
+    assert "Traceback" not in "".join(server.log)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GET /models HTTP/1.1\r\nno header\r\n\r\n",
+        b"GET /models HTTP/1.1\r\nX\0: y\r\n\r\n",
+        b"GET /models HTTP/9\r\n\r\n",
+        b"POST /models HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /models HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["no colon", "zero", "version", "negative length", "two lengths"],
+)
+def test_what_is_not_http_is_a_400(server: Server, client: httpx.Client, begin: bytes) -> None:
+    with connected(server, begin) as connection:
+        status, problem = answer(connection)
+    assert (status, problem["code"]) == (400, "malformed-request")
+    assert client.get("/models").status_code == 200
+
+
+def test_without_an_address_the_answer_is_one_line(server: Server) -> None:
+    for begin in (
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"\0" * 100,
+        b"GET /mod\xffels HTTP/1.1\r\n\r\n",
+    ):
+        with connected(server, begin) as connection:
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"X: " + b"x" * 10 * 2**20 + b"\r\n",
+        b"X: y\r\n" * 10**6,
+        b"X" * 10 * 2**20,
+        b'Content-Disposition: form-data; name="' + b"x" * 10 * 2**20 + b'"\r\n',
+        b'Content-Disposition: form-data; name="a"; filename="' + b"x" * 10 * 2**20 + b'"\r\n',
+    ],
+    ids=["value", "headers", "name", "field name", "file name"],
+)
+def test_heads_of_parts_are_bounded_too(
+    server: Server, client: httpx.Client, photo: bytes, head: bytes
+) -> None:
+    assert works(client, photo)
+    before = memory(server)
+    refused = client.post(
+        "/classify",
+        headers={"Content-Type": "multipart/form-data; boundary=a"},
+        content=b"--a\r\n" + head + b"\r\nx\r\n--a--\r\n",
+    )
+    assert (refused.status_code, refused.json()["code"]) == (400, "malformed-upload")
+    assert memory(server) < before + LITTLE
+    assert works(client, photo)
+
+
+def test_a_web_socket_is_not_opened(client: httpx.Client) -> None:
+    wanted = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "eA=="}
+    assert client.get("/models", headers=wanted).status_code == 200
+
+
+def test_the_log_has_no_traceback(server: Server) -> None:
+    """Last in this file, after heads of every kind."""
+    assert "Traceback" not in "".join(server.log)

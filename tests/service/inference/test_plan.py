@@ -1,0 +1,105 @@
+"""How a network is run: what is faster by far is taken, and every plan answers the same."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from service.inference import engine as engine_module
+from service.inference import plan as plan_module
+from service.inference.batching import Batcher
+from service.inference.engine import Array, Engine
+from service.inference.plan import Plan, fastest
+from service.inference.sessions import EngineOptions
+from tests.conftest import DEEPVIT
+
+Images = npt.NDArray[np.uint8]
+
+Cost = tuple[float, float]  # seconds of a run, and of each image in it
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+
+
+class Clock:
+    """Goes on when somebody works. Work of two instances adds up, as on a single processor."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._lock = threading.Lock()
+
+    def perf_counter(self) -> float:
+        return self._now_s
+
+    def taking(self, cost: Cost) -> Callable[[Images], None]:
+        for_a_run_s, for_an_image_s = cost
+
+        def run(images: Images) -> None:
+            with self._lock:
+                self._now_s += for_a_run_s + for_an_image_s * len(images)
+
+        return run
+
+
+@pytest.mark.parametrize(
+    ("whole", "alone", "expected"),
+    [
+        ((0, 0.1), (0, 2), Plan(1, threads=2, batch=1)),
+        ((0.01, 0), (0, 0.2), Plan(1, threads=2, batch=8)),
+        ((0.2, 0), (0, 0.01), Plan(2, threads=1, batch=1)),
+        ((0, 0.1), (0.1, 0), Plan(2, threads=1, batch=8)),
+        ((0, 0.1), (0.2, 0), Plan(1, threads=2, batch=1)),
+        ((0, 0.01), (0, 0.001), Plan(2, threads=1, batch=8)),
+        ((0, 0), (0, 0), Plan(1, threads=1, batch=32)),
+    ],
+    ids=[
+        "threads that help",
+        "and large batches",
+        "threads in the way",
+        "and large batches then",
+        "more at once, but a single image would wait",
+        "and large batches, each of which has to be handed over",
+        "next to nothing",
+    ],
+)
+def test_what_is_faster_by_far_is_taken(
+    monkeypatch: pytest.MonkeyPatch, whole: Cost, alone: Cost, expected: Plan
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(plan_module, "time", clock)
+    found = fastest(
+        clock.taking(whole), clock.taking(alone), threads=2, image=(4, 4, 3), max_batch_size=32
+    )
+    assert found == expected
+
+
+def test_batches_are_no_larger_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(plan_module, "time", clock)
+    whole, alone = clock.taking((0.05, 0)), clock.taking((0, 0.2))
+    assert fastest(whole, alone, 2, image=(4, 4, 3), max_batch_size=2) == Plan(1, 2, 2)
+
+
+@pytest.mark.parametrize("plan", [Plan(1, 2, 4), Plan(1, 1, 32), Plan(2, 1, 2), Plan(2, 1, 1)])
+def test_every_plan_gives_the_same_logits(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
+) -> None:
+    folder = repository / DEEPVIT / "1"
+    expected = np.stack(Engine(folder, EngineOptions()).classify(list(IMAGES)))
+    monkeypatch.setattr(engine_module, "fastest", lambda *_: plan)
+    engine = Engine(folder, EngineOptions(intra_op_threads=2))
+    engine.warm_up()
+    queue: Batcher[Images, Array] = Batcher(
+        lambda batch, _: engine.classify(batch),
+        max_batch_size=plan.batch,
+        max_queue_items=len(IMAGES),
+        threads=plan.instances,
+    )
+    try:
+        found = np.stack([answer.result().value for answer in queue.submit(list(IMAGES))])
+    finally:
+        queue.stop()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert max(queue.books.batch_sizes) <= plan.batch

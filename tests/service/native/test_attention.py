@@ -1,0 +1,159 @@
+"""The compiled kernels: every processor's copy equals Eq. 3, whatever the shape."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from service import native
+from service.errors import StartupError
+from service.inference.engine import Engine
+from service.inference.sessions import EngineOptions
+from service.native.__main__ import main as build
+from tests.conftest import DEEPVIT
+from tests.support.operators import Shape, equation_3, inputs, laid_open, model, session
+
+Array = npt.NDArray[np.float32]
+
+pytestmark = pytest.mark.usefixtures("built")
+
+SHAPES: list[Shape] = [  # images, queries, keys, heads, width
+    (1, 1, 1, 1, 1),
+    (2, 5, 5, 1, 7),
+    (3, 17, 17, 3, 16),
+    (2, 65, 65, 6, 16),
+    (2, 1, 65, 6, 16),
+    (1, 2, 197, 12, 32),
+    (1, 197, 197, 12, 64),
+    (2, 16, 30, 16, 24),
+    (1, 33, 50, 13, 5),
+]
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("mixes", [True, False], ids=["mixed", "plain"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape_equals_the_equation(shape: Shape, mixes: bool) -> None:
+    given = inputs(shape, mixes)
+    (found,) = session(model(shape, mixes)).run(None, given)
+    expected = equation_3(shape, given)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+MAPS = [
+    pytest.param(True, ["maps", "mixed", "out"], id="all"),
+    pytest.param(True, ["maps", "", "out"], id="softmax"),
+    pytest.param(True, ["", "mixed", "out"], id="mixed"),
+    pytest.param(False, ["maps", "out"], id="plain"),
+]
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize(("mixes", "outputs"), MAPS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_maps_laid_open_equal_the_equation(shape: Shape, mixes: bool, outputs: list[str]) -> None:
+    given = inputs(shape, mixes)
+    found = session(model(shape, mixes, form="Open", outputs=outputs)).run(None, given)
+    expected = laid_open(shape, given)
+    for name, values in zip(filter(None, outputs), found, strict=True):
+        scale = np.abs(expected[name]).max()
+        np.testing.assert_allclose(values, expected[name], atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize(("mixes", "outputs"), MAPS)
+def test_without_the_kernel_any_runtime_lays_the_same_maps_open(
+    mixes: bool, outputs: list[str]
+) -> None:
+    shape = (2, 17, 17, 6, 16)
+    given = inputs(shape, mixes)
+    content = model(shape, mixes, form="Open", outputs=outputs)
+    found = session(content, fused=False).run(None, given)
+    expected = laid_open(shape, given)
+    for name, values in zip(filter(None, outputs), found, strict=True):
+        np.testing.assert_allclose(values, expected[name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("mixes", [True, False], ids=["mixed", "plain"])
+def test_without_the_kernel_any_runtime_computes_the_same(mixes: bool) -> None:
+    shape = (2, 17, 17, 6, 16)
+    given = inputs(shape, mixes)
+    (found,) = session(model(shape, mixes), fused=False).run(None, given)
+    np.testing.assert_allclose(found, equation_3(shape, given), atol=1e-4)
+
+
+@pytest.mark.usefixtures("kind")
+def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
+    shape = (1, 17, 17, 3, 16)
+    given = inputs(shape, True, scale=200)
+    (found,) = session(model(shape, True)).run(None, given)
+    expected = equation_3(shape, given)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_runs_at_the_same_time_do_not_mix() -> None:
+    shape = (2, 65, 65, 6, 16)
+    shared = session(model(shape, True))
+    questions = [inputs(shape, True, scale=1 + number / 10) for number in range(8)]
+    expected = [shared.run(None, given)[0] for given in questions]
+
+    def ask(number: int) -> bool:
+        found = shared.run(None, questions[number % 8])[0]
+        return np.array_equal(found, expected[number % 8])
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(ask, range(200)))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("k", (34, 95)), ("v", (33, 96)), ("q", (35, 96)), ("theta", (5, 6))]
+)
+def test_tensors_that_do_not_fit_are_an_error(name: str, wrong: tuple[int, int]) -> None:
+    shape = (2, 17, 17, 6, 16)
+    given = inputs(shape, True) | {name: np.zeros(wrong, np.float32)}
+    with pytest.raises(Exception, match="fit"):
+        session(model(shape, True)).run(None, given)
+
+
+@pytest.mark.usefixtures("kind")
+def test_real_weights_answer_the_same(repository: Path) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
+    plain, fused = (
+        Engine(repository / DEEPVIT / "1", EngineOptions(attention=attention))
+        for attention in ("plain", "fused")
+    )
+    assert (plain.attention, fused.attention) == ("plain", "fused")
+    np.testing.assert_allclose(fused.classify(images), plain.classify(images), atol=1e-4)
+
+
+@pytest.fixture(params=["missing", "broken"])
+def no_library(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "libdeepvit.so"
+    if request.param == "broken":
+        library.write_text("made for another machine")
+    monkeypatch.setattr(native, "LIBRARY", library)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_without_a_library_models_are_served_and_a_demand_is_refused(repository: Path) -> None:
+    assert Engine(repository / DEEPVIT / "1", EngineOptions()).attention == "plain"
+    with pytest.raises(StartupError, match=r"python -m service\.native"):
+        Engine(repository / DEEPVIT / "1", EngineOptions(attention="fused"))
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"), [("no-such-compiler", "no C++ compiler"), ("false", "failed")]
+)
+def test_a_build_that_fails_says_so_and_leaves_what_was_there(
+    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    before = native.LIBRARY.read_bytes()
+    monkeypatch.setenv("CXX", compiler)
+    assert build() == 1
+    assert reason in capfd.readouterr().err
+    assert native.LIBRARY.read_bytes() == before
+    assert not [path for path in native.LIBRARY.parent.iterdir() if path.name.startswith("tmp")]

@@ -1,0 +1,212 @@
+"""The compiled measures: every processor's copy equals their definitions, whatever the shape."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export import measures, similarity, tracing
+from tests.support import equation_2
+from tests.support.operators import session
+
+Shape = tuple[int, int, int, int, int]  # images, blocks, heads, patches a side, tokens before them
+Blocks = list[Tensor]  # [images, heads, tokens, tokens] each
+
+pytestmark = pytest.mark.usefixtures("built")
+
+SHAPES: list[Shape] = [
+    (1, 1, 1, 2, 1),
+    (2, 3, 2, 3, 1),
+    (1, 5, 3, 4, 2),
+    (3, 4, 16, 5, 0),
+    (2, 16, 6, 8, 1),
+    (1, 33, 12, 7, 1),
+    (1, 2, 12, 14, 1),
+]
+SMALL: Shape = (2, 4, 3, 5, 1)
+PATCH_SIZE = 4
+
+
+class Measures(nn.Module):
+    """All of a stage's, with a reach as of softmax maps."""
+
+    def __init__(self, shape: Shape, softmax: bool) -> None:
+        super().__init__()
+        *_, side, self._prefix = shape
+        self._tokens = side**2 + self._prefix
+        self._softmax = softmax
+
+    def forward(self, blocks: Blocks) -> tuple[Tensor, ...]:
+        reach = measures.reach(self._tokens, PATCH_SIZE, self._prefix) if self._softmax else None
+        return tuple(similarity.measure(blocks, reach, self._prefix).values())
+
+
+class Features(nn.Module):
+    def forward(self, blocks: Blocks) -> Tensor:
+        return similarity.feature_similarity(blocks)
+
+
+def graph(module: nn.Module, blocks: Blocks, names: Sequence[str]) -> bytes:
+    batch = torch.export.Dim("batch", min=1)
+    example = [torch.rand(2, *block.shape[1:]) for block in blocks]
+    model = tracing.trace(
+        module,
+        (example,),
+        [f"block{index}" for index in range(len(blocks))],
+        names,
+        {"blocks": [{0: batch} for _ in blocks]},
+    )
+    similarity.add_functions(model)
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content
+
+
+@cache
+def measuring(shape: Shape, softmax: bool) -> bytes:
+    names = list(expected_measures(maps(shape), shape if softmax else None))
+    return graph(Measures(shape, softmax), maps(shape), names)
+
+
+def run(content: bytes, blocks: Blocks, fused: bool = True) -> dict[str, npt.NDArray[np.float32]]:
+    return running(content, fused)(blocks)
+
+
+def running(
+    content: bytes, fused: bool = True
+) -> Callable[[Blocks], dict[str, npt.NDArray[np.float32]]]:
+    opened = session(content, fused)
+    names = [output.name for output in opened.get_outputs()]
+
+    def ask(blocks: Blocks) -> dict[str, npt.NDArray[np.float32]]:
+        given = {f"block{index}": block.numpy() for index, block in enumerate(blocks)}
+        return dict(zip(names, opened.run(None, given), strict=True))
+
+    return ask
+
+
+def maps(shape: Shape, scale: float = 2.0, seed: int = 0) -> Blocks:
+    """Rows that sum to 1, one tensor a block."""
+    images, blocks, heads, side, prefix = shape
+    generator = torch.Generator().manual_seed(seed)
+    size = (blocks, images, heads, side**2 + prefix, side**2 + prefix)
+    return list((torch.randn(size, generator=generator) * scale).softmax(dim=-1))
+
+
+def signed(shape: Shape) -> Blocks:
+    return [3 * block - 0.5 for block in maps(shape, seed=1)]
+
+
+def expected_measures(blocks: Blocks, shape: Shape | None) -> dict[str, Tensor]:
+    """In float64, as they are defined; a shape for those of softmax maps."""
+    doubles = [block.double() for block in blocks]
+    found = {
+        "column": equation_2.layer_similarity(doubles, "column"),
+        "row": equation_2.layer_similarity(doubles, "row"),
+        "centred": equation_2.layer_similarity(doubles, "centred"),
+        "neighbours": equation_2.neighbour_similarity(doubles),
+        "heads": equation_2.head_similarity(doubles),
+    }
+    if shape:
+        stacked = torch.stack(doubles, dim=1)
+        found["entropy"] = measures.entropy(stacked)
+        *_, side, prefix = shape
+        reach = measures.reach(side**2 + prefix, PATCH_SIZE, prefix)
+        found["distance"] = measures.attention_distance(stacked, reach, prefix)
+    return found
+
+
+def assert_measures(
+    found: dict[str, npt.NDArray[np.float32]], expected: dict[str, Tensor], atol: float = 3e-6
+) -> None:
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        scale = max(1.0, float(values.abs().max())) if values.numel() else 1.0
+        np.testing.assert_allclose(found[name], values, atol=atol * scale, err_msg=name)
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_softmax_maps_are_measured_as_defined(shape: Shape) -> None:
+    found = run(measuring(shape, softmax=True), maps(shape))
+    assert_measures(found, expected_measures(maps(shape), shape))
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_signed_maps_are_measured_as_defined(shape: Shape) -> None:
+    found = run(measuring(shape, softmax=False), signed(shape))
+    assert_measures(found, expected_measures(signed(shape), None))
+
+
+@pytest.mark.usefixtures("kind")
+def test_near_uniform_maps_keep_what_stands_out_in_them() -> None:
+    blocks = maps(SMALL, scale=0.01)
+    found = run(measuring(SMALL, softmax=True), blocks)
+    assert_measures(found, expected_measures(blocks, SMALL), atol=1e-5)
+
+
+@pytest.mark.usefixtures("kind")
+def test_what_has_no_direction_is_similar_to_nothing() -> None:
+    blocks = maps(SMALL)
+    blocks[0][..., 2] = 0  # an empty column
+    blocks[1][:, :, 4] = 0  # an empty row
+    blocks[2] = torch.full_like(blocks[2], 1 / 26)  # nothing stands out
+    found = run(measuring(SMALL, softmax=True), blocks)
+    assert all(np.isfinite(values).all() for values in found.values())
+    assert (found["neighbours"][:, 0, :, 2] == 0).all()
+    assert (found["centred"][:, 2] == 0).all()
+    assert found["entropy"][:, 2] == pytest.approx(np.log(26), abs=1e-5)
+
+
+@pytest.mark.usefixtures("kind")
+def test_numbers_that_are_none_are_told() -> None:
+    blocks = maps(SMALL)
+    blocks[1][1, 0, 3, 3] = torch.nan
+    found = run(measuring(SMALL, softmax=False), blocks)
+    assert np.isnan(found["column"][1]).any()
+    assert np.isfinite(found["column"][0]).all()
+
+
+@pytest.mark.parametrize("softmax", [True, False], ids=["softmax", "reattention"])
+def test_without_the_kernel_any_runtime_measures_the_same(softmax: bool) -> None:
+    found = run(measuring(SMALL, softmax), maps(SMALL), fused=False)
+    assert_measures(found, expected_measures(maps(SMALL), SMALL if softmax else None))
+
+
+@pytest.mark.usefixtures("kind")
+@pytest.mark.parametrize("fused", [True, False], ids=["kernel", "any runtime"])
+@pytest.mark.parametrize("shape", [(1, 1, 2, 3), (2, 5, 17, 31), (3, 16, 65, 192)], ids=str)
+def test_features_are_compared_as_defined(shape: tuple[int, int, int, int], fused: bool) -> None:
+    images, blocks, tokens, width = shape
+    outputs = list(torch.randn((blocks, images, tokens, width)) + 0.5)
+    found = run(graph(Features(), outputs, ["features"]), outputs, fused)["features"]
+    stacked = torch.stack(outputs, dim=1).double()
+    np.testing.assert_allclose(found, measures.feature_similarity(stacked), atol=2e-6)
+
+
+def test_runs_at_the_same_time_do_not_mix() -> None:
+    shared = running(measuring(SMALL, softmax=True))
+    questions = [maps(SMALL, seed=seed) for seed in range(8)]
+    expected = [shared(blocks) for blocks in questions]
+
+    def ask(number: int) -> bool:
+        found = shared(questions[number % 8])
+        return all(
+            np.array_equal(values, expected[number % 8][name]) for name, values in found.items()
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(ask, range(200)))
+
+
+def test_maps_that_do_not_fit_each_other_are_an_error() -> None:
+    blocks = maps(SMALL)
+    blocks[2] = blocks[2][:1]
+    with pytest.raises(Exception, match="fit"):
+        run(measuring(SMALL, softmax=False), blocks)

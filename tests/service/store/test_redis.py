@@ -1,0 +1,390 @@
+"""Replicas that share a Redis, and what is left of them when it is away, hangs, or is full."""
+
+import asyncio
+import logging
+import pickle
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from models.preprocess import Pixels
+from service.errors import StartupError, StoreUnavailable
+from service.store.redis import RedisStore, pack, unpack
+from tests.conftest import VIT
+from tests.service.http.test_classify import png, results
+from tests.service.store.test_store import at_once
+from tests.support.redis_server import RedisServer, running_redis
+from tests.support.server import ROOT, Server, running_server
+
+AWAY = "redis, unavailable"
+PATIENCE_S = 30
+STORE_TIMEOUT_S = 2  # a loaded machine is no outage
+ANSWER_WITHIN_S = 20  # far above one classification and one timeout, far below for ever
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+def state(client: httpx.Client) -> str:
+    """Of the store; that of the replica is ready, whatever happens."""
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    found: str = ready.json()["store"]
+    return found
+
+
+def classify(client: httpx.Client, image: bytes) -> str:
+    (result,) = results(client.post("/classify", files={"image": image}))
+    found: str = result["id"]
+    return found
+
+
+def look_inside(client: httpx.Client, image_id: str) -> set[tuple[int, str | None]]:
+    """Status and code of everything that is opened by an id."""
+    found = set()
+    for path in ("/similarity", "/attention-maps"):
+        response = client.get(path, params={"id": image_id, "model": VIT})
+        found.add((response.status_code, response.json().get("code")))
+        if response.status_code == 503:
+            assert response.headers["retry-after"] == "1"
+    return found
+
+
+FOUND: set[tuple[int, str | None]] = {(200, None)}
+UNKNOWN: set[tuple[int, str | None]] = {(404, "unknown-image")}
+EXPIRED: set[tuple[int, str | None]] = {(404, "expired-image")}
+UNAVAILABLE: set[tuple[int, str | None]] = {(503, "store-unavailable")}
+
+
+@dataclass
+class Replicas:
+    redis: RedisServer
+    servers: list[Server]
+    clients: list[httpx.Client]
+
+    def settle(self) -> None:
+        for client in self.clients:
+            until(lambda client=client: state(client) == "redis")  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def started(repository: Path) -> Iterator[Replicas]:
+    with ExitStack() as stack:
+        redis = stack.enter_context(running_redis())
+        servers = [
+            stack.enter_context(
+                running_server(repository, store_url=redis.url, store_timeout_s=STORE_TIMEOUT_S)
+            )
+            for _ in range(2)
+        ]
+        clients = [
+            stack.enter_context(httpx.Client(base_url=server.url, timeout=ANSWER_WITHIN_S))
+            for server in servers
+        ]
+        yield Replicas(redis, servers, clients)
+
+
+@pytest.fixture
+def replicas(started: Replicas) -> Replicas:
+    """Two of them and their empty Redis, all well."""
+    started.settle()
+    with started.redis.client() as client:
+        client.flushall()
+    return started
+
+
+def test_what_one_replica_classified_the_other_looks_into(replicas: Replicas, photo: bytes) -> None:
+    one, other = replicas.clients
+    image_id = classify(one, photo)
+    assert look_inside(other, image_id) == FOUND
+    query = {"id": image_id, "format": "npy", "head": "all"}
+    assert (
+        one.get("/attention-maps", params=query).content
+        == other.get("/attention-maps", params=query).content
+    )
+
+
+def test_several_images_of_one_request_are_all_kept(replicas: Replicas) -> None:
+    one, other = replicas.clients
+    images = [png(Image.new("RGB", (32, 32), (8 * i, 0, 0))) for i in range(32)]
+    answer = results(one.post("/classify", files=[("image", image) for image in images]))
+    for result in answer:
+        assert other.get(result["links"]["similarity"]).status_code == 200
+
+
+def test_an_evicted_input_has_expired(replicas: Replicas, photo: bytes) -> None:
+    image_id = classify(replicas.clients[0], photo)
+    with replicas.redis.client() as client:
+        assert client.delete(f"deepvit:input:{image_id}")
+    assert look_inside(replicas.clients[1], image_id) == EXPIRED
+
+
+def test_a_foreign_value_is_no_input(replicas: Replicas, photo: bytes) -> None:
+    one, other = replicas.clients
+    image_id = classify(one, photo)
+    with replicas.redis.client() as client:
+        client.set(f"deepvit:input:{image_id}", pickle.dumps(np.zeros((32, 32, 3), np.uint8)))
+        assert look_inside(other, image_id) == UNKNOWN
+        client.delete(f"deepvit:input:{image_id}", f"deepvit:seen:{image_id}")
+        client.rpush(f"deepvit:input:{image_id}", "a list")
+        assert look_inside(other, image_id) == UNKNOWN
+    assert classify(one, photo) == image_id
+    assert look_inside(other, image_id) == FOUND
+
+
+def test_an_input_of_another_size_does_not_fit_the_model(replicas: Replicas, photo: bytes) -> None:
+    image_id = classify(replicas.clients[0], photo)
+    with replicas.redis.client() as client:
+        client.set(f"deepvit:input:{image_id}", pack(np.zeros((8, 8, 3), np.uint8)))
+    assert look_inside(replicas.clients[1], image_id) == {(409, "input-mismatch")}
+
+
+def test_without_redis_classification_goes_on(replicas: Replicas, photo: bytes) -> None:
+    image_id = classify(replicas.clients[0], photo)
+    logged = [len(server.log) for server in replicas.servers]
+    replicas.redis.kill()
+    try:
+        for client in replicas.clients:
+            for _ in range(3):
+                assert classify(client, photo) == image_id
+                assert look_inside(client, image_id) == UNAVAILABLE
+            assert state(client) == AWAY
+    finally:
+        replicas.redis.start()
+    replicas.settle()
+    one, other = replicas.clients
+    assert look_inside(other, image_id) == UNKNOWN
+    assert classify(one, photo) == image_id
+    assert look_inside(other, image_id) == FOUND
+    for server, before in zip(replicas.servers, logged, strict=True):
+        away, back = [line for line in server.log[before:] if "store: " in line]
+        assert f"no Redis at 127.0.0.1:{replicas.redis.port}" in away
+        assert f"Redis at 127.0.0.1:{replicas.redis.port} is back" in back
+
+
+def test_a_hanging_redis_does_not_hold_up_classification(replicas: Replicas, photo: bytes) -> None:
+    one, other = replicas.clients
+    image_id = classify(one, photo)
+    replicas.redis.freeze()
+    try:
+        for _ in range(20):
+            assert classify(one, photo) == image_id
+        assert look_inside(one, image_id) == UNAVAILABLE
+        until(lambda: state(other) == AWAY)  # also where nobody asks for anything
+        assert look_inside(other, image_id) == UNAVAILABLE
+    finally:
+        replicas.redis.thaw()
+    replicas.settle()
+    assert look_inside(other, image_id) == FOUND  # it hung and has forgotten nothing
+    again = classify(one, png(Image.new("RGB", (32, 32), "teal")))
+    assert look_inside(other, again) == FOUND
+
+
+def test_a_full_redis_takes_nothing_and_still_gives(replicas: Replicas, photo: bytes) -> None:
+    one, other = replicas.clients
+    image_id = classify(one, photo)
+    with replicas.redis.client() as client:
+        client.config_set("maxmemory", 1)
+        try:
+            until(lambda: state(one) == state(other) == AWAY)
+            classify(one, png(Image.new("RGB", (32, 32), "olive")))
+            assert look_inside(other, image_id) == FOUND
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+def test_a_replica_starts_before_its_redis(repository: Path, photo: bytes) -> None:
+    with running_redis() as redis:
+        redis.kill()
+        with running_server(repository, store_url=redis.url) as server, server.client() as client:
+            assert "store: no Redis at 127.0.0.1" in "".join(server.log)
+            assert state(client) == AWAY
+            image_id = classify(client, photo)
+            assert look_inside(client, image_id) == UNAVAILABLE
+            redis.start()
+            until(lambda: state(client) == "redis")
+            classify(client, photo)
+            assert look_inside(client, image_id) == FOUND
+            redis.freeze()
+            assert server.terminate() == 0
+            assert "Traceback" not in "".join(server.log)
+
+
+def test_without_the_package_the_start_ends_with_one_line() -> None:
+    code = """if True:
+        import sys
+        sys.modules["redis"] = None
+        from service.__main__ import main
+        sys.exit(main(["--store-url", "redis://cache"]))
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 1
+    assert found.stderr.startswith("service: store_url needs the package redis: pip install")
+    assert len(found.stderr.splitlines()) == 1
+
+
+def store(url: str) -> RedisStore:
+    return RedisStore(url, timeout_s=0.1, ttl_s=1000)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "cache:6379",
+        "http://:secret@cache",
+        "unix:///tmp/redis.sock?password=secret",
+        "redis://",
+        "redis://:6379",
+        "redis://:secret@cache:port",
+        "redis://:se/cret@cache",
+        "redis://:secret@cache:65536",
+        "redis://:secret@cache/inputs",
+        "redis://:secret@cache/0/1",
+        "redis://:secret@cache?db=secret",
+        "redis://:secret@cache?no_such_option=1",
+        "rediss://:secret@cache?ssl_cert_reqs=secret",
+        "redis://:secret@[::1",
+    ],
+)
+def test_a_wrong_url_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(StartupError, match=r"store_url: not redis://") as refused:
+        store(url)
+    assert "secret" not in refused.value.detail
+    assert "cret@" not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://cache",
+        "redis://cache:6380/",
+        "redis://user:pass%2Fword@cache/3",
+        "redis://[::1]:6379",
+        "rediss://cache?ssl_cert_reqs=none",
+        "redis://cache?socket_timeout=100&decode_responses=yes&max_connections=1000",
+    ],
+)
+def test_a_right_url_is_taken(url: str) -> None:
+    assert store(url).state == "redis"
+
+
+def test_a_wrong_password_is_an_outage_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+    async def found(url: str) -> str:
+        opened = store(url)
+        await opened.open()
+        await opened.close()
+        return opened.state
+
+    with running_redis("--requirepass", "right") as redis, caplog.at_level(logging.WARNING):
+        address = redis.url.removeprefix("redis://")
+        assert asyncio.run(found(f"redis://:right@{address}/3")) == "redis"
+        assert caplog.text == ""
+        assert asyncio.run(found(f"redis://:secret@{address}")) == AWAY
+        assert asyncio.run(found(f"redis://{address}")) == AWAY
+    assert f"no Redis at {address}" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_in_an_outage_putting_does_not_wait_at_all(redis_server: RedisServer) -> None:
+    async def outage() -> None:
+        hanging = store(redis_server.url)
+        redis_server.freeze()
+        await hanging.put("a", np.zeros((1, 1, 3), np.uint8))
+        assert hanging.state == AWAY
+        at_once(hanging.put("a", np.zeros((1, 1, 3), np.uint8)))
+        with pytest.raises(StoreUnavailable):
+            await hanging.get("a")
+        await hanging.close()
+
+    asyncio.run(outage())
+
+
+def test_more_puts_than_connections_are_all_kept(redis_server: RedisServer) -> None:
+    async def crowd() -> None:
+        shared = RedisStore(redis_server.url, timeout_s=10, ttl_s=1000)
+        inputs = [np.full((224, 224, 3), level, np.uint8) for level in range(100)]
+        await asyncio.gather(*(shared.put(str(i), one) for i, one in enumerate(inputs)))
+        found = await asyncio.gather(*(shared.get(str(i)) for i in range(100)))
+        assert all(map(np.array_equal, found, inputs))
+        with redis_server.client() as client:
+            assert len(client.client_list()) <= 17  # this one too
+        await shared.close()
+
+    asyncio.run(crowd())
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "milliseconds"), [(1e-9, 1), (1.5, 1500), (float("inf"), 10**12)]
+)
+def test_any_time_to_live_is_one_that_redis_takes(
+    redis_server: RedisServer, ttl_s: float, milliseconds: int
+) -> None:
+    async def put() -> None:
+        shared = RedisStore(redis_server.url, timeout_s=10, ttl_s=ttl_s)
+        await shared.put("a", np.zeros((1, 1, 3), np.uint8))
+        assert shared.state == "redis"
+        await shared.close()
+
+    asyncio.run(put())
+    with redis_server.client() as client:
+        assert client.pttl("deepvit:input:a") <= milliseconds
+
+
+INPUTS: Any = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=0, min_side=0, max_side=5))
+PACKED = pack(np.zeros((2, 3), np.uint8))
+
+
+@given(INPUTS)
+def test_what_is_packed_is_unpacked(pixels: Pixels) -> None:
+    found = unpack(pack(pixels))
+    assert found is not None
+    assert found.shape == pixels.shape
+    np.testing.assert_array_equal(found, pixels)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        PACKED[:8],
+        PACKED[:9],
+        PACKED[:-1],
+        PACKED + b"\0",
+        b"D" + PACKED[1:],
+        PACKED[:7] + b"\x02" + PACKED[8:],  # a later format
+        PACKED[:8] + b"\xff" + PACKED[9:],
+        PACKED[:8] + struct.pack("<B2I", 2, 2**32 - 1, 2**32 - 1) + bytes(6),
+        PACKED[:8] + struct.pack("<B3I", 3, 0, 2**32 - 1, 2**32 - 1),  # beyond NumPy
+        PACKED[:8] + struct.pack("<B65I", 65, *[1] * 65) + b"\0",  # so too
+        pickle.dumps(np.zeros((2, 3), np.uint8)),
+    ],
+)
+def test_what_is_not_packed_is_refused(value: bytes) -> None:
+    assert unpack(value) is None
+
+
+@given(st.binary(), st.integers(0, len(PACKED)))
+def test_any_bytes_are_unpacked_or_refused(tail: bytes, kept: int) -> None:
+    found = unpack(PACKED[:kept] + tail)
+    assert found is None or pack(found) == PACKED[:kept] + tail

@@ -1,0 +1,223 @@
+"""Traces of a real server, as a receiver of OpenTelemetry's protocol gets them."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.errors import StartupError
+from service.settings import traces_wanted
+from service.telemetry.metrics import STAGES
+from tests.conftest import DEEPVIT
+from tests.support.collector import Collector, running_collector
+from tests.support.server import ROOT, Server, running_server
+
+ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+SERVER = 2  # the kind of span
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with running_collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def traced(repository: Path, collector: Collector) -> Iterator[Server]:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(ENDPOINT, collector.url)
+            patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+            server = stack.enter_context(running_server(repository, api_keys="key"))
+        yield server
+
+
+@pytest.fixture
+def asked(traced: Server, collector: Collector) -> Iterator[httpx.Client]:
+    collector.spans.clear()
+    with traced.client() as client:
+        client.headers["X-API-Key"] = "key"
+        yield client
+
+
+def test_a_request_is_a_span_that_goes_on_with_the_caller_s_trace(
+    asked: httpx.Client, collector: Collector, photo: bytes
+) -> None:
+    before = time.time_ns()
+    answer = asked.post(
+        "/classify?top_k=1",
+        files=[("image", photo)] * 40,
+        headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "one"},
+    )
+    assert answer.status_code == 413
+    answer = asked.post(
+        "/classify?top_k=1",
+        files=[("image", photo)] * 20,
+        headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "two"},
+    )
+    assert answer.status_code == 200
+    refused, span = collector.wait_for("POST /classify", 2)
+    for one in (refused, span):
+        assert (one.kind, one.trace_id, one.parent_id) == (SERVER, TRACE, PARENT)
+        assert one.attributes["http.route"] == "/classify"
+        assert one.attributes["deepvit.model"] == DEEPVIT
+        assert one.attributes["deepvit.model_version"] == "1"
+        assert before < one.started_ns < one.ended_ns
+        assert not one.failed
+    assert refused.attributes["http.response.status_code"] == 413
+    assert refused.attributes["deepvit.problem"] == "too-many-images"
+    assert refused.attributes["deepvit.request_id"] == "one"
+    assert collector.children(refused) == []
+    assert span.attributes["http.response.status_code"] == 200
+    assert span.attributes["deepvit.request_id"] == "two"
+    assert "deepvit.problem" not in span.attributes
+    assert span.resource["service.name"] == "deepvit-inference"
+
+    stages = collector.children(span)
+    assert tuple(stage.name for stage in stages) == STAGES
+    assert {stage.trace_id for stage in stages} == {TRACE}
+    ends = [span.started_ns, *(stage.ended_ns for stage in stages)]
+    begins = [*(stage.started_ns for stage in stages), span.ended_ns]
+    for end, begin in zip(ends, begins, strict=True):
+        assert end <= begin + 1000  # clocks of two kinds, rounded
+    timings = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    for stage in stages:
+        assert (stage.ended_ns - stage.started_ns) / 1e6 == pytest.approx(
+            float(timings[stage.name]), abs=0.006
+        )
+
+
+def test_what_looks_inside_has_the_stages_that_it_runs(
+    asked: httpx.Client, collector: Collector, photo: bytes
+) -> None:
+    found = asked.post("/classify", files={"image": photo}).json()
+    query = {"id": found["results"][0]["id"]}
+    for path in ("/similarity", "/attention-maps"):
+        answer = asked.get(path, params=query)
+        (span,) = collector.wait_for(f"GET {path}")
+        assert [stage.name for stage in collector.children(span)] == ["queue", "inference"]
+        assert answer.headers["server-timing"].startswith("queue;dur=")
+        assert span.parent_id == ""
+        assert span.attributes["deepvit.model"] == DEEPVIT
+
+
+def test_a_caller_that_does_not_sample_is_obeyed_and_probes_are_not_traced(
+    asked: httpx.Client, collector: Collector, photo: bytes
+) -> None:
+    for path in ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"):
+        assert asked.get(path).status_code == 200
+    unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
+    assert asked.post("/classify", files={"image": photo}, headers=unsampled).status_code == 200
+    assert asked.get("/nothing", headers={"X-API-Key": ""}).status_code == 404
+    assert asked.get("/models", headers={"X-API-Key": ""}).status_code == 401
+    collector.wait_for("GET /models")
+    nothing, models = sorted(collector.spans, key=lambda span: span.started_ns)
+    assert (nothing.name, nothing.attributes["deepvit.problem"]) == ("GET", "not-found")
+    assert models.attributes["deepvit.problem"] == "unauthorized"
+
+
+def test_spans_are_flushed_when_the_server_stops_and_are_found_from_the_log(
+    repository: Path, photo: bytes, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector.spans.clear()
+    monkeypatch.setenv(ENDPOINT, collector.url)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+    with running_server(repository, drain_delay_s=0) as server:
+        with server.client() as client:
+            client.post("/classify", files={"image": photo})
+        assert collector.spans == []
+        assert server.terminate() == 0
+    (span,) = collector.wait_for("POST /classify")
+    assert span.resource["service.name"] == "mine"
+    assert len(collector.children(span)) == len(STAGES)
+    lines = [json.loads(line) for line in server.log]
+    (line,) = [line for line in lines if line["logger"] == "service.access"]
+    assert line["trace_id"] == span.trace_id
+
+
+@pytest.mark.parametrize("listening", [False, True], ids=["away", "hanging"])
+def test_without_its_receiver_the_server_answers_and_stops(
+    repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, listening: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if not listening:
+            silent.close()
+        monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        with running_server(repository, drain_delay_s=0) as server:
+            with server.client() as client:
+                assert client.post("/classify", files={"image": photo}).status_code == 200
+            assert server.terminate() == 0
+    assert "Traceback" not in "".join(server.log)
+
+
+def test_without_being_asked_for_there_is_nothing_of_it(
+    repository: Path, photo: bytes, collector: Collector
+) -> None:
+    collector.spans.clear()
+    code = (
+        "import sys, service.__main__ as m; from service.app import build_tracing\n"
+        "assert build_tracing() is None\n"
+        "sys.exit(any(name.startswith('opentelemetry.sdk') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    with running_server(repository) as server:
+        with server.client() as client:
+            client.post("/classify", files={"image": photo})
+        server.terminate()
+    assert not any("trace_id" in line for line in server.log)
+
+
+def test_without_the_package_the_start_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    code = (
+        "import sys; sys.modules['opentelemetry.sdk'] = None\n"
+        "from service.__main__ import main; sys.exit(main([]))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 1
+    assert len(found.stderr.splitlines()) == 1
+    assert "'.[otel]'" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({}, False),
+        ({ENDPOINT: ""}, False),
+        ({ENDPOINT: "http://collector:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({ENDPOINT: "http://collector:4318", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({ENDPOINT: "http://collector:4318", "OTEL_SDK_DISABLED": "true"}, False),
+        ({ENDPOINT: "http://c", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, True),
+        ({ENDPOINT: "grpc://c", "OTEL_TRACES_EXPORTER": "none"}, False),
+    ],
+)
+def test_the_standard_variables_say_whether(environment: dict[str, str], wanted: bool) -> None:
+    assert traces_wanted(environment) is wanted
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: otlp or none, not zipkin"),
+        ({ENDPOINT: "http://c", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http/protobuf, not grpc"),
+        ({ENDPOINT: "collector:4318"}, "begins with http:// or https://"),
+    ],
+)
+def test_what_cannot_be_done_ends_the_start(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(StartupError, match=message):
+        traces_wanted(environment)

@@ -1,0 +1,28 @@
+"""Pictures for traffic: one photograph in many forms, and noise without end."""
+
+import io
+import random
+
+from PIL import Image
+
+from tests.support.server import ROOT
+
+
+def photos(max_bytes: int) -> list[bytes]:
+    """The cat as JPEG, PNG and WebP, 20 to 768 pixels wide, where the file is small enough."""
+    with Image.open(ROOT / "tests" / "data" / "cat.jpg") as opened:
+        cat = opened.convert("RGB")
+    files = []
+    for width in (20, 32, 50, 100, 200, 320, 512, 768):
+        small = cat.resize((width, width * cat.height // cat.width))
+        for kind in ("JPEG", "PNG", "WEBP"):
+            file = io.BytesIO()
+            small.save(file, kind)
+            if file.tell() < max_bytes:
+                files.append(file.getvalue())
+    return files
+
+
+def noise(source: random.Random) -> bytes:
+    """A picture of 32 x 32 pixels (PPM, which costs nothing to write)."""
+    return b"P6 32 32 255\n" + source.randbytes(32 * 32 * 3)

@@ -1,0 +1,75 @@
+"""A real server process, started as a user starts it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+_LISTENING = re.compile(r"running on (http://\S+)")
+_START_TIMEOUT_S = 60
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen[str]
+    url: str = ""
+    log: list[str] = field(default_factory=list)
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def running_server(repository: Path, **settings: object) -> Iterator[Server]:
+    """Serve a model repository on a free port, with DEEPVIT_ settings by their field names."""
+    environment = {key: value for key, value in os.environ.items() if "DEEPVIT_" not in key}
+    environment |= {f"DEEPVIT_{key.upper()}": str(value) for key, value in settings.items()}
+    command = [sys.executable, "-m", "service", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--model-repository", str(repository)],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    server = Server(process)
+    listening = threading.Event()
+    reader = threading.Thread(target=_read, args=(server, listening), daemon=True)
+    reader.start()
+    try:
+        listening.wait(_START_TIMEOUT_S)
+        if not server.url:
+            raise RuntimeError("the server did not start:\n" + "".join(server.log))
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        reader.join()
+
+
+def _read(server: Server, listening: threading.Event) -> None:
+    """Keep the log; its line about the address says that requests are answered."""
+    assert server.process.stderr is not None
+    for line in server.process.stderr:
+        server.log.append(line)
+        if found := _LISTENING.search(line):
+            server.url = found[1]
+            listening.set()
+    listening.set()
+    server.process.stderr.close()
