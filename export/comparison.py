@@ -14,8 +14,9 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from export.pictures import Picture, Pictures
+from models.arrays import Pixels
 from models.manifest import Comparison, Speed
-from models.preprocess import Pixels, Preprocessing, preprocess
+from models.preprocess import Preprocessing, preprocess
 
 _BATCH = 8  # of answers; timings are at 1 and at this
 _ROUNDS = 15

@@ -11,15 +11,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from export.rewriting import array, constant, insert, is_constant, present, replace
-from models.preprocess import Pixels
-
-Array = npt.NDArray[np.float32]
+from models.arrays import Float32Array, Pixels
 
 _DOMAIN = "com.microsoft"  # of ONNX Runtime's integer product with scales and bias
 # Without VNNI, x86 adds pairs of products in 16 bits: weights of 8 bits would overflow them.
@@ -30,8 +27,8 @@ _TINY = 1e-6
 class Range(NamedTuple):
     """Smallest and largest value of each channel of an activation. [C] each"""
 
-    low: Array
-    high: Array
+    low: Float32Array
+    high: Float32Array
 
 
 def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
@@ -83,11 +80,11 @@ class _Linear(NamedTuple):
         return present(self.node.inputs[0])
 
     @property
-    def weight(self) -> Array:
+    def weight(self) -> Float32Array:
         return array(self.node.inputs[1])
 
     @property
-    def bias(self) -> Array:
+    def bias(self) -> Float32Array:
         if self.node.op_type == "Gemm":
             return array(self.node.inputs[2])
         return np.zeros(self.weight.shape[1], np.float32)
@@ -142,8 +139,8 @@ def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) 
 
 
 def _balance(
-    graph: ir.Graph, name: str, linear: _Linear, found: Range, weights: Array
-) -> tuple[ir.Value, Array, Array]:
+    graph: ir.Graph, name: str, linear: _Linear, found: Range, weights: Float32Array
+) -> tuple[ir.Value, Float32Array, Float32Array]:
     """(input - centre) / scale, and both [C], so that no channel takes the range of the others.
 
     Exact before rounding: centre and scale go into the bias and the weights behind (SmoothQuant,
@@ -154,7 +151,7 @@ def _balance(
     assert producer is not None
     if producer.op_type == "Gelu":
         return value, np.zeros_like(found.low), np.ones_like(found.low)
-    centre: Array = np.mean(found, axis=0)
+    centre: Float32Array = np.mean(found, axis=0)
     reach = np.maximum((found.high - found.low) / 2, _TINY)
     scale = np.sqrt(reach / np.maximum(np.abs(weights).max(axis=1), _TINY))
     scale = (scale / np.exp(np.log(scale).mean())).astype(np.float32)

@@ -5,18 +5,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 import torch
 from torch import Tensor
 
 from export.graphs import Inside
+from models.arrays import Float32Array, Pixels
 from models.deepvit import DeepViT
 from models.manifest import Comparison, Manifest, Parity
 from models.preprocess import Preprocessing
 
-Array = npt.NDArray[np.float32]
 Graph = Literal["model", "model.fp16", "explain"]
 
 # Largest difference allowed, as a share of the largest value of the reference.
@@ -90,18 +88,18 @@ def verify_int8(found: Comparison) -> None:
         )
 
 
-def sample_images(batch: int, size: int) -> npt.NDArray[np.uint8]:
+def sample_images(batch: int, size: int) -> Pixels:
     """Half noise, half smooth colour: [B, S, S, 3], the same on every call."""
     generator = torch.Generator().manual_seed(batch)
     noise = torch.rand((batch, 3, size, size), generator=generator)
     coarse = torch.rand((batch, 3, 4, 4), generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
     noise[::2] = smooth[::2]
-    pixels: npt.NDArray[np.uint8] = (noise * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    pixels: Pixels = (noise * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
     return pixels
 
 
-def normalize(images: npt.NDArray[np.uint8], rule: Preprocessing) -> Tensor:
+def normalize(images: Pixels, rule: Preprocessing) -> Tensor:
     """uint8 [B, S, S, 3] to the float32 [B, 3, S, S] that the network was trained on."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (rule.mean, rule.std))
     return (torch.tensor(images).permute(0, 3, 1, 2) / 255 - mean) / std
@@ -110,7 +108,7 @@ def normalize(images: npt.NDArray[np.uint8], rule: Preprocessing) -> Tensor:
 @torch.inference_mode()
 def _reference(
     network: DeepViT,
-    images: npt.NDArray[np.uint8],
+    images: Pixels,
     rule: Preprocessing,
     graph: Graph,
 ) -> dict[str, Tensor]:
@@ -128,7 +126,7 @@ def _compare(
     graph: Graph,
     batch: int,
     reference: dict[str, Tensor],
-    answers: dict[str, Array],
+    answers: dict[str, Float32Array],
     manifest: Manifest,
 ) -> Iterator[Parity]:
     measures = {output.name: output.measure for output in manifest.outputs}

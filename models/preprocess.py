@@ -8,11 +8,10 @@ import struct
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-Pixels = npt.NDArray[np.uint8]
+from models.arrays import Pixels
 
 # What Pillow's readers raise on damaged files.
 READER_ERRORS = (

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from models.preprocess import READER_ERRORS, Pixels
+from models.arrays import Pixels
+from models.preprocess import READER_ERRORS
 from service.errors import CorruptImage, ImageTooLarge, NoImage, OutOfMemory, UnsupportedMedia
 
 # Formats whose readers are pure image decoders: none that runs programs or follows links.

@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from PIL.Image import Image
 
-from models.preprocess import Pixels, Preprocessing, preprocess
+from models.arrays import Float32Array, Pixels
+from models.preprocess import Preprocessing, preprocess
 from service.errors import InputMismatch, ServiceError
 from service.imaging import Decoder
 from service.inference.batching import Admission, Batcher, Done
-from service.inference.engine import Array
 from service.inference.repository import ModelRepository, ServedModel
 from service.store import Store, content_id
 
@@ -41,7 +41,7 @@ class Answer:
     time of perf_counter."""
 
     image: Prepared
-    outputs: Mapping[str, Array]
+    outputs: Mapping[str, Float32Array]
     queue_s: float
     inference_s: float
     ended: float
@@ -95,12 +95,12 @@ class Pipeline:
             for image, one in zip(images, done, strict=True)
         ]
 
-    async def explain(self, ticket: Ticket, pixels: Pixels) -> Done[Mapping[str, Array]]:
+    async def explain(self, ticket: Ticket, pixels: Pixels) -> Done[Mapping[str, Float32Array]]:
         """The outputs that the ticket names, for an input of its model."""
         (done,) = await self._run(ticket, [pixels], ticket.explain)
         return done
 
-    async def infer(self, ticket: Ticket, images: Pixels) -> list[Done[Mapping[str, Array]]]:
+    async def infer(self, ticket: Ticket, images: Pixels) -> list[Done[Mapping[str, Float32Array]]]:
         """Logits, or what the ticket names, of `images` [B, S, S, 3] prepared elsewhere."""
         return await self._run(ticket, list(images), ticket.explain)
 
@@ -121,7 +121,7 @@ class Pipeline:
 
     async def _run(
         self, ticket: Ticket, images: Sequence[Pixels], names: tuple[str, ...]
-    ) -> list[Done[Mapping[str, Array]]]:
+    ) -> list[Done[Mapping[str, Float32Array]]]:
         """Through the queue that the ticket is for; the classifier's gives nothing but logits."""
         started = time.perf_counter()
         key = names if ticket.explain else None

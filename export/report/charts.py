@@ -14,7 +14,7 @@ from matplotlib import colormaps
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from export.report.running import Float
+from models.arrays import Float64Array
 
 _WIDTH, _HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 10, 34
@@ -29,9 +29,9 @@ class Line:
     name: str
     style: str
     x: Sequence[int]
-    y: Float
-    low: Float | None = None
-    high: Float | None = None
+    y: Float64Array
+    low: Float64Array | None = None
+    high: Float64Array | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Scale:
     high: float
     colours: str  # matplotlib's name
 
-    def indices(self, values: Float) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def indices(self, values: Float64Array) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         share = (np.nan_to_num(values) - self.low) / ((self.high - self.low) or 1)
         return (share.clip(0, 1) * (_COLOURS - 1)).round().astype(np.uint8)
 
@@ -75,7 +75,7 @@ class _Plane:
             style, _LEFT, _WIDTH - _RIGHT, self.y(value), self.y(value)
         )
 
-    def path(self, x: Sequence[int], y: Float) -> str:
+    def path(self, x: Sequence[int], y: Float64Array) -> str:
         return " ".join(f"{self.x(a)},{self.y(b)}" for a, b in zip(x, y, strict=True))
 
 
@@ -135,7 +135,7 @@ def _curve(plane: _Plane, curve: Line, across: str) -> Iterator[Markup]:
         ).format(curve.style, plane.x(a), plane.y(b), told)
 
 
-def matrix(values: Float, scale: Scale, label: str) -> Markup:
+def matrix(values: Float64Array, scale: Scale, label: str) -> Markup:
     """[L, L] as cells that tell their value, block 0 at the top left."""
     L = len(values)
     side = _CELLS / L
@@ -164,7 +164,7 @@ def matrix(values: Float, scale: Scale, label: str) -> Markup:
     )
 
 
-def picture(values: Float, scale: Scale, label: str) -> Markup:
+def picture(values: Float64Array, scale: Scale, label: str) -> Markup:
     """[rows, columns] as pixels."""
     image = Image.fromarray(scale.indices(values))
     image.putpalette(scale.table.tobytes())

@@ -14,10 +14,9 @@ from pydantic import ValidationError
 
 from export.report import ReportError
 from export.report.running import Estimate, Running
+from models.arrays import Float32Array, Float64Array, Pixels
 from models.manifest import STAGES, Manifest, Stage
-from models.preprocess import Pixels, preprocess
-
-Array = npt.NDArray[np.float32]
+from models.preprocess import preprocess
 
 VARIANTS = ("column", "row", "centred")
 
@@ -35,7 +34,7 @@ class Measured:
 
     manifest: Manifest
     estimates: Mapping[Key, Estimate]
-    maps: Mapping[Stage, npt.NDArray[np.float64]]  # mean over images and heads, [L, N, N]
+    maps: Mapping[Stage, Float64Array]  # mean over images and heads, [L, N, N]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -91,7 +90,9 @@ def stages(manifest: Manifest) -> tuple[Stage, ...]:
     return STAGES if manifest.config.reatten_blocks else ("softmax",)
 
 
-def _derived(stage: Stage, found: dict[Key, Array], threshold: float) -> dict[Key, Array]:
+def _derived(
+    stage: Stage, found: dict[Key, Float32Array], threshold: float
+) -> dict[Key, Float32Array]:
     """Per image what is averaged further: an interval of a mean needs the mean of each image."""
     pairs = found.pop(Key(stage, "neighbour_similarity"))  # [B, L - 1, H, N]
     heads = found[Key(stage, "head_similarity")]  # [B, L, H, H]
@@ -108,7 +109,7 @@ def _derived(stage: Stage, found: dict[Key, Array], threshold: float) -> dict[Ke
     return derived
 
 
-def _share(pairs: npt.NDArray[np.bool_]) -> Array:
+def _share(pairs: npt.NDArray[np.bool_]) -> Float32Array:
     """[B, L - 1, H, N] to [B, L]: NaN for block 0, which has none before it."""
     share = pairs.mean(axis=(2, 3), dtype=np.float32)
     return np.pad(share, ((0, 0), (1, 0)), constant_values=np.nan)

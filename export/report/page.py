@@ -13,9 +13,10 @@ from export.report import charts
 from export.report.charts import Line, Scale
 from export.report.definitions import DEFINITIONS, TERMS
 from export.report.measuring import VARIANTS, Key, Measured
-from export.report.running import Estimate, Float
+from export.report.running import Estimate
 from export.report.tables import Report
 from export.report.verdict import blocks_in_words, neighbours
+from models.arrays import Float64Array
 from models.manifest import Stage
 
 _ALIKE = Scale(-1, 1, "RdBu_r")
@@ -238,7 +239,7 @@ def _maps(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _strip(
-    model: Measured, values: Sequence[Float] | Float, scale: Scale, what: str
+    model: Measured, values: Sequence[Float64Array] | Float64Array, scale: Scale, what: str
 ) -> list[tuple[str, Markup]]:
     mixing = model.manifest.config.reatten_blocks
     return [

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-Float = npt.NDArray[np.float64]
+from models.arrays import Float64Array
 
 CONFIDENCE = 0.95
 _QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -16,16 +16,16 @@ _QUANTILE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 class Estimate:
     """Means over images, entry by entry."""
 
-    mean: Float
-    half_width: Float  # of the confidence interval of each mean; NaN from a single image
+    mean: Float64Array
+    half_width: Float64Array  # of the confidence interval of each mean; NaN from a single image
     images: int
 
     @property
-    def low(self) -> Float:
+    def low(self) -> Float64Array:
         return self.mean - self.half_width
 
     @property
-    def high(self) -> Float:
+    def high(self) -> Float64Array:
         return self.mean + self.half_width
 
 
@@ -38,8 +38,8 @@ class Running:
 
     def __init__(self) -> None:
         self._images = 0
-        self._mean: Float = np.zeros(())
-        self._squares: Float = np.zeros(())  # of differences to the mean, summed
+        self._mean: Float64Array = np.zeros(())
+        self._squares: Float64Array = np.zeros(())  # of differences to the mean, summed
 
     def add(self, values: npt.NDArray[np.floating]) -> None:
         """[B, ...], one entry an image."""

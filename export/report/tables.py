@@ -13,8 +13,9 @@ import numpy as np
 from export.pictures import Pictures
 from export.report.definitions import DEFINITIONS, TERMS
 from export.report.measuring import VARIANTS, Key, Measured
-from export.report.running import CONFIDENCE, Float
+from export.report.running import CONFIDENCE
 from export.report.verdict import Verdict, judge
+from models.arrays import Float64Array
 from models.manifest import Stage
 
 COLUMNS = (
@@ -157,5 +158,5 @@ def _number(value: float, absent: Any = None) -> Any:
     return float(f"{value:.6g}") if np.isfinite(value) else absent
 
 
-def _listed(values: Float) -> Any:
+def _listed(values: Float64Array) -> Any:
     return [_number(v) for v in values] if values.ndim == 1 else [_listed(v) for v in values]

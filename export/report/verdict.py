@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.report.running import Estimate, Float
+from export.report.running import Estimate
+from models.arrays import Float64Array
 from models.manifest import Stage
 
 THRESHOLD = 0.9  # of similar blocks, as in the paper
@@ -38,9 +39,9 @@ def judge(
     column: Estimate,
     row: Estimate,
     centred: Estimate,
-    above: Float | None = None,
-    below: Float | None = None,
-    evenness: Float | None = None,
+    above: Float64Array | None = None,
+    below: Float64Array | None = None,
+    evenness: Float64Array | None = None,
 ) -> Verdict:
     """From the similarities of all pairs of blocks, [L, L] each.
 
@@ -90,7 +91,7 @@ def judge(
     )
 
 
-def neighbours(matrix: Float) -> Float:
+def neighbours(matrix: Float64Array) -> Float64Array:
     """Each block with the one before it: [L, L] to [L], NaN for block 0, which has none."""
     return np.concatenate([[np.nan], np.diagonal(matrix, offset=-1)])
 
@@ -118,7 +119,9 @@ def _donor(depth: int, alike: Sequence[int]) -> int:
     return max(set(range(depth)) - set(alike))
 
 
-def _on_similar(stage: Stage, similar: Sequence[int], columns: Float, threshold: float) -> str:
+def _on_similar(
+    stage: Stage, similar: Sequence[int], columns: Float64Array, threshold: float
+) -> str:
     others = len(columns) - 1
     if not others:
         return "A single block has no other to be like."
@@ -134,7 +137,7 @@ def _on_similar(stage: Stage, similar: Sequence[int], columns: Float, threshold:
     )
 
 
-def _on_collapsed(similar: Sequence[int], collapsed: Sequence[int], rows: Float) -> str:
+def _on_collapsed(similar: Sequence[int], collapsed: Sequence[int], rows: Float64Array) -> str:
     if not similar:
         return ""
     if not collapsed:
@@ -146,7 +149,7 @@ def _on_collapsed(similar: Sequence[int], collapsed: Sequence[int], rows: Float)
     )
 
 
-def _on_striped(similar: Sequence[int], collapsed: Sequence[int], rows: Float) -> str:
+def _on_striped(similar: Sequence[int], collapsed: Sequence[int], rows: Float64Array) -> str:
     """Eq. 2 does not see which keys are attended when all queries attend alike."""
     striped = [block for block in similar if block not in collapsed]
     if not striped:
@@ -158,7 +161,7 @@ def _on_striped(similar: Sequence[int], collapsed: Sequence[int], rows: Float) -
     )
 
 
-def _on_centred(similar: Sequence[int], middles: Float, threshold: float) -> str:
+def _on_centred(similar: Sequence[int], middles: Float64Array, threshold: float) -> str:
     """Whether similar blocks share more than the mean of their columns."""
     if not similar:
         return ""
@@ -171,7 +174,7 @@ def _on_centred(similar: Sequence[int], middles: Float, threshold: float) -> str
     return f"What similar blocks share is the mean of each column: {span}."
 
 
-def _on_evenness(similar: Sequence[int], evenness: Float | None) -> str:
+def _on_evenness(similar: Sequence[int], evenness: Float64Array | None) -> str:
     """Whether likeness may be mere uniformity: near-uniform maps are all alike."""
     if evenness is None or not similar:
         return ""
@@ -182,7 +185,9 @@ def _on_evenness(similar: Sequence[int], evenness: Float | None) -> str:
     return f"Attention is near uniform in {blocks_in_words(near)}: {span}."
 
 
-def _on_signs(signed: Sequence[int], above: Float, below: Float, threshold: float) -> str:
+def _on_signs(
+    signed: Sequence[int], above: Float64Array, below: Float64Array, threshold: float
+) -> str:
     """A mean near 0 may hide that nearly all vectors are alike, half of them with a minus."""
     if not signed:
         return ""
@@ -212,11 +217,11 @@ def _on_reuse(depth: int, donor: int, donor_by_rows: int) -> str:
     )
 
 
-def _span(values: Float) -> str:
+def _span(values: Float64Array) -> str:
     low, high = (f"{value:.3f}" for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
 
 
-def _percent(shares: Float) -> str:
+def _percent(shares: Float64Array) -> str:
     low, high = (f"{100 * share:.0f}" for share in (shares.min(), shares.max()))
     return f"{low} %" if low == high else f"{low} to {high} %"

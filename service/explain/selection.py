@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import Float32Array
 from models.manifest import Manifest, Stage
 from service.errors import InvalidSelection
 
-Array = npt.NDArray[np.float32]
 Direction = Literal["from", "to"]
 Reduction = Literal["mean", "max", "max_abs", "rms"]
 
-_REDUCE: dict[str, Callable[[Array], Array]] = {
+_REDUCE: dict[str, Callable[[Float32Array], Float32Array]] = {
     "mean": lambda maps: maps.mean(axis=0),
     "max": lambda maps: maps.max(axis=0),
     "max_abs": lambda maps: np.abs(maps).max(axis=0),
@@ -30,7 +29,7 @@ ROLLOUT = "rollout"
 class AttentionMaps:
     """The answer: values [layer, head, token] or [layer, head, query, key]."""
 
-    values: Array
+    values: Float32Array
     stage: Stage
     layers: tuple[int | str, ...]
     heads: tuple[int | str, ...]
@@ -102,9 +101,9 @@ class Selection:
         names = (output("map", self.stage, layer).name for layer in self.layers)
         return tuple(dict.fromkeys(names))
 
-    def cut(self, outputs: Mapping[str, Array]) -> AttentionMaps:
+    def cut(self, outputs: Mapping[str, Float32Array]) -> AttentionMaps:
         """The selected values out of `outputs` of one image."""
-        layers: list[Array] = []
+        layers: list[Float32Array] = []
         if not self.layers:
             layers.append(self._query(outputs[self.outputs[0]][None]))
         for layer in self.layers:
@@ -127,13 +126,13 @@ class Selection:
     def _class_rows(self) -> bool:
         return self.token == 0 and self.direction == "from"
 
-    def _query(self, maps: Array) -> Array:
+    def _query(self, maps: Float32Array) -> Float32Array:
         """Rows or columns of maps [H, N, N], or all of them."""
         if self.token is None:
             return maps
         return maps[:, self.token] if self.direction == "from" else maps[:, :, self.token]
 
-    def _reduce(self, maps: Array) -> Array:
+    def _reduce(self, maps: Float32Array) -> Float32Array:
         if isinstance(self.heads, str):
             return _REDUCE[self.heads](maps)[None]
         return maps[list(self.heads)]

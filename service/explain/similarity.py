@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from models.arrays import Float32Array
 from models.manifest import STAGE_WORDS, Manifest, Stage
-
-Array = npt.NDArray[np.float32]
 
 VARIANTS = ("column", "row", "centred")
 SOFTMAX_ONLY = ("entropy", "attention_distance")
@@ -45,14 +43,14 @@ class Similarity:
 
     stage: Stage
     threshold: float
-    matrix: Mapping[str, Array]  # variant: [L, L]
-    neighbours: Array  # [L - 1]
-    above_threshold: Array  # [L - 1], share of (head, token) pairs
-    below_negative: Array  # [L - 1], share of them below -threshold
-    heads: Array  # [L, H, H]
-    features: Array  # [L]
-    entropy: Array | None  # [L, H], softmax stage only
-    attention_distance: Array | None  # [L, H], softmax stage only
+    matrix: Mapping[str, Float32Array]  # variant: [L, L]
+    neighbours: Float32Array  # [L - 1]
+    above_threshold: Float32Array  # [L - 1], share of (head, token) pairs
+    below_negative: Float32Array  # [L - 1], share of them below -threshold
+    heads: Float32Array  # [L, H, H]
+    features: Float32Array  # [L]
+    entropy: Float32Array | None  # [L, H], softmax stage only
+    attention_distance: Float32Array | None  # [L, H], softmax stage only
 
     @property
     def similar_blocks(self) -> list[int]:
@@ -74,7 +72,7 @@ def outputs(manifest: Manifest, stage: Stage) -> dict[str, str]:
 
 
 def measure(
-    manifest: Manifest, stage: Stage, threshold: float, values: Mapping[str, Array]
+    manifest: Manifest, stage: Stage, threshold: float, values: Mapping[str, Float32Array]
 ) -> Similarity:
     """From the outputs of one image, by name."""
     found = {measure: values[name] for measure, name in outputs(manifest, stage).items()}

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from fastapi import Request
 
+from models.arrays import Pixels
 from models.manifest import Manifest
-from models.preprocess import Pixels
 from service.errors import DeadlineExceeded
 from service.explain.selection import ROLLOUT, AttentionMaps
 from service.explain.similarity import Similarity

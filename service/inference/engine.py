@@ -11,17 +11,14 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
+from models.arrays import Float32Array, Pixels
 from models.manifest import METADATA_KEY, Manifest, Output
-from models.preprocess import Pixels
 from service.errors import InferenceFailed, StartupError
 from service.inference.graph_batches import Buckets
 from service.inference.plan import Plan, fastest
 from service.inference.sessions import EngineOptions, Sessions
-
-Array = npt.NDArray[np.float32]
 
 _MAX_EXPLAIN_SESSIONS = 8  # each keeps the weights, packed its own way
 
@@ -77,13 +74,15 @@ class Engine:
         for batch in reversed(sizes):
             self.classify([np.zeros((size, size, 3), np.uint8)] * batch)
 
-    def classify(self, images: Sequence[Pixels]) -> Sequence[Array]:
+    def classify(self, images: Sequence[Pixels]) -> Sequence[Float32Array]:
         """Inputs [S, S, 3] to logits [classes], one for each image."""
         if self._buckets:
             return list(self._buckets.run(images))
         return list(_logits(self._classifier, np.stack(images)))
 
-    def explain(self, images: Sequence[Pixels], names: Sequence[str]) -> list[dict[str, Array]]:
+    def explain(
+        self, images: Sequence[Pixels], names: Sequence[str]
+    ) -> list[dict[str, Float32Array]]:
         """Inputs [S, S, 3] to the named outputs of the explain graph, one dict for each image."""
         session = self._explainer(names)
         values = session.run(list(names), {"images": np.stack(images)})
@@ -133,8 +132,8 @@ class Engine:
             raise StartupError(f"{self._folder} has no readable manifest: {exc}") from exc
 
 
-def _logits(session: ort.InferenceSession, images: npt.NDArray[np.uint8]) -> Array:
-    logits: Array = session.run(["logits"], {"images": images})[0]
+def _logits(session: ort.InferenceSession, images: Pixels) -> Float32Array:
+    logits: Float32Array = session.run(["logits"], {"images": images})[0]
     return logits
 
 

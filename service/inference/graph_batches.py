@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
+
+from models.arrays import Float32Array, Pixels
 
 
 class _Bucket(NamedTuple):
     binding: Any  # ONNX Runtime has no types
-    batch: npt.NDArray[np.uint8]  # [size, S, S, 3], what is copied to the device
+    batch: Pixels  # [size, S, S, 3], what is copied to the device
     images: Any  # [size, S, S, 3] on the device
     logits: Any  # [size, classes] on the device
 
@@ -47,7 +48,7 @@ class Buckets:
             bucket.binding.bind_ortvalue_output("logits", bucket.logits)
             self._buckets[size] = bucket
 
-    def run(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    def run(self, images: Sequence[Pixels]) -> Float32Array:
         """[S, S, 3] each to logits [B, classes]."""
         size = next(size for size in self.sizes if size >= len(images))
         bucket = self._buckets[size]
@@ -56,5 +57,5 @@ class Buckets:
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(size))
         self._session.run_with_iobinding(bucket.binding, options)
-        logits: npt.NDArray[np.float32] = bucket.logits.numpy()
+        logits: Float32Array = bucket.logits.numpy()
         return logits[: len(images)]

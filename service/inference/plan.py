@@ -12,9 +12,10 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Run = Callable[[npt.NDArray[np.uint8]], object]
+from models.arrays import Pixels
+
+Run = Callable[[Pixels], object]
 
 _BATCHES = (1, 2, 4, 8)
 _SOME_GAIN = 1.05  # what larger batches must win
@@ -53,7 +54,7 @@ def fastest(
     return Plan(threads, 1, batch_beside)
 
 
-def _batch(run: Run, instances: int, images: npt.NDArray[np.uint8]) -> tuple[float, int]:
+def _batch(run: Run, instances: int, images: Pixels) -> tuple[float, int]:
     """Seconds an image in batches of the best size, handed over, and that size of an instance."""
     best, found = float("inf"), 0
     for size in _BATCHES:
@@ -67,15 +68,13 @@ def _batch(run: Run, instances: int, images: npt.NDArray[np.uint8]) -> tuple[flo
     return best, found
 
 
-def _beside(
-    pool: ThreadPoolExecutor, run: Run, instances: int, images: npt.NDArray[np.uint8]
-) -> None:
+def _beside(pool: ThreadPoolExecutor, run: Run, instances: int, images: Pixels) -> None:
     """A share of the images for each instance, all at the same time."""
     for _ in pool.map(run, np.array_split(images, min(instances, len(images)))):
         pass
 
 
-def _seconds(run: Run, batch: npt.NDArray[np.uint8]) -> float:
+def _seconds(run: Run, batch: Pixels) -> float:
     """An image, in the best of some rounds after a first one, if that was not long enough."""
     best = float("inf")
     begun = time.perf_counter()

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.arrays import Float32Array, Pixels
 from models.manifest import Manifest
-from models.preprocess import Pixels
 from service.errors import LoadFailed, StartupError, UnknownModel
 from service.inference.batching import Batcher
-from service.inference.engine import Array, Engine
+from service.inference.engine import Engine
 from service.inference.sessions import EngineOptions
 from service.inference.statistics import Statistics
 
@@ -46,8 +46,8 @@ class ServedModel:
 
     manifest: Manifest
     engine: Engine
-    classifier: "Batcher[Pixels, Array]"  # key: none
-    explainer: "Batcher[Pixels, dict[str, Array]]"  # key: names of the outputs asked for
+    classifier: "Batcher[Pixels, Float32Array]"  # key: none
+    explainer: "Batcher[Pixels, dict[str, Float32Array]]"  # key: names of the outputs asked for
     statistics: Statistics
     users: int = 0  # requests that have it in their hands
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -266,11 +266,11 @@ class ModelRepository:
         engine.warm_up()
         statistics = Statistics()
 
-        def classify(images: Sequence[Pixels], _: Hashable) -> Sequence[Array]:
+        def classify(images: Sequence[Pixels], _: Hashable) -> Sequence[Float32Array]:
             with statistics.execution(len(images)):
                 return engine.classify(images)
 
-        def explain(images: Sequence[Pixels], names: Hashable) -> Sequence[dict[str, Array]]:
+        def explain(images: Sequence[Pixels], names: Hashable) -> Sequence[dict[str, Float32Array]]:
             assert isinstance(names, tuple)
             with statistics.execution(len(images)):
                 return engine.explain(images, names)

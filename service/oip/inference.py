@@ -13,12 +13,9 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from models.preprocess import Pixels
+from models.arrays import Float32Array, Pixels
 from service.errors import AnswerTooLarge, InvalidInference, UnknownModel
-
-Array = npt.NDArray[np.float32]
 
 INPUT = "images"
 LOGITS = "logits"
@@ -84,7 +81,7 @@ class AnswerTensor:
     name: str
     datatype: str
     shape: tuple[int, ...]
-    values: Array | list[str]  # row by row
+    values: Float32Array | list[str]  # row by row
 
     def tobytes(self) -> bytes:
         """As a raw tensor: little-endian; of each string its length, then its bytes."""
@@ -146,7 +143,7 @@ def check_count(count: int, shape: tuple[int, ...], what: str = "values") -> Non
 
 
 def answer(
-    request: InferRequest, answers: Sequence[Mapping[str, Array]], labels: Sequence[str]
+    request: InferRequest, answers: Sequence[Mapping[str, Float32Array]], labels: Sequence[str]
 ) -> Iterator[tuple[RequestedOutput, AnswerTensor]]:
     """What a request asked for, from the outputs of each of its images."""
     for wanted in request.outputs:
@@ -244,6 +241,6 @@ def shown(value: Any) -> str:
     return repr(value[:40] if isinstance(value, str) else value)
 
 
-def _best(logits: Array, count: int, labels: Sequence[str]) -> list[str]:
+def _best(logits: Float32Array, count: int, labels: Sequence[str]) -> list[str]:
     best = np.argsort(-logits, kind="stable")[:count]
     return [f"{logits[index]:f}:{index}:{labels[index]}" for index in best]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from models.preprocess import Pixels
+from models.arrays import Float32Array, Pixels
 from service.errors import InvalidInference, UploadTooLarge
 from service.oip import inference
-from service.oip.inference import INPUT, Array, Contract, InferRequest, check_count, shown
+from service.oip.inference import INPUT, Contract, InferRequest, check_count, shown
 
 # A value takes "255," on one line and about this in pretty-printed JSON. Objects of a parser
 # take many times their text, so no more text is parsed than a fitting request may have.
@@ -51,7 +51,7 @@ def max_json_bytes(contract: Contract) -> int:
 
 def encode(
     request: InferRequest,
-    answers: Sequence[Mapping[str, Array]],
+    answers: Sequence[Mapping[str, Float32Array]],
     *,
     model: str,
     version: int,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, Protocol
 
-from models.preprocess import Pixels
+from models.arrays import Pixels
 from service.errors import ExpiredImage, ServiceError, StoreUnavailable, UnknownImage
 
 StoreState = Literal["memory", "redis", "redis, unavailable"]

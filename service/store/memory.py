@@ -7,7 +7,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
-from models.preprocess import Pixels
+from models.arrays import Pixels
 from service.store import StoreState, counted, expired, unknown
 
 _REMEMBERED = 10_000  # ids that are told apart from never seen ones after they expired

@@ -25,7 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from models.preprocess import Pixels
+from models.arrays import Pixels
 from service.errors import StartupError, StoreUnavailable
 from service.store import StoreState, counted, expired, unknown
 

@@ -12,8 +12,8 @@ import torch
 
 from export.verify import normalize, sample_images
 from models import checkpoint
+from models.arrays import Pixels
 from models.deepvit import DeepViT
-from models.preprocess import Pixels
 from service.explain import similarity
 from service.inference.batching import Batcher
 from service.inference.cpus import available_cpus

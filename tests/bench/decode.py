@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from models.preprocess import Pixels, Preprocessing, preprocess
+from models.arrays import Pixels
+from models.preprocess import Preprocessing, preprocess
 from service.imaging import Decoder
 from service.inference.cpus import available_cpus
 from service.inference.engine import Engine

@@ -3,15 +3,14 @@
 import math
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from export.cosines import VARIANTS, Columns, Variant, row_similarity
+from models.arrays import Float64Array
 from tests.support import equation_2
 
-Float = npt.NDArray[np.float64]
 L, B, H, N = 4, 2, 3, 10
 
 
@@ -57,7 +56,7 @@ def test_head_similarity_compares_heads_of_one_block(maps: Tensor) -> None:
 def test_equation_2_is_a_cosine_of_two_columns() -> None:
     """The reference itself, on one pair of each kind."""
     p, q = softmax_maps()[:2, 0, 0].double().numpy()
-    pairs: dict[Variant, tuple[Float, Float]] = {
+    pairs: dict[Variant, tuple[Float64Array, Float64Array]] = {
         "column": (p[:, 3], q[:, 3]),
         "row": (p[3], q[3]),
         "centred": (p[:, 3] - p[:, 3].mean(), q[:, 3] - q[:, 3].mean()),

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
@@ -13,11 +12,10 @@ from export.fold import FoldedDeepViT
 from export.graphs import Classifier
 from export.half import half
 from export.to_onnx import trace
+from models.arrays import Float32Array, Pixels
 from models.config import ARCHITECTURES, DeepViTConfig
-from models.preprocess import Pixels, Preprocessing
+from models.preprocess import Preprocessing
 from tests.support.networks import random_network, settled
-
-Array = npt.NDArray[np.float32]
 
 DEPTH = 3
 
@@ -41,9 +39,9 @@ def traced(config: DeepViTConfig) -> ir.Model:
     return trace(Classifier(folded), config.img_size, ["logits"])
 
 
-def logits(model: ir.Model, images: Pixels) -> Array:
+def logits(model: ir.Model, images: Pixels) -> Float32Array:
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
-    found: Array = session.run(["logits"], {"images": images})[0]
+    found: Float32Array = session.run(["logits"], {"images": images})[0]
     return found
 
 

@@ -5,30 +5,29 @@ import math
 from functools import reduce
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
 from export import measures
+from models.arrays import Float64Array
 
-Float = npt.NDArray[np.float64]
 B, L, H, GRID = 2, 4, 3, 3
 N = GRID**2 + 1
 
 
-def softmax_maps(scale: float = 2.0, seed: int = 0) -> Float:
+def softmax_maps(scale: float = 2.0, seed: int = 0) -> Float64Array:
     """[B, L, H, N, N] with rows that sum to 1."""
     logits = np.random.default_rng(seed).normal(0, scale, (B, L, H, N, N))
-    maps: Float = np.exp(logits)
+    maps: Float64Array = np.exp(logits)
     maps /= maps.sum(axis=-1, keepdims=True)
     return maps
 
 
-def cosine(p: Float, q: Float) -> float:
+def cosine(p: Float64Array, q: Float64Array) -> float:
     return float(p @ q / math.sqrt((p @ p) * (q @ q)))
 
 
-def tensor(array: Float) -> torch.Tensor:
+def tensor(array: Float64Array) -> torch.Tensor:
     return torch.from_numpy(array).float()
 
 

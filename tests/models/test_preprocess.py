@@ -6,7 +6,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.preprocess import Pixels, Preprocessing, preprocess
+from models.arrays import Pixels
+from models.preprocess import Preprocessing, preprocess
 from tests.support.memory import little_memory
 
 SIDES = st.integers(1, 300)

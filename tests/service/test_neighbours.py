@@ -15,11 +15,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from models.preprocess import Pixels
+from models.arrays import Float32Array, Pixels
 from service.inference.engine import Engine
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT, VIT
@@ -91,7 +90,7 @@ def test_damaged_images_between_good_ones_change_no_bit(repository: Path, photo:
     good = photos(photo, 16)
     bad = damaged(photo)
 
-    async def answers(mixed: bool) -> tuple[list[int], list[npt.NDArray[np.float32]]]:
+    async def answers(mixed: bool) -> tuple[list[int], list[Float32Array]]:
         """Batch sizes and logits, in the order of the requests."""
         with runtime(repository, decode_threads=1) as running:
             batcher = running.pipeline.models.get(DEEPVIT).classifier

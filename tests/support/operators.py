@@ -11,9 +11,9 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from export.attention import DOMAIN, add_functions
+from models.arrays import Float32Array, Float64Array
 from service import native
 
-Array = npt.NDArray[np.float32]
 Shape = tuple[int, int, int, int, int]  # images, queries, keys, heads, width
 
 _AXES = {"bias": 1, "offset": 1, "maps": 4, "mixed": 4}  # of the rest, 2
@@ -65,11 +65,11 @@ def session(content: bytes, fused: bool = True) -> ort.InferenceSession:
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def inputs(shape: Shape, mixes: bool, scale: float = 1.0) -> dict[str, Array]:
+def inputs(shape: Shape, mixes: bool, scale: float = 1.0) -> dict[str, Float32Array]:
     images, queries, keys, heads, width = shape
     random = np.random.default_rng(0)
 
-    def normal(*sizes: int) -> Array:
+    def normal(*sizes: int) -> Float32Array:
         return random.standard_normal(sizes, dtype=np.float32)
 
     found = {
@@ -82,13 +82,11 @@ def inputs(shape: Shape, mixes: bool, scale: float = 1.0) -> dict[str, Array]:
     return found
 
 
-def equation_3(shape: Shape, given: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+def equation_3(shape: Shape, given: dict[str, npt.NDArray[Any]]) -> Float64Array:
     return laid_open(shape, given)["out"]
 
 
-def laid_open(
-    shape: Shape, given: dict[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[np.float64]]:
+def laid_open(shape: Shape, given: dict[str, npt.NDArray[Any]]) -> dict[str, Float64Array]:
     """Every output by name; without a theta, both maps are the softmax map."""
     images, queries, keys, heads, width = shape
     q, k, v = (

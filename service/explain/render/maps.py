@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from models.arrays import Float32Array, Pixels
 from service.explain.render import figures
 from service.explain.render.layout import Box, Layout
 
-Array = npt.NDArray[np.float32]
-Colours = npt.NDArray[np.float32]  # [..., 3], from 0 to 1
+Colours = Float32Array  # [..., 3], from 0 to 1
 Scale = Literal["map", "block", "all"]
 
 _DPI = 100
@@ -29,7 +28,7 @@ _FAINT = 0.25  # of the scale: signs of smaller values are not marked
 class MapsPicture:
     """What to draw: maps [rows, columns, h, w] and the words around them."""
 
-    maps: Array
+    maps: Float32Array
     title: str
     subtitles: Sequence[str]  # a line each
     notes: Sequence[str]  # on how to read it, one line together
@@ -38,7 +37,7 @@ class MapsPicture:
     quantity: str  # what the numbers are
     signed: bool  # zero is in the middle of the scale
     scale: Scale = "all"  # the maps that share one
-    background: npt.NDArray[np.uint8] | None = None  # [S, S, 3]
+    background: Pixels | None = None  # [S, S, 3]
     marked: tuple[int, int] | None = None  # the patch that asks, row and column
 
 
@@ -193,7 +192,7 @@ class _Drawing:
         figures.bar(figure, colours, figure.add_axes(place), label)
 
 
-def _largest(maps: Array, scale: Scale) -> Array:
+def _largest(maps: Float32Array, scale: Scale) -> Float32Array:
     """[rows, columns]: the largest distance from zero among the maps that share a scale."""
     axes = {"map": (2, 3), "block": (1, 2, 3), "all": (0, 1, 2, 3)}[scale]
     largest = np.abs(maps).max(axis=axes, keepdims=True)[..., 0, 0]

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, SubplotSpec
 
+from models.arrays import Float32Array
 from service.explain.render import figures
-
-Array = npt.NDArray[np.float32]
 
 _DPI = 150
 _WIDTH = 11.0  # inches, as all lengths
@@ -34,16 +32,16 @@ class SimilarityPicture:
     subtitle: str
     verdict: str
     blocks: Sequence[str]  # labels
-    matrices: Mapping[str, Array]  # variant: [L, L]
+    matrices: Mapping[str, Float32Array]  # variant: [L, L]
     signed: bool  # maps can be negative, and so can cosines of every variant
     threshold: float
-    neighbours: Array  # [L - 1]
-    above_threshold: Array  # [L - 1]
-    heads: Array  # [L, H, H]
-    features: Array  # [L]
-    entropy: Array | None  # [L, H]
+    neighbours: Float32Array  # [L - 1]
+    above_threshold: Float32Array  # [L - 1]
+    heads: Float32Array  # [L, H, H]
+    features: Float32Array  # [L]
+    entropy: Float32Array | None  # [L, H]
     longest_entropy: float
-    attention_distance: Array | None  # [L, H]
+    attention_distance: Float32Array | None  # [L, H]
 
 
 def render_similarity(picture: SimilarityPicture) -> bytes:
@@ -223,7 +221,7 @@ def _legend(axes: Axes) -> None:
     axes.legend(ncols=4, loc="upper left", bbox_to_anchor=(-0.02, -0.2), columnspacing=1)
 
 
-def _dots(axes: Axes, matrix: Array, *, left: float, top: float, cell: float) -> None:
+def _dots(axes: Axes, matrix: Float32Array, *, left: float, top: float, cell: float) -> None:
     rows, columns = np.nonzero(matrix < -_FAINT)
     x, y = left + (columns + 0.5) * cell, top + (rows + 0.5) * cell
     axes.plot(x, y, ".", color="white", markersize=2)

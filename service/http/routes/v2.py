@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
+from models.arrays import Float32Array
 from service.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
@@ -31,7 +32,7 @@ from service.http.dependencies import (
 from service.http.problems import protocol_errors
 from service.inference.repository import ServedModel
 from service.oip import compression, metadata, rest
-from service.oip.inference import Array, Contract, InferRequest, version_number
+from service.oip.inference import Contract, InferRequest, version_number
 from service.oip.schemas import (
     PREFIX,
     InferAnswer,
@@ -196,7 +197,7 @@ def _answer(
     request: Request,
     served: ServedModel,
     wanted: InferRequest,
-    answers: Sequence[Mapping[str, Array]],
+    answers: Sequence[Mapping[str, Float32Array]],
 ) -> Response:
     manifest = served.manifest
     encoded = rest.encode(

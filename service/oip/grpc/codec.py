@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
-from models.preprocess import Pixels
+from models.arrays import Float32Array, Pixels
 from service.errors import InvalidInference
 from service.oip import inference
-from service.oip.inference import INPUT, Array, Contract, InferRequest
+from service.oip.inference import INPUT, Contract, InferRequest
 
 _MAX_DIMENSIONS = 8
 
@@ -40,7 +40,7 @@ def decode(request: ModelInferRequest, contract: Contract) -> InferRequest:
 
 def encode(
     request: InferRequest,
-    answers: Sequence[Mapping[str, Array]],
+    answers: Sequence[Mapping[str, Float32Array]],
     *,
     model: str,
     version: int,

@@ -11,8 +11,9 @@ import numpy as np
 import onnxruntime as ort
 from PIL import Image
 
+from models.arrays import Pixels
 from models.manifest import Manifest
-from models.preprocess import Pixels, preprocess
+from models.preprocess import preprocess
 
 _TOP_K = 5
 

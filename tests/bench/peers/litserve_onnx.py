@@ -7,7 +7,7 @@ import litserve
 import numpy as np
 from fastapi import UploadFile
 
-from models.preprocess import Pixels
+from models.arrays import Pixels
 from tests.bench.peers.answer import Model, options
 
 given = options()

@@ -5,7 +5,7 @@ from typing import Any
 
 import mosec
 
-from models.preprocess import Pixels
+from models.arrays import Pixels
 from tests.bench.peers.answer import Model, options
 
 given = options()

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from export import measures
 from export.cosines import Columns, row_similarity
-from export.report.running import Estimate, Float, Running
+from export.report.running import Estimate, Running
 from export.report.verdict import Verdict, blocks_in_words, judge
+from models.arrays import Float64Array
 from models.manifest import Stage
 
 IMAGES, DEPTH, H, N = 4, 6, 3, 50
@@ -135,10 +136,10 @@ def test_the_threshold_decides() -> None:
 )
 def test_what_images_cannot_decide_is_said(column: float, row: float, undecided: bool) -> None:
     def pair(likeness: float) -> Estimate:
-        matrix: Float = np.array([[1, likeness], [likeness, 1]])
+        matrix: Float64Array = np.array([[1, likeness], [likeness, 1]])
         return Estimate(matrix, np.full((2, 2), 0.02), images=10)
 
-    none: Float = np.array([np.nan, 0])
+    none: Float64Array = np.array([np.nan, 0])
     found = judge("reattention", 0.9, pair(column), pair(row), pair(0.0), none, none)
     assert found.undecided == ((1,) if undecided else ())
 

@@ -6,11 +6,12 @@ from itertools import product
 import numpy as np
 import pytest
 
+from models.arrays import Float32Array
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.manifest import STAGES, Checkpoint, Manifest, Output, Stage, Versions
 from models.preprocess import Preprocessing
 from service.errors import InvalidSelection
-from service.explain.selection import Array, AttentionMaps, Selection
+from service.explain.selection import AttentionMaps, Selection
 
 CONFIG = ARCHITECTURES[
     "deepvit_test"
@@ -69,12 +70,12 @@ def _outputs(config: DeepViTConfig) -> Iterator[Output]:
 MANIFEST = manifest_of(CONFIG)
 RANDOM = np.random.default_rng(0)
 # Maps [layer, head, query, key]; signed, as those after the mixing may be.
-MAPS: dict[Stage, Array] = {
+MAPS: dict[Stage, Float32Array] = {
     stage: RANDOM.normal(size=(L, H, N, N)).astype(np.float32) for stage in STAGES
 }
 MAPS["reattention"][0] = MAPS["softmax"][0]  # block 0 mixes nothing
-ROLLOUT: Array = RANDOM.random((N, N), dtype=np.float32)
-OUTPUTS: dict[str, Array] = {
+ROLLOUT: Float32Array = RANDOM.random((N, N), dtype=np.float32)
+OUTPUTS: dict[str, Float32Array] = {
     **{f"softmax.map.{block:02}": MAPS["softmax"][block] for block in range(L)},
     **{f"reattention.map.{block:02}": MAPS["reattention"][block] for block in range(1, L)},
     **{f"{stage}.class_rows": MAPS[stage][:, :, 0] for stage in STAGES},
@@ -85,7 +86,7 @@ LAYERS = {"all": [0, 1, 2], "0": [0], "2,0": [2, 0], "1,1,2": [1, 2]}
 HEADS = {"all": [0, 1, 2], "1": [1], "2,0": [2, 0]}
 QUERIES = {"all": None, "cls": 0, "0,0": 1, "2,3": 1 + 2 * 4 + 3, "3,3": N - 1}
 DIRECTIONS = ("from", "to")
-REDUCTIONS: dict[str, Callable[[Array], Array]] = {
+REDUCTIONS: dict[str, Callable[[Float32Array], Float32Array]] = {
     "mean": lambda maps: np.sum(maps, axis=1) / H,
     "max": lambda maps: np.sort(maps, axis=1)[:, -1],
     "max_abs": lambda maps: np.sort(np.abs(maps), axis=1)[:, -1],
@@ -122,11 +123,11 @@ def cut(selection: Selection) -> AttentionMaps:
     return answer
 
 
-def queried(maps: Array, query: str, direction: str) -> Array:
+def queried(maps: Float32Array, query: str, direction: str) -> Float32Array:
     token = QUERIES[query]
     if token is None:
         return maps
-    taken: Array = np.take(maps, token, axis=-2 if direction == "from" else -1)
+    taken: Float32Array = np.take(maps, token, axis=-2 if direction == "from" else -1)
     return taken
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from models.arrays import Float32Array
 from models.config import ARCHITECTURES
 from models.manifest import STAGES, Stage
-from service.explain.similarity import VARIANTS, Array, Similarity, measure, outputs
+from service.explain.similarity import VARIANTS, Similarity, measure, outputs
 from tests.service.explain.test_selection import manifest_of
 
 DEEPVIT = manifest_of(ARCHITECTURES["deepvit_test"].config)
@@ -16,14 +17,16 @@ PAIRS = np.array(
 )
 
 
-def random_values(seed: int = 0) -> dict[str, Array]:
+def random_values(seed: int = 0) -> dict[str, Float32Array]:
     random = np.random.default_rng(seed)
     return {
         output.name: random.random(output.shape, dtype=np.float32) for output in DEEPVIT.outputs
     }
 
 
-def measured(threshold: float, pairs: Array = PAIRS, stage: Stage = "reattention") -> Similarity:
+def measured(
+    threshold: float, pairs: Float32Array = PAIRS, stage: Stage = "reattention"
+) -> Similarity:
     values = random_values() | {f"{stage}.neighbour_similarity": pairs}
     return measure(DEEPVIT, stage, threshold, values)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -16,13 +15,13 @@ from export import measures
 from export.cosines import VARIANTS
 from export.verify import normalize
 from models import checkpoint
+from models.arrays import Float64Array, Pixels
 from models.deepvit import BlockTrace
-from models.preprocess import Pixels, preprocess
+from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, VIT
 from tests.support import equation_2
 from tests.support.server import ROOT
 
-Array = npt.NDArray[np.float32]
 N, GRID, BLOCKS, HEADS = 65, 8, 16, 6
 
 
@@ -89,7 +88,7 @@ def test_query_direction_and_heads_select_rows_and_columns(
     maps = np.array(get(client, "/attention-maps", id=image_id, query="all", head="all")["values"])
     patch = 1 + 2 * GRID + 5
 
-    def values(**query: str) -> npt.NDArray[np.float64]:
+    def values(**query: str) -> Float64Array:
         return np.array(get(client, "/attention-maps", id=image_id, **query)["values"])
 
     np.testing.assert_allclose(values(head="all"), maps[:, :, 0], atol=1e-5)

@@ -17,12 +17,13 @@ from cmcrameri import cm
 from fastapi import Request
 from PIL import Image
 
+from models.arrays import Float64Array
 from service.errors import DeadlineExceeded
 from service.http.pictures import drawn
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 
-Numbers = npt.NDArray[np.float64]
+Numbers = Float64Array
 Canvas = npt.NDArray[np.int64]  # [height, width, 3], from 0 to 255
 
 GRID, TOKENS, BLOCKS = 8, 65, 16

@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,7 +22,8 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.http import aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from models.preprocess import Pixels, Preprocessing, preprocess
+from models.arrays import Float32Array, Pixels
+from models.preprocess import Preprocessing, preprocess
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 from tests.service.test_bad_days import client_of, runtime
@@ -63,7 +63,7 @@ def image_request(pixels: Pixels, **changes: Any) -> dict[str, Any]:
     return {"inputs": [image | {"data": pixels[0].ravel().tolist()} | changes]}
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def softmax(logits: Float32Array) -> Float32Array:
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 

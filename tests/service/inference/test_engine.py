@@ -3,22 +3,20 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 
+from models.arrays import Float32Array, Pixels
 from service.errors import StartupError
 from service.inference.engine import Engine
 from service.inference.graph_batches import Buckets
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT, VIT
 
-IMAGES: npt.NDArray[np.uint8] = np.random.default_rng(0).integers(
-    0, 256, (7, 32, 32, 3), dtype=np.uint8
-)
+IMAGES: Pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
 
 
-def logits(engine: Engine) -> npt.NDArray[np.float32]:
+def logits(engine: Engine) -> Float32Array:
     return np.stack(engine.classify(list(IMAGES)))
 
 

@@ -5,18 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from models.arrays import Float32Array, Pixels
 from service.inference import engine as engine_module
 from service.inference import plan as plan_module
 from service.inference.batching import Batcher
-from service.inference.engine import Array, Engine
+from service.inference.engine import Engine
 from service.inference.plan import Plan, fastest
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT
 
-Images = npt.NDArray[np.uint8]
+Images = Pixels
 
 Cost = tuple[float, float]  # seconds of a run, and of each image in it
 
@@ -91,7 +91,7 @@ def test_every_plan_gives_the_same_logits(
     monkeypatch.setattr(engine_module, "fastest", lambda *_: plan)
     engine = Engine(folder, EngineOptions(intra_op_threads=2))
     engine.warm_up()
-    queue: Batcher[Images, Array] = Batcher(
+    queue: Batcher[Images, Float32Array] = Batcher(
         lambda batch, _: engine.classify(batch),
         max_batch_size=plan.batch,
         max_queue_items=len(IMAGES),

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from service import native
@@ -15,8 +14,6 @@ from service.inference.sessions import EngineOptions
 from service.native.__main__ import main as build
 from tests.conftest import DEEPVIT
 from tests.support.operators import Shape, equation_3, inputs, laid_open, model, session
-
-Array = npt.NDArray[np.float32]
 
 pytestmark = pytest.mark.usefixtures("built")
 

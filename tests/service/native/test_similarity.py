@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 import torch
 from torch import Tensor, nn
 
 from export import measures, similarity, tracing
+from models.arrays import Float32Array
 from tests.support import equation_2
 from tests.support.operators import session
 
@@ -73,17 +73,15 @@ def measuring(shape: Shape, softmax: bool) -> bytes:
     return graph(Measures(shape, softmax), maps(shape), names)
 
 
-def run(content: bytes, blocks: Blocks, fused: bool = True) -> dict[str, npt.NDArray[np.float32]]:
+def run(content: bytes, blocks: Blocks, fused: bool = True) -> dict[str, Float32Array]:
     return running(content, fused)(blocks)
 
 
-def running(
-    content: bytes, fused: bool = True
-) -> Callable[[Blocks], dict[str, npt.NDArray[np.float32]]]:
+def running(content: bytes, fused: bool = True) -> Callable[[Blocks], dict[str, Float32Array]]:
     opened = session(content, fused)
     names = [output.name for output in opened.get_outputs()]
 
-    def ask(blocks: Blocks) -> dict[str, npt.NDArray[np.float32]]:
+    def ask(blocks: Blocks) -> dict[str, Float32Array]:
         given = {f"block{index}": block.numpy() for index, block in enumerate(blocks)}
         return dict(zip(names, opened.run(None, given), strict=True))
 
@@ -122,7 +120,7 @@ def expected_measures(blocks: Blocks, shape: Shape | None) -> dict[str, Tensor]:
 
 
 def assert_measures(
-    found: dict[str, npt.NDArray[np.float32]], expected: dict[str, Tensor], atol: float = 3e-6
+    found: dict[str, Float32Array], expected: dict[str, Tensor], atol: float = 3e-6
 ) -> None:
     assert found.keys() == expected.keys()
     for name, values in expected.items():

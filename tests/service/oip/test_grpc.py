@@ -33,7 +33,8 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonclient.utils import InferenceServerException
 
-from models.preprocess import Pixels, preprocess
+from models.arrays import Pixels
+from models.preprocess import preprocess
 from service.errors import HeadersTooLarge, RequestTimeout, ServiceError, UriTooLong
 from service.oip.grpc.calls import CODES
 from service.oip.grpc.server import GrpcServer
@@ -43,7 +44,7 @@ from tests.service.http.test_v2 import RULE, softmax
 from tests.service.test_bad_days import runtime
 from tests.support.server import ROOT, Server, running_server
 from tests.support.versions import copied
-from tests.test_readme import ADDRESS, EXAMPLES
+from tests.test_docs import ADDRESS, EXAMPLES
 
 _ADDRESS = re.compile(r"gRPC on ([\d.:]+)")
 SERVICE = "inference.GRPCInferenceService"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from models.preprocess import Pixels
+from models.arrays import Pixels
 from service.errors import StartupError, StoreUnavailable
 from service.store.redis import RedisStore, pack, unpack
 from tests.conftest import VIT

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from models.preprocess import Pixels
+from models.arrays import Pixels
 from service.errors import ExpiredImage, UnknownImage
 from service.store import HIT, Store, content_id
 from service.store.memory import MemoryStore
