@@ -40,11 +40,12 @@ from service.oip.grpc.calls import CODES
 from service.oip.grpc.server import GrpcServer
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
+from tests.docs.markdown import blocks
+from tests.docs.test_examples import ADDRESS
 from tests.service.http.test_v2 import RULE, softmax
 from tests.service.test_bad_days import runtime
 from tests.support.server import ROOT, Server, running_server
 from tests.support.versions import copied
-from tests.test_docs import ADDRESS, EXAMPLES
 
 _ADDRESS = re.compile(r"gRPC on ([\d.:]+)")
 SERVICE = "inference.GRPCInferenceService"
@@ -228,12 +229,12 @@ def test_classes_by_name(triton: Any, rest: httpx.Client, photo: bytes, pixels: 
 def test_the_example_for_http_needs_another_import_and_address_only(
     server: Server, tmp_path: Path
 ) -> None:
-    ((code, shown),) = [(code, shown) for _, code, shown in EXAMPLES if "tritonclient" in code]
+    (example,) = [block for block in blocks("python") if "tritonclient" in block.code]
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    changed = code.replace("tritonclient.http", "tritonclient.grpc")
+    changed = example.code.replace("tritonclient.http", "tritonclient.grpc")
     command = [sys.executable, "-c", changed.replace(ADDRESS, address(server))]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert found.stdout == shown
+    assert found.stdout == example.shown
 
 
 def test_the_asyncio_client_works_too(server: Server, triton_http: Any, pixels: Pixels) -> None:

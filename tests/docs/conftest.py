@@ -1,0 +1,69 @@
+"""A checkout in which the pages' commands can be run without touching the real one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.config import ARCHITECTURES
+from tests.support.networks import random_network
+from tests.support.server import ROOT
+
+_LINKED = ("Makefile", "export", "models", "service", "tests")
+_CLASSES = 10
+
+
+@pytest.fixture(scope="session")
+def checkout(repository: Path, photo: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user has who follows the pages: the project, a checkpoint, labels and photographs."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in _LINKED:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "model_repository").mkdir()
+    for model in repository.iterdir():
+        if model.is_dir():
+            (folder / "model_repository" / model.name).symlink_to(model)
+    (folder / "labels.txt").write_text("".join(f"kind {index}\n" for index in range(_CLASSES)))
+    _save_collapsed_checkpoint(folder / "model_best.pth.tar")
+    for name in ("cifar10", "photos"):
+        (folder / name).mkdir()
+        (folder / name / "cat.jpg").write_bytes(photo)
+        shutil.copy(ROOT / "service" / "web" / "samples" / "owl.jpg", folder / name)
+    return folder
+
+
+def _save_collapsed_checkpoint(path: Path) -> None:
+    """An official container of a network whose later blocks attend uniformly."""
+    config = ARCHITECTURES["deepvit_test"].config
+    weights = random_network(config).state_dict()
+    for block in range(1, config.depth):
+        for name in ("weight", "bias"):  # no query tells keys apart
+            weights[f"blocks.{block}.attn.qkv.{name}"][: config.embed_dim] = 0
+    torch.save({"state_dict": weights, "arch": "deepvit_test"}, path)
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """Of a user's shell; servers take a free port."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DEEPVIT_")}
+    return kept | {"DEEPVIT_PORT": "0", "VENV": sys.prefix}
+
+
+def run(command: str, folder: Path, environment: dict[str, str]) -> str:
+    """A command of a shell, which must succeed; what it printed."""
+    found = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout

@@ -1,0 +1,127 @@
+"""Every code block in README and docs does what the page says it does."""
+
+import json
+import math
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.docs.conftest import run
+from tests.docs.markdown import PAGES, Block, blocks
+from tests.support.server import ROOT, Server
+
+ADDRESS = "http://127.0.0.1:8000"
+CONSOLE = [block for block in blocks("console") if block.not_run is None]
+SERVES = re.compile(r"make serve|python -m service(?! ?\.)")
+THIS_RUN = "make test"  # the command that runs this test
+RUN_IN_PLACE = re.compile(r"make |.*-m pytest ")  # these need the project's own configuration
+VOLATILE = ("timings_ms", "request_id")
+
+
+@pytest.mark.parametrize("block", blocks("sh"), ids=str)
+def test_requests_answer_what_is_shown(
+    block: Block, server: Server, photo: bytes, checkout: Path, environment: dict[str, str]
+) -> None:
+    classify_first(server, photo)
+    found = run(block.code.replace(ADDRESS, server.url), checkout, environment)
+    if block.shown is not None:
+        assert same(json.loads(found), json.loads(block.shown))
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_programs_print_what_is_shown(
+    block: Block, server: Server, photo: bytes, checkout: Path, environment: dict[str, str]
+) -> None:
+    classify_first(server, photo)
+    (checkout / "example.py").write_text(block.code.replace(ADDRESS, server.url))
+    assert run(".venv/bin/python example.py", checkout, environment) == block.shown
+
+
+@pytest.mark.parametrize("block", CONSOLE, ids=str)
+def test_commands_run(block: Block, checkout: Path, environment: dict[str, str]) -> None:
+    assert block.commands
+    for command in block.commands:
+        if command.startswith(THIS_RUN):
+            continue
+        if "pre-commit" in command:
+            shutil.copy(ROOT / ".pre-commit-config.yaml", checkout)
+            run("git init --quiet", checkout, environment)
+        folder = ROOT if RUN_IN_PLACE.match(command) else checkout
+        if SERVES.search(command):
+            serve(command, folder, environment)
+        else:
+            run(command, folder, environment)
+
+
+def test_only_what_needs_docker_or_a_gpu_is_not_run() -> None:
+    skipped = [block for block in blocks("console") if block.not_run is not None]
+    assert skipped
+    for block in skipped:
+        assert all(re.match(r"docker |nvidia-", command) for command in block.commands), block
+
+
+def test_every_block_is_of_a_known_language() -> None:
+    fences = sum(page.read_text().count("\n```") for page in PAGES) // 2
+    known = [len(blocks(name)) for name in ("sh", "python", "console", "json", "text")]
+    assert sum(known) == fences
+    assert all(known)
+
+
+def classify_first(server: Server, photo: bytes) -> None:
+    """The image that the shown id stands for."""
+    with server.client() as client:
+        assert client.post("/classify", files={"image": photo}).status_code == 200
+
+
+def serve(command: str, folder: Path, environment: dict[str, str]) -> None:
+    """Start a server as the page says, see that it is ready, and end it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        command = command.replace("8001", str(free.getsockname()[1]))
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {command}"],
+        cwd=folder,
+        env=environment | {"DEEPVIT_DRAIN_DELAY_S": "0"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    try:
+        addresses = (re.search(r"running on (http://\S+)", line) for line in process.stderr)
+        url = next((found[1].rstrip('"') for found in addresses if found), None)
+        assert url is not None, command
+        assert httpx.get(f"{url}/readyz").json()["status"] == "ready"
+    finally:
+        subprocess.run(["pkill", "-TERM", "-s", str(process.pid)], check=False)
+        process.wait(timeout=30)
+        process.stderr.close()
+    assert process.returncode in (
+        0,
+        -signal.SIGTERM,
+        2,
+    )  # make says 2 of a target it was stopped in
+
+
+def same(found: Any, shown: Any) -> bool:
+    """Equal, numbers to a thousandth; times and request ids only by their keys."""
+    if isinstance(shown, dict):
+        return found.keys() == shown.keys() and all(
+            found[key].keys() == shown[key].keys()
+            if key == "timings_ms"
+            else key in VOLATILE or same(found[key], shown[key])
+            for key in shown
+        )
+    if isinstance(shown, list):
+        return len(found) == len(shown) and all(map(same, found, shown))
+    if isinstance(shown, float):
+        return math.isclose(found, shown, abs_tol=1e-3)
+    return bool(found == shown)

@@ -1,0 +1,86 @@
+"""What README and docs refer to exists: files, targets, settings, rooms."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from service.settings import Settings
+from tests.docs.markdown import PAGES
+from tests.support.server import ROOT
+
+MAX_README_BYTES = 10_000
+ROOMS = ("models", "export", "service")
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def test_the_readme_stays_short() -> None:
+    assert (ROOT / "README.md").stat().st_size <= MAX_README_BYTES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in _anchors(target), link
+
+
+def _anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    for page in PAGES:
+        for target in set(
+            re.findall(r"`(?:\$ )?make ([\w-]+)|^\$ make ([\w-]+)", page.read_text(), re.M)
+        ):
+            assert re.search(rf"^{''.join(target)}:", text("Makefile"), re.MULTILINE), target
+
+
+def test_every_file_that_is_named_exists() -> None:
+    for page in PAGES:
+        named = re.findall(r"`((?:models|export|service|tests|docs)/[\w./-]*\w)`", page.read_text())
+        for path in named:
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_table_of_settings_is_complete_and_true() -> None:
+    rows = re.findall(
+        r"^\| `(DEEPVIT_\w+)` \| (.*?) \| (.*?) \|$", text("docs/operations.md"), re.MULTILINE
+    )
+    assert rows == [
+        (
+            f"DEEPVIT_{name.upper()}",
+            "processors granted"
+            if field.default is PydanticUndefined
+            else "none"
+            if field.default is None
+            else f"`{field.default}`",
+            field.description,
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def test_the_map_names_every_file() -> None:
+    """Every module of the three rooms stands in the map of docs/architecture.md, and no other."""
+    page = text("docs/architecture.md")
+    named = set(re.findall(r"\]\(\.\./((?:models|export|service)/[\w./]+\.py)\)", page))
+    there = {
+        str(path.relative_to(ROOT))
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert named == there
