@@ -17,7 +17,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.http.middleware import Observe
+from service.http.middleware import ObserveRequests
 from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics
 from tests.conftest import DEEPVIT
@@ -191,7 +191,7 @@ def test_a_connection_that_closes_under_an_answer_is_no_fault_of_the_server() ->
             return {"type": "http.disconnect"}
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await Observe(app, Metrics([], MemoryStore(1, 1)))(scope, receive, send)
+        await ObserveRequests(app, Metrics([], MemoryStore(1, 1)))(scope, receive, send)
 
     asyncio.run(answer(RuntimeError("unable to perform operation; the handler is closed")))
     with pytest.raises(RuntimeError, match="Unexpected"):
