@@ -69,9 +69,8 @@ class Pipeline:
     ) -> Iterator[Ticket]:
         """A slot in a queue of the model, held before there is an image for it.
 
-        The queue is the explainer's if outputs of the explain graph are named.
-
-        Raises `QueueFull` or `Stopped`.
+        It is the explainer's queue if outputs of the explain graph are named. Raises `QueueFull`
+        or `Stopped`.
         """
         batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
         with _counting_failures(model):
@@ -157,16 +156,20 @@ class Pipeline:
         if len(uploads) == 1:
             started = time.perf_counter()
             if image := self.decoder.decode_small(uploads[0], rule.resize):
-                return [_preprocess(image, rule, started)]
+                return [_prepare(image, rule, started)]
         loop = asyncio.get_running_loop()
         return await _gather(
             [
-                loop.run_in_executor(self.pool, self._decode, upload, rule, index, len(uploads))
+                loop.run_in_executor(
+                    self.pool, self._prepare_upload, upload, rule, index, len(uploads)
+                )
                 for index, upload in enumerate(uploads)
             ]
         )
 
-    def _decode(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> PreparedImage:
+    def _prepare_upload(
+        self, upload: bytes, rule: Preprocessing, index: int, count: int
+    ) -> PreparedImage:
         started = time.perf_counter()
         try:
             image = self.decoder.decode(upload, rule.resize)
@@ -174,10 +177,10 @@ class Pipeline:
             if count > 1:
                 exc.detail = f"image {index + 1} of {count}: {exc.detail}"
             raise
-        return _preprocess(image, rule, started)
+        return _prepare(image, rule, started)
 
 
-def _preprocess(image: Image, rule: Preprocessing, started: float) -> PreparedImage:
+def _prepare(image: Image, rule: Preprocessing, started: float) -> PreparedImage:
     """Prepare a decoded image; its decoding started at `started`, a time of perf_counter."""
     decoded = time.perf_counter()
     pixels = preprocess(image, rule)

@@ -73,8 +73,7 @@ class Settings(BaseSettings):
     max_queue_images: int = Field(
         256,
         ge=1,
-        description="slots in each queue of a model; with more, requests may wait longer; with "
-        "fewer, more get a 429",
+        description="slots in each queue of a model; more mean longer waits, fewer mean more 429s",
     )
     max_wait_ms: float = Field(
         0,

@@ -37,7 +37,9 @@ ERRORS = (
     StoreUnavailable,
 )
 
-ImageId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="from /classify")]
+ImageId = Annotated[
+    str, Field(pattern="^[0-9a-f]{32}$", description="the id of a classified image, from /classify")
+]
 
 
 class LookInsideParameters(DeadlineParameters):

@@ -20,7 +20,10 @@ ModelVersion = Annotated[
     int | None, Field(ge=1, description="a served version; the highest one if left out")
 ]
 StageName = Annotated[
-    Stage, Field(description="maps before the mixing of heads, or what multiplies V (after it)")
+    Stage,
+    Field(
+        description="maps before heads are mixed (softmax), or those that multiply V (reattention)"
+    ),
 ]
 Threshold = Annotated[
     float, Field(gt=-1, lt=1, description="a block is similar above this mean cosine")
@@ -28,13 +31,13 @@ Threshold = Annotated[
 
 
 class DeadlineParameters(BaseModel):
-    """What every endpoint that runs a model takes: how long the client waits."""
+    """The parameter that every endpoint takes that runs a model."""
 
     timeout_ms: int | None = Field(
         None,
         alias=_TIMEOUT_HEADER,
         ge=1,
-        description="milliseconds after which no answer is wanted any more",
+        description="milliseconds that the client waits; at most as many as the service allows",
     )
 
     @property

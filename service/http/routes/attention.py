@@ -29,7 +29,7 @@ _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
         "content": {"application/x-npy": BINARY, "application/x-npz": BINARY, "image/png": BINARY},
         "headers": {
             _FACTS_HEADER: {
-                "description": "the JSON answer without its values, beside the other formats",
+                "description": "the JSON answer without its values; sent with the other formats",
                 "schema": {"type": "string"},
             }
         },
@@ -39,17 +39,20 @@ _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
 
 class AttentionMapsParameters(LookInsideParameters):
     layer: str = Field(
-        "all", description="a block, several with commas, all, or rollout (softmax stage)"
+        "all", description="a block, several separated by commas, all, or rollout (softmax stage)"
     )
     head: str = Field(
-        "mean", description="a head, several with commas, all, or mean, max, max_abs, rms"
+        "mean", description="a head, several separated by commas, all, or mean, max, max_abs, rms"
     )
-    query: str = Field("cls", description="cls, a patch as row,column, or all")
-    direction: Direction = Field("from", description="what the query looks at, or what looks at it")
+    query: str = Field("cls", description="the token that asks: cls, a patch as row,column, or all")
+    direction: Direction = Field(
+        "from", description="from: what the query attends to; to: what attends to the query"
+    )
     format: Format = Field("json", description="json, NumPy's npy or npz, or a picture")
-    overlay: bool = Field(False, description="draw over what the model saw (png, one query)")
+    overlay: bool = Field(False, description="draw over the model's input (png, one query)")
     scale: Literal["map", "block", "all"] = Field(
-        "all", description="what has a scale of its own (png): each map, each block, or all"
+        "all",
+        description="what has its own colour scale (png): each map, each block, or all together",
     )
 
 

@@ -21,7 +21,8 @@ router = APIRouter(prefix="/images", tags=[TAG])
     responses=PNG_RESPONSE | problems(UnknownImage, ExpiredImage, Stopped, StoreUnavailable),
 )
 async def show_image(
-    runtime: WorkingDep, id: Annotated[ImageId, Path(description="from /classify")]
+    runtime: WorkingDep,
+    id: Annotated[ImageId, Path(description="the id of a classified image, from /classify")],
 ) -> Response:
     """The resized and cropped pixels that went into the network, as a lossless PNG."""
     pixels = await runtime.pipeline.store.get(id)

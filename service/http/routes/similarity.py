@@ -20,10 +20,10 @@ router = APIRouter(tags=[TAG])
 class SimilarityParameters(LookInsideParameters):
     threshold: Threshold = 0.9
     format: Literal["json", "png"] = Field(
-        "json", description="numbers, or all of them in one picture"
+        "json", description="the measures as JSON, or drawn in one picture"
     )
     variant: Literal["column", "row", "centred", "all"] = Field(
-        "all", description="the matrix between blocks that is drawn (png)"
+        "all", description="which matrix between blocks is drawn (png)"
     )
 
 
@@ -34,7 +34,7 @@ class SimilarityParameters(LookInsideParameters):
     responses=PNG_RESPONSE | problems(*ERRORS),
 )
 async def similarity(request: Request, runtime: WorkingDep) -> Response:
-    """How alike blocks, heads and features are, with the count of similar blocks."""
+    """How similar blocks, heads and features are, and how many blocks are similar."""
     params = read_parameters(request, SimilarityParameters)
     deadline = runtime.deadline(params.timeout_s)
     with use_model(request, params.model, params.version) as served:
