@@ -1,8 +1,8 @@
-"""From image bytes to answers: ONNX Runtime behind FastAPI, never torch."""
+"""From image bytes to answers: ONNX Runtime behind FastAPI, without torch."""
 
 import os
 
 __version__ = "0.1.0"
 
-# Read when ONNX Runtime loads: its official builds report usage to Microsoft otherwise.
+# ONNX Runtime reads this when it loads; its official builds else report usage to Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

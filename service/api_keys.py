@@ -1,4 +1,4 @@
-"""Who may ask, where API keys are set."""
+"""API keys, checked the same way for HTTP and gRPC."""
 
 import hmac
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from service.errors import Unauthorized
 
 
-class Keys:
-    """Several are valid at once, so that they can be rotated; without any, everybody may ask."""
+class ApiKeys:
+    """Several keys are valid at once, so that they can be rotated; no keys admit everybody."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = [key.encode() for key in keys]
 
     def check(self, given: str) -> None:
         """Raises `Unauthorized`."""
-        # Every key is compared, in time that tells nothing about how much of it was right.
+        # Every key is compared, in constant time: the duration says nothing about a wrong key.
         found = sum(hmac.compare_digest(given.encode(), key) for key in self._keys)
         if self._keys and not found:
             raise Unauthorized("send Authorization: Bearer KEY, or X-API-Key: KEY")

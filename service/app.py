@@ -1,11 +1,11 @@
-"""The running service from its settings, and the HTTP application around it."""
+"""The parts of the running service, built from its settings, and the HTTP application."""
 
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
@@ -15,7 +15,7 @@ from fastapi_offline import FastAPIOffline
 from service import __version__
 from service.errors import StartupError
 from service.http import problems
-from service.http.middleware import PROBES, Observe, RefusedRequests
+from service.http.middleware import PROBES, AnswerRefusals, ObserveRequests
 from service.http.routes import (
     attention,
     classify,
@@ -28,7 +28,7 @@ from service.http.routes import (
     v2,
     v2_repository,
 )
-from service.http.security import ApiKeys
+from service.http.security import RequireApiKey
 from service.imaging import Decoder
 from service.inference.repository import ModelRepository, QueueOptions
 from service.inference.sessions import EngineOptions
@@ -42,14 +42,15 @@ from service.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
 
+    from service.oip.grpc.server import GrpcServer
     from service.telemetry.tracing import Tracing
 
 _logger = logging.getLogger(__name__)
 
 
 def build_runtime(settings: Settings) -> Runtime:
-    """Load and warm everything. Raises `StartupError`."""
-    store = _store(settings)
+    """Load and warm up every model. Raises `StartupError`."""
+    store = _build_store(settings)
     repository = ModelRepository(
         settings.model_repository,
         EngineOptions(
@@ -84,15 +85,11 @@ def build_runtime(settings: Settings) -> Runtime:
     )
 
 
-def _store(settings: Settings) -> Store:
+def _build_store(settings: Settings) -> Store:
     if settings.store_url is None:
         return MemoryStore(settings.store_max_bytes, settings.store_ttl_s)
-    try:
+    with _needs_extra("store_url needs the package redis", "redis"):
         from service.store.redis import RedisStore
-    except ModuleNotFoundError as exc:
-        raise StartupError(
-            "store_url needs the package redis: pip install --constraint constraints.txt '.[redis]'"
-        ) from exc
     return RedisStore(
         settings.store_url.get_secret_value(),
         timeout_s=settings.store_timeout_s,
@@ -101,17 +98,37 @@ def _store(settings: Settings) -> Store:
 
 
 def build_tracing() -> "Tracing | None":
-    """What OpenTelemetry's variables ask for. Raises `StartupError`."""
+    """Traces if OpenTelemetry's environment variables ask for them. Raises `StartupError`."""
     if not traces_wanted(os.environ):
         return None
-    try:
+    need = (
+        "OTEL_ variables ask for traces, which need OpenTelemetry's packages "
+        "(OTEL_TRACES_EXPORTER=none turns traces off)"
+    )
+    with _needs_extra(need, "otel"):
         from service.telemetry.tracing import Tracing
-    except ModuleNotFoundError as exc:
-        raise StartupError(
-            "OTEL_ variables ask for traces, which need OpenTelemetry's packages: pip install "
-            "--constraint constraints.txt '.[otel]', or set OTEL_TRACES_EXPORTER=none"
-        ) from exc
     return Tracing()
+
+
+def build_grpc_server(
+    settings: Settings, runtime: Runtime, api_keys: Sequence[str]
+) -> "GrpcServer | None":
+    """A gRPC server, not started yet, if its port is set. Raises `StartupError`."""
+    if settings.grpc_port is None:
+        return None
+    with _needs_extra("grpc_port needs the package grpcio", "grpc"):
+        from service.oip.grpc.server import GrpcServer
+    return GrpcServer(runtime, host=settings.host, port=settings.grpc_port, api_keys=api_keys)
+
+
+@contextmanager
+def _needs_extra(need: str, extra: str) -> Iterator[None]:
+    """Around imports that need an optional extra of pyproject.toml. Raises `StartupError`."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        install = f"pip install --constraint constraints.txt '.[{extra}]'"
+        raise StartupError(f"{need}: {install}") from exc
 
 
 def create_app(
@@ -123,12 +140,12 @@ def create_app(
     repository_poll_s: float = 0,
     drain_timeout_s: float = 25,
 ) -> FastAPI:
-    """The application around a running service; closing it finishes queued work."""
+    """The HTTP application for a running service; its shutdown finishes queued work."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await runtime.pipeline.store.open()
-        polling = asyncio.create_task(_poll(runtime.pipeline.models, repository_poll_s))
+        polling = asyncio.create_task(_poll_repository(runtime.pipeline.models, repository_poll_s))
         yield
         runtime.draining = True
         polling.cancel()
@@ -144,11 +161,11 @@ def create_app(
         version=__version__,
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
-        dependencies=[Depends(ApiKeys(api_keys))] if api_keys else [],
-        telemetry=_telemetry(tracing),
+        dependencies=[Depends(RequireApiKey(api_keys))] if api_keys else [],
+        telemetry=_telemetry_config(tracing),
     )
     app.state.runtime = runtime
-    for resource in (  # matched in this order, the most requested first
+    for resource in (  # routes are matched in this order, the most requested ones first
         classify,
         v2,
         attention,
@@ -163,7 +180,7 @@ def create_app(
         app.include_router(resource.router)
     app.mount("/web", explorer.Files(directory=explorer.WEB), name="web")
     problems.add_handlers(app)
-    app.add_middleware(RefusedRequests, answer=problems.service_error)
+    app.add_middleware(AnswerRefusals, answer=problems.service_error)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -172,12 +189,12 @@ def create_app(
             allow_headers=["*"],
             expose_headers=["X-Attention-Maps", "X-Request-Id", "Server-Timing", "Retry-After"],
         )
-    app.add_middleware(Observe, metrics=runtime.metrics, trace=tracing)
+    app.add_middleware(ObserveRequests, metrics=runtime.metrics, trace=tracing)
     return app
 
 
-def _telemetry(tracing: "Tracing | None") -> "TelemetryConfig":
-    """Which telemetry of FastAPI's own is on: spans of requests, where traces are asked for."""
+def _telemetry_config(tracing: "Tracing | None") -> "TelemetryConfig":
+    """FastAPI's own telemetry: a span for each request if traces are wanted, else nothing."""
     off: TelemetryConfig = {"metrics": False, "logs": False, "auto_configure": False}
     if tracing is None:
         return {**off, "tracing": False}
@@ -189,10 +206,10 @@ def _telemetry(tracing: "Tracing | None") -> "TelemetryConfig":
     }
 
 
-async def _poll(models: ModelRepository, every_s: float) -> None:
+async def _poll_repository(models: ModelRepository, every_s: float) -> None:
     while every_s:
         await asyncio.sleep(every_s)
         try:
             await models.poll()
-        except Exception:  # the next look may go well
-            _logger.exception("looking for new versions failed")
+        except Exception:  # the next attempt may succeed
+            _logger.exception("looking for new model versions failed")

@@ -1,7 +1,7 @@
-"""Everything that can go wrong, as one small tree: each error has a status, a code and a title.
+"""All errors of the service as one small tree: each class has an HTTP status, a code and a title.
 
-Knows nothing of HTTP frameworks; app.py turns these into application/problem+json,
-or under /v2 into what that protocol has for errors.
+Knows nothing of frameworks: http/problems.py turns errors into application/problem+json or, under
+/v2, into the errors of the Open Inference Protocol; oip/grpc/calls.py turns them into statuses.
 """
 
 from typing import ClassVar
@@ -21,33 +21,53 @@ class ServiceError(Exception):
 
 
 class StartupError(ServiceError):
-    """The service cannot start; never seen by a client."""
+    """The service cannot start. No client ever sees this."""
 
     code = "startup"
 
 
-class NoImage(ServiceError):
-    status, code, title = 400, "no-image", "No image in the request"
-
-
-class CorruptImage(ServiceError):
-    status, code, title = 400, "corrupt-image", "The image cannot be decoded"
-
-
-class MalformedUpload(ServiceError):
-    status, code, title = 400, "malformed-upload", "The request body is malformed"
+# The request as such: its line, its headers, its API key, its connection.
 
 
 class MalformedRequest(ServiceError):
     status, code, title = 400, "malformed-request", "The request is not HTTP"
 
 
-class InvalidInference(ServiceError):
-    status, code, title = 400, "invalid-inference", "The inference request is invalid"
+class Unauthorized(ServiceError):
+    status, code, title = 401, "unauthorized", "A valid API key is needed"
 
 
 class RequestTimeout(ServiceError):
     status, code, title = 408, "request-timeout", "The request took too long to arrive"
+
+
+class UriTooLong(ServiceError):
+    status, code, title = 414, "uri-too-long", "The address is too long"
+
+
+class HeadersTooLarge(ServiceError):
+    status, code, title = 431, "headers-too-large", "The headers are too large"
+
+
+class ClientGone(ServiceError):
+    """The client has left, so nobody reads the answer; it is counted and logged."""
+
+    status, code, title = 499, "client-gone", "The client closed the connection"
+
+
+# The body of the request.
+
+
+class NoImage(ServiceError):
+    status, code, title = 400, "no-image", "No image in the request"
+
+
+class MalformedUpload(ServiceError):
+    status, code, title = 400, "malformed-upload", "The request body is malformed"
+
+
+class InvalidInference(ServiceError):
+    status, code, title = 400, "invalid-inference", "The inference request is invalid"
 
 
 class TooManyImages(ServiceError):
@@ -58,24 +78,42 @@ class UploadTooLarge(ServiceError):
     status, code, title = 413, "upload-too-large", "The upload has too many bytes"
 
 
+class UnsupportedEncoding(ServiceError):
+    status, code, title = 415, "unsupported-encoding", "The content encoding is not supported"
+
+
+# An image in it.
+
+
+class CorruptImage(ServiceError):
+    status, code, title = 400, "corrupt-image", "The image cannot be decoded"
+
+
 class ImageTooLarge(ServiceError):
     status, code, title = 413, "image-too-large", "The image has too many pixels"
-
-
-class UriTooLong(ServiceError):
-    status, code, title = 414, "uri-too-long", "The address is too long"
 
 
 class UnsupportedMedia(ServiceError):
     status, code, title = 415, "unsupported-media", "Not an image, or not one that can be read"
 
 
-class UnsupportedEncoding(ServiceError):
-    status, code, title = 415, "unsupported-encoding", "The content encoding is not supported"
+class OutOfMemory(ServiceError):
+    status, code, title = 503, "out-of-memory", "Not enough memory for this image now"
 
 
-class Unauthorized(ServiceError):
-    status, code, title = 401, "unauthorized", "A valid API key is needed"
+# The parameters, and what they name.
+
+
+class InvalidRequest(ServiceError):
+    status, code, title = 422, "invalid-request", "The parameters are invalid"
+
+
+class InvalidSelection(ServiceError):
+    status, code, title = 422, "invalid-selection", "The selection does not fit the model"
+
+
+class AnswerTooLarge(ServiceError):
+    status, code, title = 422, "answer-too-large", "The answer would have too many bytes"
 
 
 class UnknownModel(ServiceError):
@@ -94,28 +132,19 @@ class InputMismatch(ServiceError):
     status, code, title = 409, "input-mismatch", "The image was prepared for another input size"
 
 
-class InvalidSelection(ServiceError):
-    status, code, title = 422, "invalid-selection", "The selection does not fit the model"
+# The state of the server.
 
 
-class InvalidRequest(ServiceError):
-    status, code, title = 422, "invalid-request", "The parameters are invalid"
-
-
-class AnswerTooLarge(ServiceError):
-    status, code, title = 422, "answer-too-large", "The answer would have too many bytes"
+class LoadFailed(ServiceError):
+    status, code, title = 400, "load-failed", "The model cannot be loaded"
 
 
 class QueueFull(ServiceError):
     status, code, title = 429, "queue-full", "The server is busy"
 
 
-class HeadersTooLarge(ServiceError):
-    status, code, title = 431, "headers-too-large", "The headers are too large"
-
-
-class LoadFailed(ServiceError):
-    status, code, title = 400, "load-failed", "The model cannot be loaded"
+class InferenceFailed(ServiceError):
+    status, code, title = 500, "inference-failed", "The model failed on this input"
 
 
 class NotReady(ServiceError):
@@ -126,23 +155,9 @@ class Stopped(ServiceError):
     status, code, title = 503, "stopped", "The server is shutting down"
 
 
-class OutOfMemory(ServiceError):
-    status, code, title = 503, "out-of-memory", "Not enough memory for this image now"
-
-
-class DeadlineExceeded(ServiceError):
-    status, code, title = 504, "deadline-exceeded", "The answer would have come too late"
-
-
-class ClientGone(ServiceError):
-    """The client has left; nobody reads this."""
-
-    status, code, title = 499, "client-gone", "The client closed the connection"
-
-
 class StoreUnavailable(ServiceError):
     status, code, title = 503, "store-unavailable", "Classified images cannot be looked up now"
 
 
-class InferenceFailed(ServiceError):
-    status, code, title = 500, "inference-failed", "The model failed on this input"
+class DeadlineExceeded(ServiceError):
+    status, code, title = 504, "deadline-exceeded", "The answer would have come too late"

@@ -1,6 +1,6 @@
-"""One request from bytes to arrays: decode, preprocess, queue, inference.
+"""One request from image bytes to arrays: decode, preprocess, queue, inference.
 
-Composes the decoder, the store and the models; knows nothing of HTTP.
+Composes the decoder, the store and the models. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -25,36 +25,35 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """One upload as network input, and the seconds it took, up to a time of perf_counter."""
+class PreparedImage:
+    """An upload as the network takes it, with the time that its preparation took."""
 
     id: str
     pixels: Pixels  # [S, S, 3]
     decode_s: float
     preprocess_s: float
-    ended: float
+    ended: float  # a time of time.perf_counter
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a model said about one image: its outputs by name, and the seconds it took, up to a
-    time of perf_counter."""
+class Classification:
+    """A model's outputs for one image by name, with the time that they took."""
 
-    image: Prepared
+    image: PreparedImage
     outputs: Mapping[str, Float32Array]
     queue_s: float
-    inference_s: float
-    ended: float
+    inference_s: float  # of the whole batch
+    ended: float  # a time of time.perf_counter
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """A request's right to one version of a model, and what it has in hand."""
+    """A request that has been admitted to a queue of one version of a model."""
 
     model: ServedModel
-    places: "Admission[Any, Any]"
-    explain: tuple[str, ...]  # outputs of the explain graph that are wanted beside the logits
-    deadline: float  # of time.perf_counter
+    admission: "Admission[Any, Any]"
+    explain: tuple[str, ...]  # requested outputs of the explain graph; none for the classifier
+    deadline: float  # a time of time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -62,74 +61,78 @@ class Pipeline:
     models: ModelRepository
     store: Store
     decoder: Decoder
-    pool: Executor  # decodes, preprocesses and encodes
+    pool: Executor  # threads that decode, preprocess and encode
 
     @contextmanager
     def admit(
         self, model: ServedModel, deadline: float, explain: Sequence[str] = ()
     ) -> Iterator[Ticket]:
-        """A place in a model's queue before there is an image for it.
+        """A slot in a queue of the model, held before there is an image for it.
 
-        Raises `QueueFull` or `Stopped`.
+        It is the explainer's queue if outputs of the explain graph are named. Raises `QueueFull`
+        or `Stopped`.
         """
         batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
-        with _failures_counted(model):
+        with _counting_failures(model):
             admission = batcher.admit()
-        with admission as places:
-            yield Ticket(model, places, tuple(explain), deadline)
+        with admission:
+            yield Ticket(model, admission, tuple(explain), deadline)
 
-    async def classify(self, ticket: Ticket, uploads: Sequence[bytes]) -> list[Answer]:
-        """Logits for each upload, in order, and what else the ticket names.
+    async def classify(self, ticket: Ticket, uploads: Sequence[bytes]) -> list[Classification]:
+        """The logits of each upload, in order, and the other outputs that the ticket names.
 
-        One bad image fails the request before anything is queued. Raises `QueueFull` before
-        anything is decoded.
+        One bad image fails the request before any image is queued. Raises `QueueFull` before
+        any image is decoded.
         """
-        with _failures_counted(ticket.model):
-            ticket.places.reserve(len(uploads))
-        images = await self._prepared(uploads, ticket.model.manifest.preprocessing)
+        with _counting_failures(ticket.model):
+            ticket.admission.reserve(len(uploads))
+        images = await self._prepare_all(uploads, ticket.model.manifest.preprocessing)
         pixels = [image.pixels for image in images]
         done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
-        await _all([self.store.put(image.id, image.pixels) for image in images])
+        await _gather([self.store.put(image.id, image.pixels) for image in images])
         return [
-            Answer(image, one.value, one.queue_s, one.run_s, one.ended)
+            Classification(image, one.value, one.queue_s, one.run_s, one.ended)
             for image, one in zip(images, done, strict=True)
         ]
 
     async def explain(self, ticket: Ticket, pixels: Pixels) -> Done[Mapping[str, Float32Array]]:
-        """The outputs that the ticket names, for an input of its model."""
+        """The outputs that the ticket names, for one input of its model [S, S, 3]."""
         (done,) = await self._run(ticket, [pixels], ticket.explain)
         return done
 
     async def infer(self, ticket: Ticket, images: Pixels) -> list[Done[Mapping[str, Float32Array]]]:
-        """Logits, or what the ticket names, of `images` [B, S, S, 3] prepared elsewhere."""
+        """The logits, or the outputs that the ticket names, of prepared `images` [B, S, S, 3]."""
         return await self._run(ticket, list(images), ticket.explain)
 
     async def in_pool(self, work: Callable[[], T]) -> T:
-        """Beside the event loop, which would stand still for megabytes of tensors."""
+        """Run work on the thread pool; megabytes of tensors would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
     async def input(self, model: ServedModel, image_id: str) -> Pixels:
-        """What the model saw of an image classified before. [S, S, 3]"""
+        """The network's input of an image classified before, [S, S, 3].
+
+        Raises `UnknownImage`, `ExpiredImage`, `StoreUnavailable` or `InputMismatch`.
+        """
         pixels = await self.store.get(image_id)
         size = model.manifest.preprocessing.size
         if pixels.shape != (size, size, 3):
             raise InputMismatch(
-                f"{image_id} was prepared at {pixels.shape[0]} px and {model.manifest.name} "
-                f"takes {size} px; classify the image with that model too"
+                f"image {image_id} was prepared at {pixels.shape[0]} px and "
+                f"{model.manifest.name} takes {size} px; classify the image with that model too"
             )
         return pixels
 
     async def _run(
         self, ticket: Ticket, images: Sequence[Pixels], names: tuple[str, ...]
     ) -> list[Done[Mapping[str, Float32Array]]]:
-        """Through the queue that the ticket is for; the classifier's gives nothing but logits."""
+        """Run images through the ticket's queue; the classifier's queue gives the logits only."""
         started = time.perf_counter()
         key = names if ticket.explain else None
-        with _failures_counted(ticket.model):
-            done = await _all(
+        with _counting_failures(ticket.model):
+            done = await _gather(
                 [
                     asyncio.wrap_future(one)
-                    for one in ticket.places.submit(images, key, ticket.deadline)
+                    for one in ticket.admission.submit(images, key, ticket.deadline)
                 ]
             )
         last = max(done, key=lambda one: one.queue_s + one.run_s)
@@ -143,21 +146,30 @@ class Pipeline:
             return done
         return [Done({"logits": one.value}, *one[1:]) for one in done]
 
-    async def _prepared(self, uploads: Sequence[bytes], rule: Preprocessing) -> list[Prepared]:
-        """Beside the event loop, but for what takes less time than handing it over."""
+    async def _prepare_all(
+        self, uploads: Sequence[bytes], rule: Preprocessing
+    ) -> list[PreparedImage]:
+        """Decode and preprocess on the thread pool.
+
+        A single small image is prepared here: handing it to a thread would take longer.
+        """
         if len(uploads) == 1:
             started = time.perf_counter()
             if image := self.decoder.decode_small(uploads[0], rule.resize):
                 return [_prepare(image, rule, started)]
         loop = asyncio.get_running_loop()
-        return await _all(
+        return await _gather(
             [
-                loop.run_in_executor(self.pool, self._decode, upload, rule, index, len(uploads))
+                loop.run_in_executor(
+                    self.pool, self._prepare_upload, upload, rule, index, len(uploads)
+                )
                 for index, upload in enumerate(uploads)
             ]
         )
 
-    def _decode(self, upload: bytes, rule: Preprocessing, index: int, count: int) -> Prepared:
+    def _prepare_upload(
+        self, upload: bytes, rule: Preprocessing, index: int, count: int
+    ) -> PreparedImage:
         started = time.perf_counter()
         try:
             image = self.decoder.decode(upload, rule.resize)
@@ -168,18 +180,18 @@ class Pipeline:
         return _prepare(image, rule, started)
 
 
-def _prepare(image: Image, rule: Preprocessing, started: float) -> Prepared:
-    """A picture whose decoding started at that time of perf_counter."""
+def _prepare(image: Image, rule: Preprocessing, started: float) -> PreparedImage:
+    """Prepare a decoded image; its decoding started at `started`, a time of perf_counter."""
     decoded = time.perf_counter()
     pixels = preprocess(image, rule)
     image_id = content_id(pixels)
     ended = time.perf_counter()
-    return Prepared(image_id, pixels, decoded - started, ended - decoded, ended)
+    return PreparedImage(image_id, pixels, decoded - started, ended - decoded, ended)
 
 
 @contextmanager
-def _failures_counted(model: ServedModel) -> Iterator[None]:
-    """In the model's statistics: what its queue refuses and what its thread fails."""
+def _counting_failures(model: ServedModel) -> Iterator[None]:
+    """Count a `ServiceError` inside the block as a failed request in the model's statistics."""
     started = time.perf_counter()
     try:
         yield
@@ -188,6 +200,6 @@ def _failures_counted(model: ServedModel) -> Iterator[None]:
         raise
 
 
-async def _all(awaited: "Sequence[Awaitable[T]]") -> list[T]:
-    """Of one, as most requests have, without the tasks that `gather` makes."""
-    return [await awaited[0]] if len(awaited) == 1 else await asyncio.gather(*awaited)
+async def _gather(awaitables: "Sequence[Awaitable[T]]") -> list[T]:
+    """`asyncio.gather`, without its overhead for one awaitable, as most requests have."""
+    return [await awaitables[0]] if len(awaitables) == 1 else await asyncio.gather(*awaitables)

@@ -1,5 +1,6 @@
-"""Everything that runs in one process, whichever protocol asks. Knows nothing of HTTP."""
+"""The running service in one process, shared by all protocols. Knows nothing of HTTP."""
 
+import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from service.telemetry.metrics import Metrics
 class UploadLimits:
     max_bytes: int
     max_images: int
-    timeout_s: float  # for a body to arrive
+    timeout_s: float  # for a whole body to arrive
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Runtime:
     upload_limits: UploadLimits
     max_answer_bytes: int
     request_timeout_s: float
-    render_pool: Executor  # of one thread: matplotlib shares state
+    render_pool: Executor  # one thread, because matplotlib keeps global state
     metrics: Metrics
     draining: bool = False
 
@@ -34,6 +35,14 @@ class Runtime:
         return self.alive and not self.draining
 
     def check_working(self) -> None:
-        """No work is begun once the process is to end. Raises `Stopped`."""
+        """Refuse new work once the process shuts down. Raises `Stopped`."""
         if self.draining:
             raise Stopped("the server is shutting down; ask another one", retry_after_s=1)
+
+    def deadline(self, timeout_s: float | None = None) -> float:
+        """The deadline of a request that starts now, as a time of `time.perf_counter`.
+
+        A request may ask for a shorter timeout than the service's own, not for a longer one.
+        """
+        longest_s = self.request_timeout_s
+        return time.perf_counter() + min(longest_s if timeout_s is None else timeout_s, longest_s)

@@ -1,4 +1,4 @@
-"""Every knob, typed, with its unit in its name: an environment variable `DEEPVIT_...` or a flag."""
+"""Settings, typed, with their units in their names; each is an environment variable and a flag."""
 
 import os
 from collections.abc import Mapping
@@ -29,100 +29,104 @@ class Settings(BaseSettings):
     )
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 chooses a free port")
     grpc_port: int | None = Field(
-        None, ge=0, le=65535, description="port for gRPC, 0 takes a free one; no gRPC if unset"
+        None, ge=0, le=65535, description="port for gRPC; 0 chooses a free port; no gRPC if unset"
     )
     model_repository: Path = Field(
         Path("model_repository"), description="folder of exported models"
     )
     default_model: str | None = Field(
-        None, description="model for requests that name none; the first by name if unset"
+        None, description="model for requests that name none; if unset, the first by name"
     )
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
-        "auto", description="where models run; a named provider is demanded, auto takes what works"
+        "auto",
+        description="where models run; auto takes the best that works, a named one must work",
     )
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto",
-        description="of classification; auto is fp16 on a GPU where it was exported, else fp32; "
-        "int8 is faster on processors, and rounds",
+        description="precision of classification; auto is fp16 on a GPU if the model has it, else "
+        "fp32; int8 is faster on a CPU and less exact",
     )
     attention: Literal["auto", "fused", "plain"] = Field(
         "auto",
-        description="fused demands the compiled kernels, auto takes them where they are there, "
-        "plain never does",
+        description="fused requires the compiled kernels, auto uses them if they are there, "
+        "plain never uses them",
     )
     cuda_graphs: bool = Field(
         True,
-        description="replay CUDA graphs, one for each of a few batch sizes; "
-        "where models run on CUDA",
+        description="on CUDA, record a CUDA graph for each of a few batch sizes and replay it",
     )
     intra_op_threads: int = Field(
         default_factory=available_cpus,
         ge=1,
-        description="threads of one inference; more than the processors granted slows it down",
+        description="threads of one inference; more threads than CPUs slow it down",
     )
     decode_threads: int = Field(
         default_factory=available_cpus,
         ge=1,
-        description="images decoded at once; more use more memory",
+        description="images decoded at once; a higher value uses more memory",
     )
     max_batch_size: int = Field(
-        32, ge=1, description="largest batch; more is more throughput and more latency"
+        32, ge=1, description="largest batch; a larger one gives more throughput and more latency"
     )
     max_queue_images: int = Field(
-        256, ge=1, description="images that may wait for a model; more wait longer, fewer get a 429"
+        256,
+        ge=1,
+        description="slots in each queue of a model; more mean longer waits, fewer mean more 429s",
     )
     max_wait_ms: float = Field(
-        0, ge=0, description="wait for a fuller batch; more is fuller batches and more latency"
+        0,
+        ge=0,
+        description="wait to fill a batch; a longer one gives fuller batches and more latency",
     )
     request_timeout_s: float = Field(
         30,
         gt=0,
-        description="answers later than this are not computed, bodies slower than this not read; "
-        "requests may ask for less",
+        description="longest time to receive a body and to answer a request; a request may ask "
+        "for less",
     )
     keep_alive_s: int = Field(
         5,
         ge=1,
-        description="how long a connection may idle, or take to send the headers of a request; "
-        "a balancer in front should give up idle ones sooner",
+        description="how long a connection may be idle, or take to send request headers; a load "
+        "balancer in front should close idle connections sooner",
     )
     served_versions: int = Field(
-        1, ge=1, description="highest versions of each model kept loaded and addressable"
+        1, ge=1, description="how many versions of each model to serve, the highest ones"
     )
     repository_poll_s: float = Field(
-        0, ge=0, description="how often to look for new versions; 0 only when asked to"
+        0, ge=0, description="how often to look for new versions; 0 looks only on request"
     )
     drain_delay_s: float = Field(
         2,
         ge=0,
-        description="after SIGTERM, not ready but still reachable; covers a balancer's lag",
+        description="time to stay reachable but not ready after SIGTERM, until balancers notice",
     )
     drain_timeout_s: float = Field(
-        25, gt=0, description="after that, work under way may take this long; then it is cut off"
+        25, gt=0, description="time after that to finish requests in flight; then they are cut off"
     )
     api_keys: SecretStr | None = Field(
         None,
-        description="keys with commas between them; any opens the API, none set opens it to all",
+        description="API keys, comma-separated; a request needs one of them; open to all if unset",
     )
     cors_origins: str | None = Field(
-        None, description="origins with commas between them whose pages may call; `*` for all"
+        None, description="origins whose pages may call the API, comma-separated; `*` for all"
     )
     log_format: LogFormat = Field("json", description="json for machines, text for people")
     max_upload_bytes: int = Field(
-        32 * 2**20, ge=1, description="largest request body; more lets bigger photos in"
+        32 * 2**20, ge=1, description="largest request body; a higher value admits larger photos"
     )
     max_image_pixels: int = Field(
-        64 * 10**6, ge=1, description="largest image; decoding takes up to 20 bytes a pixel"
+        64 * 10**6, ge=1, description="largest image; decoding takes up to 20 bytes per pixel"
     )
     reduced_decode: bool = Field(
         False,
-        description="decode JPEGs at least four times too large at 1/2, 1/4 or 1/8; "
-        "faster, and pixels differ a little",
+        description="decode JPEGs that are four or more times too large at 1/2, 1/4 or 1/8 of "
+        "their size; faster, and pixels differ a little",
     )
     max_request_images: int = Field(
-        32, ge=1, description="images in one request, never more than may wait"
+        32, ge=1, description="most images in one request; never more than max_queue_images"
     )
     max_answer_bytes: int = Field(
         64 * 2**20, ge=1, description="largest answer of /attention-maps and /v2"
@@ -130,15 +134,17 @@ class Settings(BaseSettings):
     store_url: SecretStr | None = Field(
         None,
         description="Redis that replicas share, `redis://HOST:PORT/DATABASE` or `rediss://` for "
-        "TLS; images are kept in memory if unset",
+        "TLS; if unset, images are kept in memory",
     )
     store_timeout_s: float = Field(
-        0.5, gt=0, description="longest wait for Redis; more delays answers when it hangs"
+        0.5,
+        gt=0,
+        description="longest wait for Redis; a higher value delays answers when Redis hangs",
     )
     store_max_bytes: int = Field(
         256 * 2**20,
         ge=1,
-        description="memory for inputs of classified images; Redis has its own maxmemory",
+        description="memory for the inputs of classified images; Redis has its own maxmemory",
     )
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
 
@@ -146,7 +152,7 @@ class Settings(BaseSettings):
 def traces_wanted(environment: Mapping[str, str]) -> bool:
     """Whether OpenTelemetry's own variables ask for traces.
 
-    Raises `StartupError` where they ask for what is not there.
+    Raises `StartupError` if they ask for something that is not supported.
     """
 
     def first(*names: str) -> str:
@@ -159,21 +165,21 @@ def traces_wanted(environment: Mapping[str, str]) -> bool:
     if exporter == "none" or first("OTEL_SDK_DISABLED").lower() == "true":
         return False
     if exporter != "otlp":
-        raise StartupError(f"OTEL_TRACES_EXPORTER: otlp or none, not {exporter}")
+        raise StartupError(f"OTEL_TRACES_EXPORTER must be otlp or none, not {exporter}")
     if protocol not in ("", "http/protobuf"):
-        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL: http/protobuf, not {protocol}")
+        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, not {protocol}")
     if endpoint and not endpoint.startswith(("http://", "https://")):
-        raise StartupError("OTEL_EXPORTER_OTLP_ENDPOINT: begins with http:// or https://")
+        raise StartupError("OTEL_EXPORTER_OTLP_ENDPOINT must begin with http:// or https://")
     return True
 
 
-def words(text: str | None) -> list[str]:
-    """What stands between commas."""
-    return [word for word in (part.strip() for part in (text or "").split(",")) if word]
+def comma_separated(text: str | None) -> list[str]:
+    """The parts of a setting that holds several values."""
+    return [part for part in map(str.strip, (text or "").split(",")) if part]
 
 
 def load(arguments: list[str] | None = None) -> Settings:
-    """Settings from flags, then the environment. Raises `StartupError`."""
+    """Settings from flags, which come first, and the environment. Raises `StartupError`."""
     known = {_PREFIX + name.upper() for name in Settings.model_fields}
     unknown = sorted(
         name for name in os.environ if name.startswith(_PREFIX) and name.upper() not in known

@@ -1,1 +1,1 @@
-"""HTTP: what arrives as a request and what leaves as a response; a file a resource in routes."""
+"""The HTTP API: requests, responses and middleware; routes/ has one file for each resource."""

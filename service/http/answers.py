@@ -1,4 +1,4 @@
-"""Results to the bodies of answers; arrays are written by orjson, the fastest there is."""
+"""Results to the JSON bodies of answers."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -10,17 +10,17 @@ from fastapi import Response
 from models.manifest import Manifest
 from service.explain.selection import AttentionMaps
 from service.explain.similarity import DEFINITIONS, Similarity
-from service.pipeline import Answer
+from service.pipeline import Classification
 
 
 def json_response(content: Any) -> Response:
-    """JSON with NumPy arrays in it, float32 in their shortest form."""
+    """JSON from data that may hold NumPy arrays; float32 values keep their shortest form."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, media_type="application/json")
 
 
 def predictions(logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: int) -> list[Any]:
-    """The most probable classes, best first."""
+    """The `top_k` most probable classes, best first."""
     shifted = np.exp(logits.astype(np.float64) - logits.max())
     best = (-logits).argsort(kind="stable")[:top_k]
     probabilities = (shifted[best] / shifted.sum()).tolist()
@@ -30,17 +30,17 @@ def predictions(logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: in
     ]
 
 
-def image(answer: Answer, manifest: Manifest, top_k: int) -> dict[str, Any]:
-    """One result of /classify, but for its postprocessing time."""
-    query = urlencode({"id": answer.image.id, "model": manifest.name})
+def image(classified: Classification, manifest: Manifest, top_k: int) -> dict[str, Any]:
+    """One result of /classify, still without its postprocessing time."""
+    query = urlencode({"id": classified.image.id, "model": manifest.name})
     return {
-        "id": answer.image.id,
-        "predictions": predictions(answer.outputs["logits"], manifest.labels, top_k),
+        "id": classified.image.id,
+        "predictions": predictions(classified.outputs["logits"], manifest.labels, top_k),
         "timings_ms": {
-            "decode": ms(answer.image.decode_s),
-            "preprocess": ms(answer.image.preprocess_s),
-            "queue": ms(answer.queue_s),
-            "inference": ms(answer.inference_s),
+            "decode": ms(classified.image.decode_s),
+            "preprocess": ms(classified.image.preprocess_s),
+            "queue": ms(classified.queue_s),
+            "inference": ms(classified.inference_s),
         },
         "links": {
             "attention_maps": f"/attention-maps?{query}",
@@ -54,7 +54,7 @@ def attention(maps: AttentionMaps, manifest: Manifest, image_id: str) -> dict[st
 
 
 def attention_facts(maps: AttentionMaps, manifest: Manifest, image_id: str) -> dict[str, Any]:
-    """Everything about maps but the maps, for formats that hold those themselves."""
+    """The answer without its values, for formats that carry the values themselves."""
     return {
         "id": image_id,
         "model": manifest.name,

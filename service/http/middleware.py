@@ -1,6 +1,6 @@
-"""Around every request: its id, its line in the log, its counts, headers for safety and timing.
+"""ASGI middleware around every request.
 
-Plain ASGI, so that streaming bodies and disconnects pass through untouched.
+It is plain ASGI, so that streamed bodies and disconnects pass through untouched.
 """
 
 import logging
@@ -14,31 +14,35 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError
-from service.http.protocol import REFUSED
+from service.http.protocol import REFUSAL
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
 
 _logger = logging.getLogger("service.access")
-_SECURITY = (
+_SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"cross-origin"),
 )
-_CLOSED = "the handler is closed"
+_UVLOOP_DISCONNECTED = "the handler is closed"
 PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
 class Trace(Protocol):
-    """The span around the request under way."""
+    """The tracing span around the current request."""
 
     @property
     def trace_id(self) -> str | None: ...
     def describe(self, state: MutableMapping[str, Any]) -> None: ...
 
 
-class Observe:
-    """Takes the caller's X-Request-Id or makes one, and sends it back."""
+class ObserveRequests:
+    """Gives each request an id, a log line, its counts in the metrics, and response headers.
+
+    The id is the caller's X-Request-Id or a new one. The headers are the id, Server-Timing and
+    those for security.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, trace: Trace | None = None) -> None:
         self._app = app
@@ -49,8 +53,8 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = log.begin(given)
+        given_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = log.begin(given_id)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         if self._trace:
@@ -62,28 +66,25 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], (b"x-request-id", request_id.encode()), *_SECURITY]
-                if timings := state.get("timings_s"):
-                    headers.append((b"server-timing", _server_timing(timings).encode()))
-                message["headers"] = headers
+                message["headers"] = [*message["headers"], *_added_headers(state)]
                 if self._trace:
                     self._trace.describe(state)
             try:
                 await send(message)
-            except RuntimeError as exc:  # uvloop's, just before uvicorn learns of the disconnect
-                if _CLOSED not in str(exc):
+            except RuntimeError as exc:  # uvloop raises it just before uvicorn sees the disconnect
+                if _UVLOOP_DISCONNECTED not in str(exc):
                     raise
 
         try:
             await self._app(scope, receive, send_observed)
-        except Exception:  # answered further out
+        except Exception:  # Starlette's ServerErrorMiddleware, outside this one, will answer
             state["problem"] = ServiceError.code
             raise
         finally:
             self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = _declared(scope)
+        route = _route_path(scope)
         self._metrics.request(route, status)
         for stage, duration in scope["state"].get("timings_s", {}).items():
             self._metrics.stage(stage, duration)
@@ -100,18 +101,26 @@ class Observe:
         )
 
 
-def _server_timing(timings_s: dict[str, float]) -> str:
-    return ", ".join(f"{stage};dur={seconds * 1e3:.2f}" for stage, seconds in timings_s.items())
+def _added_headers(state: MutableMapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-request-id", state["request_id"].encode()), *_SECURITY_HEADERS]
+    if timings_s := state.get("timings_s"):
+        value = ", ".join(f"{stage};dur={spent * 1e3:.2f}" for stage, spent in timings_s.items())
+        headers.append((b"server-timing", value.encode()))
+    return headers
 
 
-def _declared(scope: Scope) -> str:
-    """The path of a route with its parameters' names; a nested router knows only its own part."""
+def _route_path(scope: Scope) -> str:
+    """The path as its route declares it, with parameters' names in place of their values."""
+    # A route of an included router knows only its own part; FastAPI keeps the whole path here.
     whole = scope.get("fastapi", {}).get("effective_route_context")
     return getattr(whole or scope.get("route"), "path", "other")
 
 
-class RefusedRequests:
-    """Answers them before anybody looks into them; `answer` makes the answer."""
+class AnswerRefusals:
+    """Answers requests that the protocol has refused, in place of the application.
+
+    `answer` makes the response to an error.
+    """
 
     def __init__(
         self, app: ASGIApp, answer: Callable[[Request, ServiceError], Awaitable[Response]]
@@ -121,6 +130,6 @@ class RefusedRequests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if error := scope.get("state", {}).get(REFUSED):
+        if error := scope.get("state", {}).get(REFUSAL):
             app = await self._answer(Request(scope), error)
         await app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Results to pictures: the words that stand in them, and drawing off the event loop."""
+"""Results to pictures: their titles and labels, and drawing outside the event loop."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from models.manifest import Manifest
 from service.errors import DeadlineExceeded
 from service.explain.selection import ROLLOUT, AttentionMaps
 from service.explain.similarity import Similarity
-from service.http.dependencies import while_connected
+from service.http.disconnects import while_connected
 from service.runtime import Runtime
 
 _STAGES = {"softmax": "softmax stage", "reattention": "re-attention stage"}
@@ -26,8 +26,10 @@ _SCALES = {
 async def drawn(
     request: Request, runtime: Runtime, deadline: float, draw: Callable[[], bytes]
 ) -> bytes:
-    """What `draw` gives, unless its turn comes too late. Raises `DeadlineExceeded`, `ClientGone`
-    and what `draw` raises."""
+    """The PNG that `draw` makes on the render thread.
+
+    Raises `DeadlineExceeded`, `ClientGone`, and what `draw` raises.
+    """
 
     async def wait() -> bytes:
         loop = asyncio.get_running_loop()
@@ -43,14 +45,17 @@ async def drawn(
 def attention(
     maps: AttentionMaps, manifest: Manifest, image_id: str, scale: str, background: Pixels | None
 ) -> bytes:
-    """A PNG of maps, over what the model saw if given. Raises `AnswerTooLarge`."""
+    """A PNG of maps, drawn over `background` if given. Raises `AnswerTooLarge`."""
     from service.explain.render.maps import MapsPicture, render_maps
 
     config = manifest.config
     values, marked = maps.values, None
     if values.ndim == 4:
-        background, what = None, "What each token (row) looks at (column); token 0 is the class's"
-    else:  # patches as they lie in the picture; the class token has no place there
+        background, what = (
+            None,
+            "What each token (row) looks at (column); token 0 is the class token",
+        )
+    else:  # patches in their grid; the class token is not part of it
         values = values[..., config.prefix_tokens :].reshape(
             *values.shape[:2], config.grid, config.grid
         )
@@ -84,7 +89,7 @@ def attention(
 
 
 def similarity(found: Similarity, manifest: Manifest, image_id: str, variant: str) -> bytes:
-    """A PNG of all measures, with the matrix of one variant or of all of them."""
+    """A PNG of all measures, with the block matrix of one variant or of all."""
     from service.explain.render.similarity import SimilarityPicture, render_similarity
 
     config = manifest.config

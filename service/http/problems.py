@@ -1,6 +1,6 @@
-"""Errors as problem documents (RFC 9457): on the wire, and as OpenAPI documents them.
+"""Errors as problem documents (RFC 9457), in responses and in OpenAPI.
 
-Under /v2 they take the form that the Open Inference Protocol has for errors.
+Under /v2 they have the form that the Open Inference Protocol (OIP) defines for errors.
 """
 
 import logging
@@ -27,6 +27,15 @@ from service.oip.schemas import PREFIX, ProtocolError
 
 _logger = logging.getLogger(__name__)
 
+_OF_EVERY_ROUTE: tuple[type[ServiceError], ...] = (
+    Unauthorized,
+    MalformedRequest,
+    RequestTimeout,
+    UriTooLong,
+    HeadersTooLarge,
+    ServiceError,
+)
+
 
 def add_handlers(app: FastAPI) -> None:
     """Answer every exception with a problem document."""
@@ -52,7 +61,7 @@ async def _invalid_request(request: Request, exc: Exception) -> Response:
 
 
 async def _http_error(request: Request, exc: Exception) -> Response:
-    """Unknown paths and methods."""
+    """Starlette's own errors: unknown paths and methods."""
     assert isinstance(exc, HTTPException)
     code = exc.detail.lower().replace(" ", "-")
     detail = f"{request.method} {request.url.path}"
@@ -61,7 +70,7 @@ async def _http_error(request: Request, exc: Exception) -> Response:
 
 async def _unknown_error(request: Request, exc: Exception) -> Response:
     _logger.exception("unhandled error", exc_info=exc)
-    return await service_error(request, ServiceError("the log of the server says more"))
+    return await service_error(request, ServiceError("see the log of the server"))
 
 
 def _document(
@@ -72,7 +81,7 @@ def _document(
     detail: str,
     headers: Mapping[str, str] | None,
 ) -> Response:
-    """A problem document (RFC 9457), or what the Open Inference Protocol has in its place."""
+    """A problem document, or OIP's error under /v2."""
     request.state.problem = code
     path = request.url.path
     if path == PREFIX or path.startswith(f"{PREFIX}/"):
@@ -97,11 +106,9 @@ def problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     return _responses("application/problem+json", Problem, [*errors, InvalidRequest], _example)
 
 
-def protocol_errors(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """The same for routes of the Open Inference Protocol, which has its own form of errors."""
-    return _responses(
-        "application/json", ProtocolError, [*errors, InvalidRequest], _protocol_example
-    )
+def oip_problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The same for routes of the Open Inference Protocol."""
+    return _responses("application/json", ProtocolError, [*errors, InvalidRequest], _oip_example)
 
 
 def _example(error: type[ServiceError]) -> dict[str, Any]:
@@ -113,7 +120,7 @@ def _example(error: type[ServiceError]) -> dict[str, Any]:
     }
 
 
-def _protocol_example(error: type[ServiceError]) -> dict[str, Any]:
+def _oip_example(error: type[ServiceError]) -> dict[str, Any]:
     return {"error": error.title}
 
 
@@ -124,9 +131,7 @@ def _responses(
     example: Callable[[type[ServiceError]], dict[str, Any]],
 ) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
-    of_heads = (MalformedRequest, RequestTimeout, UriTooLong, HeadersTooLarge)
-    listed: list[type[ServiceError]] = [*errors, Unauthorized, *of_heads, ServiceError]
-    for error in listed:
+    for error in [*errors, *_OF_EVERY_ROUTE]:
         response = responses.setdefault(
             error.status,
             {

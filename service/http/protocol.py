@@ -1,9 +1,9 @@
-"""Heads of requests, the request line and the headers, bounded in bytes and in time.
+"""uvicorn's HTTP/1.1 protocol, with limits on the request line and the headers.
 
-uvicorn's parser bounds neither: a header that never ends would fill the memory, one that never
-comes would hold its connection for ever. `BoundedProtocol` finds them, and what is no HTTP at
-all; `RefusedRequests` has the application answer them, so that they are counted, logged and
-worded like everything else.
+uvicorn's parser limits neither their size nor their time: a header that never ends would fill the
+memory, and one that never comes would hold its connection forever. `BoundedProtocol` finds these
+requests, and those that are not HTTP. It only marks them as refused: the `AnswerRefusals`
+middleware answers them, so that they are counted, logged and worded like all others.
 """
 
 import asyncio
@@ -23,121 +23,130 @@ from service.errors import (
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS = 100
 MAX_HEADERS_BYTES = 32 * 1024
-_MAX_UNFINISHED_BYTES = 2 * (MAX_URI_BYTES + MAX_HEADERS_BYTES)
+REFUSAL = "refusal"  # key in the state of a scope: the error to answer with
+
+_MAX_BYTES_OUTSIDE_BODIES = 2 * (MAX_URI_BYTES + MAX_HEADERS_BYTES)
 _LINGER_S = 2
-REFUSED = "refused"  # in the state of a scope: the error to answer with
-_PATH = re.compile(rb"/[!-~]{,255}")  # as much as is shown of a refused one
+_SHOWN_PATH = re.compile(rb"/[!-~]{,255}")  # the part of a refused path that the answer repeats
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 of uvicorn, for connections that do not come to the point.
+    """Refuses a request whose line and headers are too large, too slow or not HTTP.
 
-    A head that does not end is cut off. What counts is bytes since the last one of a body, so
-    that trailers and the like are bounded too. A connection without a request, or with half a
-    head, lasts no longer than an idle one.
+    The limit in bytes counts everything since the last byte of a body, so that it covers trailers
+    and chunk extensions too. A connection may stay without a complete request line and headers
+    for as long as it may be idle.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.url = b""
         self.headers = []
-        self._in_head = False
-        self._deaf = False
-        self._beside_bodies = 0  # bytes
-        self._patience: asyncio.TimerHandle | None = None
+        self._reading_headers = False
+        self._input_closed = False
+        self._bytes_outside_bodies = 0  # since the last byte of a body
+        self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._start_waiting()
+        self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._stop_header_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._input_closed:
             return
         if self.cycle is None or self.cycle.response_complete:
-            self._start_waiting()
-        self._beside_bodies += len(data)
-        super().data_received(data)
-        if self._beside_bodies > _MAX_UNFINISHED_BYTES:
-            self._cut_off(_too_large(self.url, self.headers) or HeadersTooLarge("they never end"))
+            self._start_header_timer()
+        self._bytes_outside_bodies += len(data)
+        super().data_received(data)  # calls the on_... methods below
+        if self._bytes_outside_bodies > _MAX_BYTES_OUTSIDE_BODIES:
+            error = _exceeded_limit(self.url, self.headers)
+            self._refuse_and_close(error or HeadersTooLarge("they never end"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
-        self._beside_bodies = 0  # where in the data it begins is not known
-        self._start_waiting()
+        self._reading_headers = True
+        self._bytes_outside_bodies = 0  # the parser does not say where in the data it begins
+        self._start_header_timer()
 
     def on_headers_complete(self) -> None:
-        self._beside_bodies = 0
-        self._stop_waiting()
-        if error := _too_large(self.url, self.headers):
-            self._refuse(error)
+        self._bytes_outside_bodies = 0
+        self._stop_header_timer()
+        if error := _exceeded_limit(self.url, self.headers):
+            self._mark_refused(error)
         super().on_headers_complete()
-        self._in_head = False  # unless it cannot be read
+        self._reading_headers = False  # not reached if the line above raises
 
     def on_body(self, body: bytes) -> None:
-        self._beside_bodies = 0
+        self._bytes_outside_bodies = 0
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        if self._in_head and self.url:
-            self._cut_off(MalformedRequest("the request line or a header cannot be read"))
+        if self._reading_headers and self.url:
+            self._refuse_and_close(
+                MalformedRequest("the request line or a header cannot be parsed")
+            )
         else:
             super().send_400_response(msg)
 
-    def _start_waiting(self) -> None:
-        if self._patience is None:
-            self._patience = self.loop.call_later(self.timeout_keep_alive, self._waited)
-
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _waited(self) -> None:
-        self._patience = None
-        if self.flow.read_paused:  # the client waits for us
-            self._start_waiting()
-        else:
-            self._cut_off(
-                RequestTimeout(f"no whole request line and headers in {self.timeout_keep_alive} s")
+    def _start_header_timer(self) -> None:
+        if self._header_timer is None:
+            self._header_timer = self.loop.call_later(
+                self.timeout_keep_alive, self._header_timer_expired
             )
 
-    def _refuse(self, error: ServiceError) -> None:
-        path = _PATH.match(self.url)
-        self.url = path[0] if path else b"/"
-        self.scope["state"].setdefault(REFUSED, error)
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
-    def _cut_off(self, error: ServiceError) -> None:
-        """Hear no more; answer a head as far as it came."""
-        self._deaf = True
-        if self.transport.is_closing() or not (self._in_head and self.url):
+    def _header_timer_expired(self) -> None:
+        self._header_timer = None
+        if self.flow.read_paused:  # the delay is ours, not the client's
+            self._start_header_timer()
+        else:
+            self._refuse_and_close(
+                RequestTimeout(
+                    f"the request line and headers took longer than {self.timeout_keep_alive} s"
+                )
+            )
+
+    def _mark_refused(self, error: ServiceError) -> None:
+        path = _SHOWN_PATH.match(self.url)
+        self.url = path[0] if path else b"/"
+        self.scope["state"].setdefault(REFUSAL, error)
+
+    def _refuse_and_close(self, error: ServiceError) -> None:
+        """Read no more, and answer with the error if there is at least a part of a URL."""
+        self._input_closed = True
+        if self.transport.is_closing() or not (self._reading_headers and self.url):
             self.transport.close()
             return
-        self._refuse(error)
-        self.on_headers_complete()
+        self._mark_refused(error)
+        self.on_headers_complete()  # starts the application, which answers
         self.cycle.keep_alive = False
         self.cycle.more_body = False
-        self.cycle.transport = _Lingering(self.transport, self.loop)
+        self.cycle.transport = _LingeringTransport(self.transport, self.loop)
 
 
-def _too_large(url: bytes, headers: list[tuple[bytes, bytes]]) -> ServiceError | None:
+def _exceeded_limit(url: bytes, headers: list[tuple[bytes, bytes]]) -> ServiceError | None:
     if len(url) > MAX_URI_BYTES:
         return UriTooLong(f"more than {MAX_URI_BYTES:,} bytes")
     if len(headers) > MAX_HEADERS:
-        return HeadersTooLarge(f"more than {MAX_HEADERS}")
+        return HeadersTooLarge(f"more than {MAX_HEADERS} headers")
     if sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS_BYTES:
         return HeadersTooLarge(f"more than {MAX_HEADERS_BYTES:,} bytes")
     return None
 
 
-class _Lingering(asyncio.Transport):
-    """Closes after hearing the client out for a while.
+class _LingeringTransport(asyncio.Transport):
+    """Keeps reading for a while after the answer before it closes the connection.
 
-    Closed at once, with bytes unread, the connection is reset, and the answer may be lost.
+    Closing with unread bytes makes the operating system reset the connection, which can destroy
+    the answer before the client has read it.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:

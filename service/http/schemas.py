@@ -1,4 +1,4 @@
-"""The public contract: what every endpoint answers, as OpenAPI shows it."""
+"""The public contract: the answer of every endpoint, as OpenAPI shows it."""
 
 from typing import Any
 
@@ -7,6 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.manifest import Manifest, Stage
 from service.explain.selection import Direction
 from service.store import StoreState
+
+# Contents of responses that are not JSON, for OpenAPI.
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+PNG_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": BINARY}}}
 
 
 class _Answer(BaseModel):
@@ -32,7 +36,7 @@ class Prediction(_Answer):
 
 
 class Timings(_Answer):
-    """Milliseconds; queue and inference are those of the batch the image was in."""
+    """Milliseconds; `inference` is the time of the whole batch that the image was in."""
 
     decode: float
     preprocess: float
@@ -44,9 +48,9 @@ class Timings(_Answer):
 class AttentionMapsAnswer(_Answer):
     """Values [layer, head, token] or [layer, head, query, key].
 
-    Tokens are the class token, others that are no patches (as many as the manifest's
-    `prefix_tokens` says), then the patches row by row. On the `reattention` stage of a block
-    that mixes heads, values can be negative and rows do not sum to 1.
+    The tokens are the class token, any other prefix tokens (the manifest's `prefix_tokens`
+    counts both), then the patches row by row. At the `reattention` stage of a block that mixes
+    heads, values can be negative and rows do not sum to 1.
     """
 
     id: str
@@ -61,7 +65,7 @@ class AttentionMapsAnswer(_Answer):
     axes: list[str]
     shape: list[int]
     range: list[float] = Field(min_length=2, max_length=2, description="smallest and largest value")
-    values: list[Any] = Field(description="nested lists of numbers, as deep as there are axes")
+    values: list[Any] = Field(description="nested lists of numbers, one level for each axis")
 
 
 class Neighbours(_Answer):
@@ -78,7 +82,7 @@ class SimilarBlocks(_Answer):
 
 
 class SimilarityAnswer(_Answer):
-    """Measures of one image and one stage; `definitions` says what each one is."""
+    """Measures of one image at one stage; `definitions` explains each of them."""
 
     id: str
     model: str
@@ -122,15 +126,17 @@ class ModelSummary(_Answer):
     name: str
     version: int
     default: bool
-    provider: str = Field(description="where it really runs")
-    precision: str = Field(description="of classification: fp32, fp16 or int8")
-    attention: str = Field(description="fused by compiled kernels, or plain")
+    provider: str = Field(description="where the model runs")
+    precision: str = Field(description="precision of classification: fp32, fp16 or int8")
+    attention: str = Field(description="fused (compiled kernels) or plain")
     input_size: int
     classes: int
     blocks: int
     heads: int
     reattention_blocks: list[int]
-    attention_donor: int | None = Field(description="blocks after it share its softmax map")
+    attention_donor: int | None = Field(
+        description="block whose softmax map the blocks after it reuse"
+    )
     url: str
 
 
@@ -139,7 +145,7 @@ class ModelList(_Answer):
 
 
 class ModelDetail(_Answer):
-    """Everything known of a model; `manifest.reattention` holds Theta of each mixing block."""
+    """Everything known about a model; `manifest.reattention` holds Theta of each mixing block."""
 
     provider: str
     precision: str
@@ -151,4 +157,4 @@ class ModelDetail(_Answer):
 class Health(_Answer):
     status: str
     models: dict[str, str] = Field(description="provider of each model")
-    store: StoreState = Field(description="where classified images are kept, and whether it works")
+    store: StoreState = Field(description="the store of classified images, and whether it works")

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, where any are set. Health and metrics stay public."""
+"""API keys for the HTTP API, if any are set. Health checks and metrics stay public."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,18 +6,19 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from service.api_keys import Keys
+from service.api_keys import ApiKeys
+from service.http.middleware import PROBES
 
-_PUBLIC = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/")
-_bearer = HTTPBearer(auto_error=False, description="one of DEEPVIT_API_KEYS, where set")
+_PUBLIC = (*PROBES, "/")
+_bearer = HTTPBearer(auto_error=False, description="one of DEEPVIT_API_KEYS, if set")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same, as a header")
 
 
-class ApiKeys:
+class RequireApiKey:
     """A dependency of every route."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._keys = Keys(keys)
+        self._keys = ApiKeys(keys)
 
     async def __call__(
         self,
@@ -25,6 +26,6 @@ class ApiKeys:
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
         header: Annotated[str | None, Depends(_header)],
     ) -> None:
-        """Raises `Unauthorized`. Asynchronous, or FastAPI would run it on another thread."""
+        """Raises `Unauthorized`. It is asynchronous so that FastAPI runs it on the event loop."""
         if request.url.path not in _PUBLIC:
             self._keys.check(bearer.credentials if bearer else header or "")

@@ -1,4 +1,4 @@
-"""Request bodies to the bytes of one or more images, never more of them than allowed."""
+"""Request bodies to the bytes of one or more images, within the limits."""
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -11,10 +11,11 @@ from service.errors import (
     TooManyImages,
     UnsupportedMedia,
 )
-from service.http.bodies import bounded, check_declared, in_time, read_body
+from service.http.bodies import body_timeout, check_declared_length, limited_chunks, read_body
+from service.http.schemas import BINARY
 from service.runtime import UploadLimits
 
-# What a request body may be, for OpenAPI.
+# The request body in OpenAPI.
 BODY = {
     "required": True,
     "content": {
@@ -32,30 +33,30 @@ BODY = {
                 },
             }
         },
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "image/*": BINARY,
+        "application/octet-stream": BINARY,
     },
 }
 
 
 async def read_images(request: Request, limits: UploadLimits) -> list[bytes]:
-    """The images of a request, counted while they arrive.
+    """The bytes of each image in a request.
 
     Raises `UploadTooLarge`, `RequestTimeout`, `TooManyImages`, `NoImage`, `MalformedUpload` or
     `UnsupportedMedia`.
     """
-    check_declared(request, limits.max_bytes)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
+    check_declared_length(request, limits.max_bytes)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
         return await _read_parts(request, limits)
-    if kind.startswith("image/") or kind == "application/octet-stream":
+    if media_type.startswith("image/") or media_type == "application/octet-stream":
         data = await read_body(request, limits.max_bytes, limits.timeout_s)
         if not data:
             raise NoImage("the request body is empty")
         return [data]
     raise UnsupportedMedia(
-        f"content type {kind[:60] or 'missing'}: send multipart/form-data (curl -F image=@FILE) "
-        "or the bytes of one image as image/* (curl -H 'Content-Type: image/jpeg' "
+        f"content type {media_type[:60] or 'missing'}: send multipart/form-data (curl -F "
+        "image=@FILE) or the bytes of one image as image/* (curl -H 'Content-Type: image/jpeg' "
         "--data-binary @FILE)"
     )
 
@@ -63,13 +64,15 @@ async def read_images(request: Request, limits: UploadLimits) -> list[bytes]:
 async def _read_parts(request: Request, limits: UploadLimits) -> list[bytes]:
     parser = MultiPartParser(
         request.headers,
-        bounded(request, limits.max_bytes),
+        limited_chunks(request, limits.max_bytes),
         max_files=limits.max_images,
         max_fields=0,
     )
-    parser.spool_max_size = limits.max_bytes  # bounded already: keep it in memory
+    parser.spool_max_size = (
+        limits.max_bytes
+    )  # the body is limited already: keep all of it in memory
     try:
-        async with in_time(limits.timeout_s):
+        async with body_timeout(limits.timeout_s):
             form = await parser.parse()
     except MultiPartException as exc:
         raise _translate(exc, limits) from exc
@@ -79,7 +82,7 @@ async def _read_parts(request: Request, limits: UploadLimits) -> list[bytes]:
     finally:
         await form.close()
     if not images:
-        raise NoImage("the form holds no file: with curl, -F image=@FILE")
+        raise NoImage("the form has no file; with curl: -F image=@FILE")
     return images
 
 
@@ -87,5 +90,5 @@ def _translate(error: MultiPartException, limits: UploadLimits) -> ServiceError:
     if "Too many files" in error.message:
         return TooManyImages(f"at most {limits.max_images} images in one request")
     if "Too many fields" in error.message:
-        return MalformedUpload("a part of the form is text, not a file: with curl, -F image=@FILE")
+        return MalformedUpload("a part of the form is text, not a file; with curl: -F image=@FILE")
     return MalformedUpload(f"the multipart body cannot be parsed: {error.message}")

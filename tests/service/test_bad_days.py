@@ -28,10 +28,10 @@ from tests.support.versions import add_version, copied
 
 @contextmanager
 def runtime(repository: Path, **settings: Any) -> Iterator[Runtime]:
-    """A service in this process, for what cannot be done to another one.
+    """A service in this process, for faults that cannot be injected into another process.
 
-    One batch after the other, of all that has queued, unless told otherwise: with more threads a
-    trial would choose how batches are run.
+    By default it runs one batch at a time, of everything that is queued: with more threads, how
+    batches run would depend on a trial.
     """
     settings = {"intra_op_threads": 1, **settings}
     running = build_runtime(Settings(model_repository=repository, **settings))
@@ -49,7 +49,7 @@ def client_of(running: Runtime) -> httpx.AsyncClient:
 
 @pytest.mark.parametrize("instances", [1, 2])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dead_batch_thread_fails_liveness_and_nobody_waits_for_it(
+def test_a_dead_batch_thread_fails_liveness_and_no_request_hangs(
     repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, instances: int
 ) -> None:
     monkeypatch.setattr(engine_module, "fastest", lambda *_: Plan(instances, threads=1, batch=4))
@@ -66,7 +66,7 @@ def test_a_dead_batch_thread_fails_liveness_and_nobody_waits_for_it(
                 dying.append(threading.current_thread())
                 raise KeyboardInterrupt
 
-            model.classifier._run = die  # the one thing that a loop must not survive
+            model.classifier._run = die  # the only kind of error that ends a batch thread
             failed = await client.post("/classify", files={"image": photo})
             dying[0].join()
             assert (failed.status_code, failed.json()["code"]) == (500, "inference-failed")
@@ -104,9 +104,9 @@ PIXELS = b'{"inputs":[{"name":"images","datatype":"UINT8","shape":[1,32,32,3],"d
 def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
     repository: Path, photo: bytes, path: str
 ) -> None:
-    """Half the clients leave once their request is sent; the others are all answered."""
+    """Half of the clients leave once their request is sent; all others are answered."""
     content = photo if path == "/classify" else PIXELS
-    headers = {"content-type": "image/jpeg"}  # which /v2 does not look at
+    headers = {"content-type": "image/jpeg"}  # /v2 ignores it
 
     async def scenario(running: Runtime) -> None:
         model = running.pipeline.models.get(DEEPVIT)
@@ -141,7 +141,7 @@ def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
             assert released.wait(30)
             return run(images, key)
 
-        model.classifier._run = held  # slowness, so that there is a queue to leave
+        model.classifier._run = held  # slow, so that there is a queue to leave
         async with client_of(running) as client, asyncio.timeout(60):
             leaving = [asyncio.create_task(leave()) for _ in range(60)]
             staying = [
@@ -169,7 +169,7 @@ def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
         asyncio.run(scenario(running))
 
 
-def test_a_client_that_leaves_in_mid_upload_leaves_no_trace(server: Server, photo: bytes) -> None:
+def test_a_client_that_leaves_during_its_upload_is_forgotten(server: Server, photo: bytes) -> None:
     address = urlsplit(server.url)
     assert address.hostname
     assert address.port
@@ -186,7 +186,7 @@ def test_a_client_that_leaves_in_mid_upload_leaves_no_trace(server: Server, phot
 
 
 def test_drain_under_load_fails_no_request(repository: Path, photo: bytes) -> None:
-    """After SIGTERM: not ready first, admitted work answered, new work 503, then exit 0."""
+    """After SIGTERM: not ready at first, admitted work answered, new work a 503, then exit 0."""
     with running_server(repository, drain_delay_s=1) as server, server.client() as client:
 
         def ask(_: int) -> int:
@@ -280,10 +280,10 @@ def test_versions_are_addressable_side_by_side(
         assert answers("version=3")["code"] == "unknown-model"
 
 
-def test_a_version_whose_folder_is_gone_still_answers_every_question(
+def test_a_version_whose_folder_is_gone_still_answers_every_request(
     repository: Path, photo: bytes, tmp_path: Path
 ) -> None:
-    """Its session for explanations is opened only then: who has it must not see an error."""
+    """Its session for the explain graph is opened only then, and must not fail."""
     with running_server(copied(repository, tmp_path)) as server, server.client() as client:
         found = client.post("/classify", files={"image": photo}).json()
         shutil.rmtree(tmp_path / DEEPVIT)

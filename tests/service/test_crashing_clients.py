@@ -17,7 +17,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from service.http.middleware import Observe
+from service.http.middleware import ObserveRequests
 from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics
 from tests.conftest import DEEPVIT
@@ -44,7 +44,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def reset(connection: socket.socket) -> None:
-    """Close as a crash does: RST, and nothing more is sent or read."""
+    """Close as a crash does: with a RST, after which nothing is sent or read."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
@@ -91,13 +91,13 @@ def reset_in_the_answer(connection: socket.socket, whole: bytes, chance: random.
 def one_request_after_the_other(
     connection: socket.socket, whole: bytes, chance: random.Random
 ) -> None:
-    """Pipelined, without reading an answer, and cut off in the last one."""
+    """Pipelined requests, no answer read, and the last request cut off."""
     connection.sendall(whole * 3 + whole[: chance.randrange(1, len(whole))])
     reset(connection)
 
 
 def a_drip(connection: socket.socket, whole: bytes, chance: random.Random) -> None:
-    """Byte by byte, then gone."""
+    """A request sent byte by byte, then broken off."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for byte in whole[: chance.randrange(1, 600)]:
         connection.send(bytes([byte]))
@@ -109,7 +109,7 @@ def nothing(connection: socket.socket, _: bytes, chance: random.Random) -> None:
 
 
 def noise(connection: socket.socket, _: bytes, chance: random.Random) -> None:
-    """Not HTTP at all; the server may well hang up first."""
+    """Bytes that are not HTTP; the server may well close first."""
     connection.sendall(chance.randbytes(chance.randrange(1, 4000)))
     connection.close()
 
@@ -131,7 +131,7 @@ CRASHES: list[Crash] = [
 def test_clients_that_crash_anywhere_leave_balanced_books_and_no_trace(
     server: Server, photo: bytes
 ) -> None:
-    """Hundreds of them at once, with good requests between them that are all answered."""
+    """Hundreds of clients at once, and good requests between them, which are all answered."""
     wanted = [
         request("/classify", photo),
         request("/classify?attention=true&similarity=true", photo),
@@ -145,7 +145,7 @@ def test_clients_that_crash_anywhere_leave_balanced_books_and_no_trace(
         connection = connect(server)
         try:
             CRASHES[number % len(CRASHES)](connection, chance.choice(wanted), chance)
-        except ConnectionError:  # the server was quicker to hang up
+        except ConnectionError:  # the server closed first
             reset(connection)
 
     with server.client() as client:
@@ -169,16 +169,16 @@ def test_clients_that_crash_anywhere_leave_balanced_books_and_no_trace(
         fates = balanced_books(client)
         assert fates["failed"] == fates["expired"] == 0
         counts = client.get("/metrics").text
-        assert 'status="499"' in counts  # they were there
+        assert 'status="499"' in counts  # the server has seen them leave
         assert 'status="5' not in counts
         assert right_answer(client, photo) == before
-        while open_files(server) > files + 2:  # those of the two good clients may live on
+        while open_files(server) > files + 2:  # the two good clients may keep theirs
             assert client.get("/livez").status_code == 200
     assert "Traceback" not in "".join(server.log)
 
 
-def test_a_connection_that_closes_under_an_answer_is_no_fault_of_the_server() -> None:
-    """uvloop's transports say so in their own way, in a moment that real clients seldom meet."""
+def test_a_connection_that_closes_during_an_answer_is_no_server_error() -> None:
+    """uvloop's transports raise their own error then, in a moment that real clients rarely hit."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await Response("answer")(scope, receive, send)
@@ -191,7 +191,7 @@ def test_a_connection_that_closes_under_an_answer_is_no_fault_of_the_server() ->
             return {"type": "http.disconnect"}
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await Observe(app, Metrics([], MemoryStore(1, 1)))(scope, receive, send)
+        await ObserveRequests(app, Metrics([], MemoryStore(1, 1)))(scope, receive, send)
 
     asyncio.run(answer(RuntimeError("unable to perform operation; the handler is closed")))
     with pytest.raises(RuntimeError, match="Unexpected"):
@@ -208,7 +208,7 @@ def in_single_bytes(body: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("path", ["/classify", f"/v2/models/{DEEPVIT}/infer"])
-def test_a_body_in_a_chunk_a_byte_is_read_or_refused_in_little_memory(
+def test_a_body_in_one_byte_chunks_is_read_or_refused_in_little_memory(
     server: Server, photo: bytes, path: str
 ) -> None:
     """Tens of thousands of chunks that fit, and one more than the limit allows."""

@@ -1,4 +1,4 @@
-"""After tens of thousands of requests, right and wrong ones: nothing is lost, nothing is kept."""
+"""Tens of thousands of right and wrong requests: all are answered, and nothing leaks."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -17,17 +17,17 @@ from tests.support.memory import Footprint
 from tests.support.server import Server, running_server
 
 REQUESTS = 20_000
-STRETCH = 500  # requests from one look at the server to the next
+STRETCH = 500  # requests between two measurements of the server
 CLIENTS = 16
-REMEMBERED = 10_000  # ids that a store tells from unknown ones when it has forgotten the inputs
-MAX_GROWTH_BYTES = 10 * 2**20  # over half of REQUESTS: 1 KB a request
-# glibc keeps more and more of what was freed for itself, by a rule that adapts; not like this.
+REMEMBERED = 10_000  # ids that a store still knows as expired
+MAX_GROWTH_BYTES = 10 * 2**20  # over half of REQUESTS: 1 KB per request
+# glibc adapts how much freed memory it keeps; fixed thresholds turn that off.
 PLAIN_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
 @dataclass
 class Ordeal:
-    """What was seen of a server and its answers."""
+    """Measurements of a server, and its answers."""
 
     report: load.Report = field(default_factory=load.Report)
     footprints: list[Footprint] = field(default_factory=list)
@@ -47,7 +47,7 @@ def plain_server(repository: Path, **settings: int) -> Iterator[Server]:
 
 
 def endure(server: Server, requests: int) -> Ordeal:
-    """Everything that is bounded by a number is full, and every session open, before looking."""
+    """Measure a server once every bounded container is full and every session is open."""
     seen = Ordeal()
     with server.client() as client:
         seen.before = traffic.good_answer(client, TINY)
@@ -68,9 +68,9 @@ def send(server: Server, requests: Iterator[load.Request], report: load.Report) 
 
 
 def growth(footprints: Sequence[Footprint]) -> int:
-    """Bytes by which the second half's floor lies above the first one's.
+    """Bytes by which the second half's minimum is larger than the first half's.
 
-    Large pictures and sessions come and go: what is only held for a while does not count.
+    Minima, because large images and sessions hold memory for a while only.
     """
     sizes = [footprint.resident_bytes for footprint in footprints]
     half = len(sizes) // 2
@@ -113,16 +113,16 @@ def test_memory_threads_and_files_are_bounded(ordeal: Ordeal) -> None:
         assert median(counts[half:]) <= median(counts[:half]) + 3
 
 
-def test_a_server_that_keeps_what_it_should_forget_is_found_out(tiny_repository: Path) -> None:
-    """The control: a store without a bound, less than half as long."""
+def test_a_server_that_leaks_is_detected(tiny_repository: Path) -> None:
+    """The control: a store without a limit, in less than half as many requests."""
     with plain_server(tiny_repository, store_max_bytes=2**40) as server:
         seen = endure(server, REQUESTS * 2 // 5)
     assert seen.report.failures == []
     assert growth(seen.footprints) > MAX_GROWTH_BYTES
 
 
-def test_a_wrong_status_is_found_out(tiny_repository: Path) -> None:
-    """The control of the load itself: a server where nothing is as the traffic expects it."""
+def test_a_wrong_status_is_detected(tiny_repository: Path) -> None:
+    """The control of the traffic itself: a server that answers nothing as expected."""
     with plain_server(tiny_repository, max_upload_bytes=100) as server, server.client() as client:
         mix = traffic.Traffic(traffic.manifest(client, TINY), ["0" * 32], seed=1)
         report = load.Report()

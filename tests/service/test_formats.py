@@ -1,4 +1,4 @@
-"""A distilled DeiT, served: two tokens before the patches, everywhere that patches are named."""
+"""A served distilled DeiT: wherever patches are named, two tokens come before them."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.models.test_formats import written
 from tests.support.server import running_server
 
 
-def test_patches_are_found_behind_two_tokens(tmp_path: Path, photo: bytes) -> None:
+def test_patches_are_found_after_two_tokens(tmp_path: Path, photo: bytes) -> None:
     path = written(tmp_path, "timm_deit_distilled")
     repository = tmp_path / "repository"
     arguments = [str(path), "--num-heads", "3", "--name", "deit", "--output", str(repository)]

@@ -1,4 +1,4 @@
-"""schemathesis against a real server: every operation keeps to what its documentation says."""
+"""schemathesis against a real server: every operation does what its documentation says."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ RUN = "from schemathesis.cli import schemathesis; schemathesis()"
 def test_no_operation_contradicts_its_documentation(
     repository: Path, photo: bytes, tmp_path: Path
 ) -> None:
-    """Statuses, content types and bodies; what is wrong is refused; no fault of the server."""
+    """Statuses, content types and bodies; wrong requests are refused; no server error."""
     with running_server(repository) as server, server.client() as client:
         before = right_answer(client, photo)
         paths = client.get("/openapi.json").json()["paths"]

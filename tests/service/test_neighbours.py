@@ -1,7 +1,7 @@
-"""A good image's answer is its own: whatever shares its batch, its queue or its request's time.
+"""The answer for an image does not depend on what shares its batch or its queue.
 
-With the same batch around it an answer is the same to the last bit. Between batch sizes a matrix
-product may be cut up differently, so there the bound is `ATOL`, and the ranking of classes.
+In a batch of the same size it is the same to the last bit. With other batch sizes, matrix products
+may be split differently; there it is the same within `ATOL`, with the same ranking of classes.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ FORMATS_CUT = ("JPEG", "PNG", "WEBP", "GIF")
 
 
 def photos(photo: bytes, count: int) -> list[bytes]:
-    """Different pictures: the photograph, turned bit by bit."""
+    """Different images: the photograph, rotated in small steps."""
     whole = Image.open(io.BytesIO(photo)).resize((64, 64))
     found = []
     for index in range(count):
@@ -45,7 +45,7 @@ def photos(photo: bytes, count: int) -> list[bytes]:
 
 
 def damaged(photo: bytes) -> list[tuple[bytes, int]]:
-    """Bodies that are no good image, and the status of each."""
+    """Bodies that are not a valid image, each with the status of its answer."""
     return [
         (photo[: len(photo) // 2], 400),
         *((noise(name)[: len(noise(name)) // 2], 400) for name in FORMATS_CUT),
@@ -86,7 +86,7 @@ def test_an_image_is_the_same_alone_and_anywhere_in_a_batch_of_any_size(
 
 
 def test_damaged_images_between_good_ones_change_no_bit(repository: Path, photo: bytes) -> None:
-    """The same good requests twice, as one batch each time; once with bad ones among them."""
+    """The same good requests twice, as one batch each time, once with bad ones among them."""
     good = photos(photo, 16)
     bad = damaged(photo)
 
@@ -103,7 +103,7 @@ def test_damaged_images_between_good_ones_change_no_bit(repository: Path, photo:
                 batches.append(run(images, key))
                 return batches[-1]
 
-            batcher._run = recorded  # slowness, so that the others queue
+            batcher._run = recorded  # slow, so that the others queue
             async with client_of(running) as client, asyncio.timeout(120):
 
                 async def post(body: bytes) -> int:
@@ -152,7 +152,7 @@ def test_good_and_bad_at_once_each_get_their_own_answer(repository: Path, photo:
 
 
 def test_bombs_from_all_sides_take_little_memory(repository: Path, photo: bytes) -> None:
-    """Pictures of billions of pixels and gigabytes of zeros, 12 at once."""
+    """Images of billions of pixels and gigabytes of zeros, 12 at once."""
     zeros = gzip.compress(bytes(2**28))
     infer = f"/v2/models/{DEEPVIT}/infer"
     with (

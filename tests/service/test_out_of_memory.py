@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits another 
 
 @contextmanager
 def only_more(server: Server, megabytes: int) -> Iterator[None]:
-    """The server cannot take more than this beyond what it has, until the block ends."""
+    """Until the block ends, the server can allocate only this much more memory."""
     pid = server.process.pid
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     allowed = pages * resource.getpagesize() + megabytes * 2**20
@@ -33,10 +33,10 @@ def only_more(server: Server, megabytes: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_AS, before)
 
 
-def test_an_image_there_is_no_memory_for_is_not_called_damaged(
+def test_running_out_of_memory_is_not_called_a_damaged_image(
     repository: Path, photo: bytes
 ) -> None:
-    """It takes 200 MB and more to decode, and some 100 are there."""
+    """Decoding takes more than 200 MB, of which only some 100 are available."""
     buffer = io.BytesIO()
     Image.new("RGB", (7900, 8000)).save(buffer, "PNG")
     large = {"image": buffer.getvalue()}

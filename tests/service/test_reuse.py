@@ -1,4 +1,4 @@
-"""A model whose later blocks share a map, served: one softmax map, mixed by each block itself."""
+"""A served model whose later blocks reuse one softmax map, which each block mixes itself."""
 
 from pathlib import Path
 
@@ -13,9 +13,7 @@ from tests.support.server import running_server
 DONOR = 1  # of blocks 0, 1 and 2
 
 
-def test_shared_maps_are_the_donors_wherever_they_are_asked_for(
-    tmp_path: Path, photo: bytes
-) -> None:
+def test_shared_maps_equal_the_donors_in_every_answer(tmp_path: Path, photo: bytes) -> None:
     images = tmp_path / "images"
     images.mkdir()
     (images / "cat.jpg").write_bytes(photo)

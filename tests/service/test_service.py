@@ -27,7 +27,7 @@ def test_the_version_is_that_of_the_package(client: httpx.Client) -> None:
     assert client.get("/v2").json()["version"] == package["version"]
 
 
-def test_health_names_models_and_where_they_run(client: httpx.Client) -> None:
+def test_health_names_the_models_and_their_providers(client: httpx.Client) -> None:
     for path, status in (("/livez", "alive"), ("/readyz", "ready")):
         response = client.get(path)
         assert response.status_code == 200
@@ -69,12 +69,12 @@ def test_every_error_a_client_can_get_is_documented(client: httpx.Client) -> Non
     assert documented == {(e.status, e.code) for e in tree if e not in unseen}
 
 
-def test_the_documentation_page_needs_no_other_server(client: httpx.Client) -> None:
+def test_the_documentation_page_loads_nothing_from_other_servers(client: httpx.Client) -> None:
     assert 'href="docs"' in client.get("/").text
     assert "http" not in client.get("/docs").text.replace("http-equiv", "")
 
 
-def test_request_ids_are_kept_or_made(client: httpx.Client) -> None:
+def test_request_ids_are_kept_or_created(client: httpx.Client) -> None:
     kept = client.get("/models/none", headers={"X-Request-Id": "abc-1"})
     assert kept.headers["x-request-id"] == kept.json()["request_id"] == "abc-1"
     made = client.get("/models/none", headers={"X-Request-Id": "bad id\\n"})
@@ -88,7 +88,7 @@ def test_unknown_paths_and_methods_are_problems_too(client: httpx.Client) -> Non
         assert response.json()["status"] == status
 
 
-def test_answers_and_kept_images_are_bounded(repository: Path) -> None:
+def test_answers_and_stored_images_are_limited(repository: Path) -> None:
     images = [png(Image.new("RGB", (32, 32), (10 * i, 0, 0))) for i in range(4)]
     with (
         running_server(repository, store_max_bytes=3 * 3072, max_answer_bytes=100_000) as server,

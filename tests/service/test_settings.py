@@ -1,4 +1,4 @@
-"""A setting is the same whichever way it comes, and a wrong one is named before anything starts."""
+"""Flags and variables mean the same, and a wrong setting is named before anything starts."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from service.errors import StartupError
 from service.inference.cpus import available_cpus
 from service.settings import Settings, load
 
-# Every setting: what a person writes, and what it means.
+# Every setting: a written value, and the value that it means.
 WRITTEN: dict[str, tuple[str, Any]] = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("0", 0),
@@ -83,12 +83,12 @@ def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert load(["--port", "2"]).port == 2
 
 
-def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPVIT_PORT", "")
     assert load([]).port == Settings.model_fields["port"].default
 
 
-def test_variables_of_no_setting_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPVIT_PROT", "80")
     monkeypatch.setenv("DEEPVIT_BATCH", "")
     with pytest.raises(StartupError, match=r"no such setting: DEEPVIT_BATCH, DEEPVIT_PROT$"):
@@ -121,7 +121,7 @@ BEYOND_ALL = ("-inf", "inf", "nan", "many", "9" * 5000)
 
 
 def bounds() -> list[tuple[str, str]]:
-    """Each setting that has bounds, with the nearest values beyond them, as they are declared."""
+    """Each setting with declared bounds, and the nearest values outside them."""
     found = []
     for name, field in Settings.model_fields.items():
         step = 1e-9 if field.annotation is float else 1.0

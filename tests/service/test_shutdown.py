@@ -1,4 +1,4 @@
-"""SIGTERM at bad moments: the process ends with status 0 and within its bound."""
+"""SIGTERM at bad moments: the process ends with status 0 and in time."""
 
 import signal
 import socket
@@ -75,7 +75,7 @@ def test_while_a_version_is_loaded_on_request(repository: Path, tmp_path: Path) 
         ThreadPoolExecutor(1) as pool,
     ):
         add_version(repository, tmp_path)
-        assert client.get("/models").status_code == 200  # the threads of any request are there
+        assert client.get("/models").status_code == 200  # starts every thread that requests need
         before = threads(server.process.pid)
         loading = pool.submit(client.post, f"/v2/repository/models/{DEEPVIT}/load")
         while threads(server.process.pid) == before:
@@ -96,7 +96,7 @@ def test_with_idle_connections_that_are_kept_alive(server: Server, photo: bytes)
     assert "Traceback" not in "".join(server.log)
 
 
-def test_with_a_connection_that_is_stuck_in_its_header(server: Server) -> None:
+def test_with_a_connection_that_is_stuck_in_its_headers(server: Server) -> None:
     with connect(server) as stuck:
         stuck.sendall(b"POST /classify HTTP/1.1\r\nHost:")
         end(server)
@@ -109,7 +109,7 @@ def test_with_a_connection_that_is_stuck_in_its_body(server: Server, path: str) 
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
             "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\nhalf".encode()
         )
-        assert stuck.recv(100).startswith(b"HTTP/1.1 100")  # it is being read
+        assert stuck.recv(100).startswith(b"HTTP/1.1 100")  # the server is reading the body
         assert client.get("/livez").status_code == 200
         end(server)
 

@@ -1,1 +1,1 @@
-"""HTTP: one file a resource; requests to pipeline calls, results to answers."""
+"""Handlers of requests, one file for each resource."""

@@ -2,60 +2,34 @@
 
 import io
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
-from service.errors import (
-    AnswerTooLarge,
-    DeadlineExceeded,
-    ExpiredImage,
-    InferenceFailed,
-    InputMismatch,
-    InvalidSelection,
-    QueueFull,
-    Stopped,
-    StoreUnavailable,
-    UnknownImage,
-    UnknownModel,
-)
+from service.errors import AnswerTooLarge, InvalidSelection
 from service.explain.selection import Direction, Selection
 from service.http import answers, pictures
-from service.http.dependencies import (
-    DeadlineDep,
-    ModelName,
-    ModelVersion,
-    WorkingDep,
-    tell_run,
-    while_connected,
-)
+from service.http.dependencies import WorkingDep, use_model
+from service.http.look_inside import ERRORS, TAG, LookInsideParameters, explain
+from service.http.parameters import documented, read_parameters
 from service.http.problems import problems
-from service.http.routes.classify import StageName
-from service.http.schemas import AttentionMapsAnswer
+from service.http.schemas import BINARY, AttentionMapsAnswer
 
-router = APIRouter(tags=["look inside"])
+router = APIRouter(tags=[TAG])
 
-Scale = Literal["map", "block", "all"]
 Format = Literal["json", "npy", "npz", "png"]
-ImageId = Annotated[str, Query(pattern="^[0-9a-f]{32}$", description="from /classify")]
 
 _FACTS_HEADER = "X-Attention-Maps"
 _BYTES_PER_VALUE = {"json": 14, "npy": 4, "npz": 4, "png": 4}
-
-
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {
-            "application/x-npy": _BINARY,
-            "application/x-npz": _BINARY,
-            "image/png": _BINARY,
-        },
+        "content": {"application/x-npy": BINARY, "application/x-npz": BINARY, "image/png": BINARY},
         "headers": {
             _FACTS_HEADER: {
-                "description": "the JSON answer without its values, beside the other formats",
+                "description": "the JSON answer without its values; sent with the other formats",
                 "schema": {"type": "string"},
             }
         },
@@ -63,78 +37,63 @@ _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class AttentionMapsParameters(LookInsideParameters):
+    layer: str = Field(
+        "all", description="a block, several separated by commas, all, or rollout (softmax stage)"
+    )
+    head: str = Field(
+        "mean", description="a head, several separated by commas, all, or mean, max, max_abs, rms"
+    )
+    query: str = Field("cls", description="the token that asks: cls, a patch as row,column, or all")
+    direction: Direction = Field(
+        "from", description="from: what the query attends to; to: what attends to the query"
+    )
+    format: Format = Field("json", description="json, NumPy's npy or npz, or a picture")
+    overlay: bool = Field(False, description="draw over the model's input (png, one query)")
+    scale: Literal["map", "block", "all"] = Field(
+        "all",
+        description="what has its own colour scale (png): each map, each block, or all together",
+    )
+
+
 @router.get(
     "/attention-maps",
     response_model=AttentionMapsAnswer,
-    responses=_OTHER_FORMATS
-    | problems(
-        UnknownModel,
-        UnknownImage,
-        ExpiredImage,
-        InputMismatch,
-        InvalidSelection,
-        AnswerTooLarge,
-        QueueFull,
-        InferenceFailed,
-        Stopped,
-        DeadlineExceeded,
-        StoreUnavailable,
-    ),
+    openapi_extra=documented(AttentionMapsParameters),
+    responses=_OTHER_FORMATS | problems(*ERRORS, InvalidSelection, AnswerTooLarge),
 )
-async def attention_maps(
-    request: Request,
-    runtime: WorkingDep,
-    deadline: DeadlineDep,
-    id: ImageId,
-    model: ModelName = None,
-    version: ModelVersion = None,
-    layer: Annotated[
-        str, Query(description="a block, several with commas, all, or rollout (softmax stage)")
-    ] = "all",
-    head: Annotated[
-        str, Query(description="a head, several with commas, all, or mean, max, max_abs, rms")
-    ] = "mean",
-    query: Annotated[str, Query(description="cls, a patch as row,column, or all")] = "cls",
-    direction: Annotated[
-        Direction, Query(description="what the query looks at, or what looks at it")
-    ] = "from",
-    stage: StageName = "reattention",
-    format: Annotated[Format, Query(description="json, NumPy's npy or npz, or a picture")] = "json",
-    overlay: Annotated[
-        bool, Query(description="draw over what the model saw (png, one query)")
-    ] = False,
-    scale: Annotated[
-        Scale, Query(description="what has a scale of its own (png): each map, each block, or all")
-    ] = "all",
-) -> Response:
+async def attention_maps(request: Request, runtime: WorkingDep) -> Response:
     """Attention maps by layer, head, query and stage."""
-    pipeline = runtime.pipeline
-    with pipeline.models.use(model, version) as served:
-        request.state.model = served.labels
+    params = read_parameters(request, AttentionMapsParameters)
+    deadline = runtime.deadline(params.timeout_s)
+    with use_model(request, params.model, params.version) as served:
         manifest = served.manifest
         selection = Selection.parse(
-            manifest, stage=stage, layer=layer, head=head, query=query, direction=direction
+            manifest,
+            stage=params.stage,
+            layer=params.layer,
+            head=params.head,
+            query=params.query,
+            direction=params.direction,
         )
-        _check_size(selection, format, runtime.max_answer_bytes)
-        pixels = await pipeline.input(served, id)
-        with pipeline.admit(served, deadline, selection.outputs) as ticket:
-            done = await while_connected(request, pipeline.explain(ticket, pixels))
-    tell_run(request, [done])
-    maps = selection.cut(done.value)
-    if format == "json":
-        return answers.json_response(answers.attention(maps, manifest, id))
-    facts = answers.attention_facts(maps, manifest, id)
-    headers = {_FACTS_HEADER: orjson.dumps(facts).decode()}
-    if format == "png":
-        draw = partial(pictures.attention, maps, manifest, id, scale, pixels if overlay else None)
+        _check_size(selection, params.format, runtime.max_answer_bytes)
+        pixels, outputs = await explain(request, served, params.id, selection.outputs, deadline)
+    maps = selection.cut(outputs)
+    if params.format == "json":
+        return answers.json_response(answers.attention(maps, manifest, params.id))
+    facts = orjson.dumps(answers.attention_facts(maps, manifest, params.id)).decode()
+    headers = {_FACTS_HEADER: facts}
+    if params.format == "png":
+        background = pixels if params.overlay else None
+        draw = partial(pictures.attention, maps, manifest, params.id, params.scale, background)
         png = await pictures.drawn(request, runtime, deadline, draw)
         return Response(png, media_type="image/png", headers=headers)
     body = io.BytesIO()
-    if format == "npy":
+    if params.format == "npy":
         np.save(body, maps.values)
     else:
-        np.savez(body, maps=maps.values, input=pixels, facts=np.array(headers[_FACTS_HEADER]))
-    return Response(body.getvalue(), media_type=f"application/x-{format}", headers=headers)
+        np.savez(body, maps=maps.values, input=pixels, facts=np.array(facts))
+    return Response(body.getvalue(), media_type=f"application/x-{params.format}", headers=headers)
 
 
 def _check_size(selection: Selection, format: Format, max_answer_bytes: int) -> None:

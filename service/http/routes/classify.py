@@ -1,12 +1,11 @@
 """POST /classify: images to classes, with attention and similarity on request."""
 
 import time
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
-from models.manifest import Manifest, Stage
+from models.manifest import Manifest
 from service.errors import (
     CorruptImage,
     DeadlineExceeded,
@@ -25,45 +24,40 @@ from service.errors import (
 from service.explain import similarity
 from service.explain.selection import Selection
 from service.http import answers
-from service.http.dependencies import (
-    DEADLINE_PARAMETER,
-    deadline,
-    runtime_of,
-    while_connected,
+from service.http.dependencies import use_model, working_runtime_of
+from service.http.disconnects import while_connected
+from service.http.parameters import (
+    DeadlineParameters,
+    ModelName,
+    ModelVersion,
+    StageName,
+    Threshold,
+    documented,
+    read_parameters,
 )
 from service.http.problems import problems
-from service.http.queries import documented, read_query
 from service.http.schemas import ClassifyAnswer
+from service.http.stages import note_classification
 from service.http.uploads import BODY, read_images
-from service.pipeline import Answer
+from service.pipeline import Classification
 
 router = APIRouter(tags=["classify"])
 
-_STAGE = "maps before the mixing of heads, or what multiplies V (after it)"
-_THRESHOLD = "a block is similar above this mean cosine"
-StageName = Annotated[Stage, Query(description=_STAGE)]
-Threshold = Annotated[float, Query(gt=-1, lt=1, description=_THRESHOLD)]
 
-
-class ClassifyQuery(BaseModel):
-    model: str | None = Field(None, description="a served model; the default one if left out")
-    version: int | None = Field(
-        None, ge=1, description="a served version; the highest one if left out"
-    )
+class ClassifyParameters(DeadlineParameters):
+    model: ModelName = None
+    version: ModelVersion = None
     top_k: int = Field(5, ge=1, le=1000, description="classes in the answer")
     attention: bool = Field(False, description="add the class token's maps of every block and head")
     similarity: bool = Field(False, description="add what /similarity answers")
-    stage: Stage = Field("reattention", description=_STAGE)
-    threshold: float = Field(0.9, gt=-1, lt=1, description=_THRESHOLD)
+    stage: StageName = "reattention"
+    threshold: Threshold = 0.9
 
 
 @router.post(
     "/classify",
     response_model=ClassifyAnswer,
-    openapi_extra={
-        "requestBody": BODY,
-        "parameters": documented(ClassifyQuery, [DEADLINE_PARAMETER]),
-    },
+    openapi_extra={"requestBody": BODY} | documented(ClassifyParameters),
     responses=problems(
         NoImage,
         CorruptImage,
@@ -82,76 +76,62 @@ class ClassifyQuery(BaseModel):
 )
 async def classify(request: Request) -> Response:
     """Classify one image (a raw body) or several (multipart, one part each)."""
-    runtime = runtime_of(request)
-    runtime.check_working()
-    asked = read_query(request, ClassifyQuery)
-    late = deadline(request, runtime)
+    runtime = working_runtime_of(request)  # called directly, which is faster than a dependency
+    params = read_parameters(request, ClassifyParameters)
+    deadline = runtime.deadline(params.timeout_s)
     pipeline = runtime.pipeline
-    with pipeline.models.use(asked.model, asked.version) as served:
-        request.state.model = served.labels
-        extras = _Extras(served.manifest, asked)
-        with pipeline.admit(served, late, extras.outputs) as ticket:
+    with use_model(request, params.model, params.version) as served:
+        manifest = served.manifest
+        extras = _Extras(manifest, params)
+        with pipeline.admit(served, deadline, extras.outputs) as ticket:
             images = await read_images(request, runtime.upload_limits)
-            found = await while_connected(request, pipeline.classify(ticket, images))
+            classified = await while_connected(request, pipeline.classify(ticket, images))
     results = []
     postprocess_s = 0.0
-    for answer in found:
+    for one in classified:
         started = time.perf_counter()
-        result = answers.image(answer, served.manifest, asked.top_k) | extras.of(answer)
-        spent = time.perf_counter() - started
-        postprocess_s += spent
-        result["timings_ms"]["postprocess"] = answers.ms(spent)
+        result = answers.image(one, manifest, params.top_k) | extras.fields(one)
+        spent_s = time.perf_counter() - started
+        postprocess_s += spent_s
+        result["timings_ms"]["postprocess"] = answers.ms(spent_s)
         results.append(result)
-    _tell_stages(request, found, postprocess_s)
+    note_classification(request, classified, postprocess_s)
     return answers.json_response(
-        {"model": served.manifest.name, "version": served.manifest.version, "results": results}
+        {"model": manifest.name, "version": manifest.version, "results": results}
     )
 
 
-def _tell_stages(request: Request, found: list[Answer], postprocess_s: float) -> None:
-    """Where the time went, by the slowest image before the queue and the slowest from there on:
-    none is queued before all are prepared."""
-    image = max((answer.image for answer in found), key=lambda one: one.decode_s + one.preprocess_s)
-    last = max(found, key=lambda answer: answer.queue_s + answer.inference_s)
-    request.state.timings_s = {
-        "decode": image.decode_s,
-        "preprocess": image.preprocess_s,
-        "queue": last.queue_s,
-        "inference": last.inference_s,
-        "postprocess": postprocess_s,
-    }
-    request.state.ends = {"preprocess": image.ended, "inference": last.ended}
-
-
 class _Extras:
-    """What a request wants besides classes."""
+    """The optional parts of the answer for an image: attention maps and similarity."""
 
-    def __init__(self, manifest: Manifest, asked: ClassifyQuery) -> None:
+    def __init__(self, manifest: Manifest, params: ClassifyParameters) -> None:
         self._manifest = manifest
-        self._asked = asked
+        self._params = params
         self._selection = (
             Selection.parse(
-                manifest, stage=asked.stage, layer="all", head="all", query="cls", direction="from"
+                manifest, stage=params.stage, layer="all", head="all", query="cls", direction="from"
             )
-            if asked.attention
+            if params.attention
             else None
         )
 
     @property
     def outputs(self) -> tuple[str, ...]:
+        """Outputs of the explain graph that these parts are made from."""
         names = self._selection.outputs if self._selection else ()
-        if self._asked.similarity:
-            names += tuple(similarity.outputs(self._manifest, self._asked.stage).values())
+        if self._params.similarity:
+            names += tuple(similarity.outputs(self._manifest, self._params.stage).values())
         return names
 
-    def of(self, answer: Answer) -> dict[str, object]:
-        extras: dict[str, object] = {}
+    def fields(self, classified: Classification) -> dict[str, object]:
+        fields: dict[str, object] = {}
+        image_id = classified.image.id
         if self._selection:
-            maps = self._selection.cut(answer.outputs)
-            extras["attention"] = answers.attention(maps, self._manifest, answer.image.id)
-        if self._asked.similarity:
+            maps = self._selection.cut(classified.outputs)
+            fields["attention"] = answers.attention(maps, self._manifest, image_id)
+        if self._params.similarity:
             found = similarity.measure(
-                self._manifest, self._asked.stage, self._asked.threshold, answer.outputs
+                self._manifest, self._params.stage, self._params.threshold, classified.outputs
             )
-            extras["similarity"] = answers.similarity(found, self._manifest, answer.image.id)
-        return extras
+            fields["similarity"] = answers.similarity(found, self._manifest, image_id)
+        return fields

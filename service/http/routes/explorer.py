@@ -1,6 +1,6 @@
-"""GET /: the explorer, whose files go out as they lie in service/web.
+"""GET /: the explorer, a web page served from the static files in service/web.
 
-They are public even where the API asks for a key: the page then asks the person for one.
+Its files are public even if the API needs a key: the page then asks its user for one.
 """
 
 from pathlib import Path
@@ -12,11 +12,11 @@ from starlette.types import Scope
 
 WEB = Path(__file__).parents[2] / "web"
 
-# The page runs its own files only; pictures may also come from what it draws itself.
+# The page may only run its own files; images may also be ones that it has drawn itself.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-cache",  # asks each time whether a file has changed
+    "Cache-Control": "no-cache",  # browsers revalidate a file before each use
 }
 
 router = APIRouter()
@@ -28,7 +28,7 @@ async def explorer() -> Response:
 
 
 class Files(StaticFiles):
-    """The page's modules, style and samples."""
+    """The page's modules, styles and sample images."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

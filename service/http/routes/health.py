@@ -19,7 +19,7 @@ async def livez(runtime: RuntimeDep, response: Response) -> Health:
 async def readyz(runtime: RuntimeDep, response: Response) -> Health:
     """Every served model is loaded and warm, and the process is not shutting down.
 
-    Without its store it still classifies: that is for `store` to say, not for the status.
+    A broken store is shown in `store` and does not change the status: classifying still works.
     """
     return _health(runtime, response, runtime.ready, "ready", "not ready")
 

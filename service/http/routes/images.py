@@ -1,33 +1,30 @@
-"""GET /images/{id}: exactly what the model saw of an image classified before."""
+"""GET /images/{id}: the pixels that the model saw of an image classified before."""
 
-import asyncio
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
 from service.errors import ExpiredImage, Stopped, StoreUnavailable, UnknownImage
 from service.http.dependencies import WorkingDep
+from service.http.look_inside import TAG, ImageId
 from service.http.problems import problems
+from service.http.schemas import PNG_RESPONSE
 from service.imaging import encode_png
 
-router = APIRouter(prefix="/images", tags=["look inside"])
-
-_PNG: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-}
+router = APIRouter(prefix="/images", tags=[TAG])
 
 
 @router.get(
     "/{id}",
     response_class=Response,
-    responses=_PNG | problems(UnknownImage, ExpiredImage, Stopped, StoreUnavailable),
+    responses=PNG_RESPONSE | problems(UnknownImage, ExpiredImage, Stopped, StoreUnavailable),
 )
 async def show_image(
     runtime: WorkingDep,
-    id: Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="from /classify")],
+    id: Annotated[ImageId, Path(description="the id of a classified image, from /classify")],
 ) -> Response:
     """The resized and cropped pixels that went into the network, as a lossless PNG."""
     pixels = await runtime.pipeline.store.get(id)
-    loop = asyncio.get_running_loop()
-    png = await loop.run_in_executor(runtime.pipeline.pool, encode_png, pixels)
+    png = await runtime.pipeline.in_pool(partial(encode_png, pixels))
     return Response(png, media_type="image/png")

@@ -1,4 +1,4 @@
-"""GET /metrics: what Prometheus scrapes."""
+"""GET /metrics: metrics for Prometheus to scrape."""
 
 from fastapi import APIRouter, Response
 
@@ -10,5 +10,5 @@ router = APIRouter(tags=["health"])
 
 @router.get("/metrics", responses={200: {"content": {CONTENT_TYPE: {}}}})
 async def show_metrics(runtime: RuntimeDep) -> Response:
-    """Requests, images by fate, batches, queues, stages and models, for Prometheus."""
+    """Requests, images by outcome, batches, queues, stages and models, for Prometheus."""
     return Response(runtime.metrics.render(), media_type=CONTENT_TYPE)

@@ -1,9 +1,11 @@
-"""GET /models: what is served, with everything known of each model."""
+"""GET /models: the served models, and everything that is known about each."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
 
 from service.errors import UnknownModel
-from service.http.dependencies import ModelVersion, RuntimeDep
+from service.http.dependencies import RuntimeDep
+from service.http.parameters import ModelVersion, documented, read_parameters
 from service.http.problems import problems
 from service.http.schemas import ModelDetail, ModelList, ModelSummary
 from service.inference.repository import ServedModel
@@ -11,18 +13,22 @@ from service.inference.repository import ServedModel
 router = APIRouter(prefix="/models", tags=["models"])
 
 
+class ModelParameters(BaseModel):
+    version: ModelVersion = None
+
+
 @router.get("", responses=problems())
 async def list_models(runtime: RuntimeDep) -> ModelList:
-    """Every served model, the default one marked."""
+    """Every served model; the default one is marked."""
     models = runtime.pipeline.models
     return ModelList(models=[_summary(model, models.default) for model in models])
 
 
-@router.get("/{name}", responses=problems(UnknownModel))
-async def show_model(runtime: RuntimeDep, name: str, version: ModelVersion = None) -> ModelDetail:
+@router.get("/{name}", openapi_extra=documented(ModelParameters), responses=problems(UnknownModel))
+async def show_model(request: Request, runtime: RuntimeDep, name: str) -> ModelDetail:
     """A model's manifest: architecture, preprocessing, labels, Theta, outputs, parity."""
     models = runtime.pipeline.models
-    model = models.get(name, version)
+    model = models.get(name, read_parameters(request, ModelParameters).version)
     return ModelDetail(
         provider=model.provider,
         precision=model.precision,

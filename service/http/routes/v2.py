@@ -1,4 +1,4 @@
-"""/v2: the Open Inference Protocol (KServe, Triton) over the same queues as /classify."""
+"""/v2: the Open Inference Protocol (KServe, Triton), served from the same queues as /classify."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
@@ -22,14 +22,12 @@ from service.errors import (
     UploadTooLarge,
 )
 from service.http.bodies import read_body
-from service.http.dependencies import (
-    DeadlineDep,
-    RuntimeDep,
-    WorkingDep,
-    tell_run,
-    while_connected,
-)
-from service.http.problems import protocol_errors
+from service.http.dependencies import RuntimeDep, WorkingDep, use_model
+from service.http.disconnects import while_connected
+from service.http.parameters import DeadlineParameters, documented, read_parameters
+from service.http.problems import oip_problems
+from service.http.schemas import BINARY
+from service.http.stages import note_inference
 from service.inference.repository import ServedModel
 from service.oip import compression, metadata, rest
 from service.oip.inference import Contract, InferRequest, version_number
@@ -48,21 +46,20 @@ from service.oip.schemas import (
 
 TAG = "open inference protocol"
 _LENGTH_HEADER = "Inference-Header-Content-Length"
-_MIN_COMPRESSED_BYTES = 1024  # smaller answers fit one packet as they are
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_MIN_COMPRESSED_BYTES = 1024  # smaller answers fit one packet uncompressed
 _REQUEST = {
     "required": True,
     "content": {
         "application/json": {"schema": in_one_piece(InferRequestBody)},
-        "application/octet-stream": _BINARY,
+        "application/octet-stream": BINARY,
     },
 }
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"application/octet-stream": _BINARY},
+        "content": {"application/octet-stream": BINARY},
         "headers": {
             _LENGTH_HEADER: {
-                "description": "bytes of JSON before binary tensors",
+                "description": "bytes of JSON before the binary tensors",
                 "schema": {"type": "integer"},
             }
         },
@@ -70,35 +67,32 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def _use(
-    request: Request, runtime: RuntimeDep, model: Annotated[str, Path()]
-) -> AsyncIterator[ServedModel]:
-    """What the path names, kept from being unloaded until it is answered."""
+async def _served(request: Request, model: Annotated[str, Path()]) -> AsyncIterator[ServedModel]:
+    """The version that the path names; it stays loaded until the request is answered."""
     version: str | None = request.path_params.get("version")
     number = None if version is None else version_number(model, version)
-    with runtime.pipeline.models.use(model, number) as served:
-        request.state.model = served.labels
+    with use_model(request, model, number) as served:
         yield served
 
 
-async def _named(version: Annotated[str, Path()]) -> None:
-    """Tells OpenAPI of the version in a path; `_use` reads it."""
+async def _version(version: Annotated[str, Path()]) -> None:
+    """Declares the version in a path to OpenAPI; `_served` reads it."""
 
 
-Served = Annotated[ServedModel, Depends(_use)]
+Served = Annotated[ServedModel, Depends(_served)]
 
 
 router = APIRouter(prefix=PREFIX, tags=[TAG])
-_of_model = APIRouter()  # included twice below: with a version in the path and without
+_of_model = APIRouter()  # included twice below: without a version in the path and with one
 
 
-@router.get("", responses=protocol_errors())
+@router.get("", responses=oip_problems())
 async def server_metadata() -> ServerMetadata:
-    """Name, version and what is spoken beyond the protocol itself."""
+    """Name, version and the supported extensions of the protocol."""
     return metadata.server("binary_tensor_data")
 
 
-@router.get("/health/live", responses=protocol_errors(NotReady))
+@router.get("/health/live", responses=oip_problems(NotReady))
 async def server_live(runtime: RuntimeDep) -> Live:
     """What /livez says."""
     if not runtime.alive:
@@ -106,7 +100,7 @@ async def server_live(runtime: RuntimeDep) -> Live:
     return Live(live=True)
 
 
-@router.get("/health/ready", responses=protocol_errors(NotReady))
+@router.get("/health/ready", responses=oip_problems(NotReady))
 async def server_ready(runtime: RuntimeDep) -> Ready:
     """What /readyz says."""
     if not runtime.ready:
@@ -114,46 +108,46 @@ async def server_ready(runtime: RuntimeDep) -> Ready:
     return Ready(ready=True)
 
 
-@router.get("/models/stats", responses=protocol_errors())
+@router.get("/models/stats", responses=oip_problems())
 async def all_statistics(runtime: RuntimeDep) -> StatisticsAnswer:
     """Statistics of every model."""
     models = runtime.pipeline.models
     return StatisticsAnswer(model_stats=[metadata.statistics(served) for served in models])
 
 
-@_of_model.get("", responses=protocol_errors(UnknownModel))
+@_of_model.get("", responses=oip_problems(UnknownModel))
 async def model_metadata(runtime: RuntimeDep, served: Served) -> ModelMetadata:
-    """Inputs and outputs; all outputs but `logits` come from the explain graph."""
+    """Inputs and outputs; every output but `logits` comes from the explain graph."""
     versions = runtime.pipeline.models.served_versions(served.manifest.name)
     return metadata.model(served, versions)
 
 
-@_of_model.get("/ready", responses=protocol_errors(UnknownModel, NotReady))
+@_of_model.get("/ready", responses=oip_problems(UnknownModel, NotReady))
 async def model_ready(runtime: RuntimeDep, served: Served) -> ModelReady:
-    """Whether a model answers requests."""
+    """Whether the model answers requests."""
     if runtime.draining or not served.alive:
         raise NotReady(f"{served.manifest.name} takes no requests")
     return ModelReady(name=served.manifest.name, ready=True)
 
 
-@_of_model.get("/config", responses=protocol_errors(UnknownModel))
+@_of_model.get("/config", responses=oip_problems(UnknownModel))
 async def model_config(runtime: RuntimeDep, served: Served) -> dict[str, Any]:
     """Triton's model configuration."""
     return metadata.config(served, runtime.pipeline.models, runtime.upload_limits.max_images)
 
 
-@_of_model.get("/stats", responses=protocol_errors(UnknownModel))
+@_of_model.get("/stats", responses=oip_problems(UnknownModel))
 async def model_statistics(served: Served) -> StatisticsAnswer:
-    """What the model has done so far."""
+    """Statistics of one model."""
     return StatisticsAnswer(model_stats=[metadata.statistics(served)])
 
 
 @_of_model.post(
     "/infer",
     response_model=InferAnswer,
-    openapi_extra={"requestBody": _REQUEST},
+    openapi_extra={"requestBody": _REQUEST} | documented(DeadlineParameters),
     responses=_ANSWER
-    | protocol_errors(
+    | oip_problems(
         UnknownModel,
         InvalidInference,
         MalformedUpload,
@@ -167,14 +161,13 @@ async def model_statistics(served: Served) -> StatisticsAnswer:
         InvalidRequest,
     ),
 )
-async def infer(
-    request: Request, runtime: WorkingDep, deadline: DeadlineDep, served: Served
-) -> Response:
+async def infer(request: Request, runtime: WorkingDep, served: Served) -> Response:
     """Tensors in, tensors out; JSON or binary, gzip or deflate."""
+    deadline = runtime.deadline(read_parameters(request, DeadlineParameters).timeout_s)
     limits = runtime.upload_limits
     contract = metadata.contract(served, limits.max_images)
-    # Only the body says how many places of which queue it needs. Until it is read, it holds one
-    # of the classifier's, so that a busy server reads nothing.
+    # Only the body says how many slots of which queue the request needs. While it is read, the
+    # request holds one slot of the classifier's queue, so that a busy server reads no bodies.
     with runtime.pipeline.admit(served, deadline):
         body = await read_body(request, limits.max_bytes, limits.timeout_s)
         decode = partial(_decode, request, body, contract, limits.max_bytes)
@@ -182,7 +175,7 @@ async def infer(
     wanted.check_answer(contract, runtime.max_answer_bytes)
     with runtime.pipeline.admit(served, deadline, wanted.explained) as ticket:
         done = await while_connected(request, runtime.pipeline.infer(ticket, wanted.images))
-    tell_run(request, done)
+    note_inference(request, done)
     answers = [one.value for one in done]
     return await runtime.pipeline.in_pool(partial(_answer, request, served, wanted, answers))
 
@@ -218,5 +211,5 @@ router.include_router(_of_model, prefix="/models/{model}")
 router.include_router(
     _of_model,
     prefix="/models/{model}/versions/{version}",
-    dependencies=[Depends(_named)],
+    dependencies=[Depends(_version)],
 )

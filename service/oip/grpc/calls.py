@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 from grpc.aio import ServicerContext
 
-from service.api_keys import Keys
+from service.api_keys import ApiKeys
 from service.errors import MalformedUpload, ServiceError
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
@@ -52,7 +52,7 @@ CODES = {
 class Calls(grpc.aio.ServerInterceptor):
     """Probes are answered without a key, and not logged."""
 
-    def __init__(self, keys: Keys, metrics: Metrics) -> None:
+    def __init__(self, keys: ApiKeys, metrics: Metrics) -> None:
         self._keys = keys
         self._metrics = metrics
 

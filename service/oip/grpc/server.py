@@ -7,7 +7,7 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
-from service.api_keys import Keys
+from service.api_keys import ApiKeys
 from service.errors import StartupError
 from service.oip.grpc.calls import Calls
 from service.oip.grpc.health import Health
@@ -35,7 +35,7 @@ class GrpcServer:
         """Answer calls from now on. Raises `StartupError`."""
         runtime = self._runtime
         self._server = grpc.aio.server(
-            interceptors=[Calls(Keys(self._api_keys), runtime.metrics)],
+            interceptors=[Calls(ApiKeys(self._api_keys), runtime.metrics)],
             options=[
                 ("grpc.max_receive_message_length", runtime.upload_limits.max_bytes),
                 ("grpc.max_send_message_length", -1),  # what is too large was refused before

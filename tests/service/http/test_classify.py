@@ -90,7 +90,7 @@ def test_equal_pixels_have_one_id_and_other_pixels_another(
     assert results(client.post("/classify", files={"i": other}))[0]["id"] != ids[0]
 
 
-def test_extras_equal_what_the_other_endpoints_answer(client: httpx.Client, photo: bytes) -> None:
+def test_extras_equal_the_answers_of_other_endpoints(client: httpx.Client, photo: bytes) -> None:
     url = "/classify?attention=true&similarity=true&stage=softmax&threshold=0.995"
     (result,) = results(client.post(url, files={"image": photo}))
     query = {"id": result["id"], "stage": "softmax"}
@@ -128,7 +128,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("request_", "status", "code"), BAD, ids=[str(i) for i in range(len(BAD))])
-def test_bad_requests_say_why_and_leave_the_server_well(
+def test_bad_requests_are_explained_and_the_server_stays_well(
     client: httpx.Client, photo: bytes, request_: dict[str, Any], status: int, code: str
 ) -> None:
     response = client.post("/classify", **request_)
@@ -146,14 +146,14 @@ def test_one_bad_image_is_named_and_its_neighbours_are_not_run(
     assert response.json()["detail"] == "image 2 of 3: the image is truncated or damaged"
 
 
-def test_a_bomb_is_refused(client: httpx.Client) -> None:
+def test_a_decompression_bomb_is_refused(client: httpx.Client) -> None:
     bomb = png(Image.new("1", (20_000, 20_000)))
     response = client.post("/classify", files={"image": bomb})
     assert (response.status_code, response.json()["code"]) == (413, "image-too-large")
     assert "more than 64,000,000 pixels" in response.json()["detail"]
 
 
-def test_uploads_are_bounded_by_what_is_declared_and_by_what_arrives(
+def test_uploads_are_limited_by_declared_and_by_received_bytes(
     repository: Path, photo: bytes
 ) -> None:
     def endless() -> Any:
@@ -168,9 +168,9 @@ def test_uploads_are_bounded_by_what_is_declared_and_by_what_arrives(
         assert client.post("/classify", files={"image": photo}).status_code == 200
 
 
-def test_a_full_queue_refuses_with_a_wait(repository: Path, photo: bytes) -> None:
+def test_a_full_queue_refuses_with_retry_after(repository: Path, photo: bytes) -> None:
     with running_server(repository, max_queue_images=1) as server, server.client() as client:
-        url = "/classify?similarity=true"  # the first such request opens a session meanwhile
+        url = "/classify?similarity=true"  # the first such request opens a session
 
         def post(_: int) -> httpx.Response:
             return client.post(url, files={"image": photo})

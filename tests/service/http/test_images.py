@@ -11,7 +11,7 @@ from models.preprocess import Preprocessing, preprocess
 from tests.conftest import DEEPVIT
 
 
-def test_the_kept_input_comes_back_pixel_by_pixel(client: httpx.Client, photo: bytes) -> None:
+def test_the_stored_input_comes_back_pixel_by_pixel(client: httpx.Client, photo: bytes) -> None:
     image_id = client.post("/classify", files={"image": photo}).json()["results"][0]["id"]
     answer = client.get(f"/images/{image_id}")
     assert answer.headers["content-type"] == "image/png"
@@ -24,6 +24,6 @@ def test_the_kept_input_comes_back_pixel_by_pixel(client: httpx.Client, photo: b
     ("id", "status", "code"),
     [("0" * 32, 404, "unknown-image"), ("short", 422, "invalid-request")],
 )
-def test_ids_that_stand_for_nothing(client: httpx.Client, id: str, status: int, code: str) -> None:
+def test_unknown_and_malformed_ids(client: httpx.Client, id: str, status: int, code: str) -> None:
     answer = client.get(f"/images/{id}")
     assert (answer.status_code, answer.json()["code"]) == (status, code)

@@ -32,7 +32,7 @@ def image_id(client: httpx.Client, photo: bytes) -> str:
 
 
 def seen(photo: bytes, model: str) -> tuple[Pixels, list[BlockTrace]]:
-    """What PyTorch makes of the photo: input and the inside of every block."""
+    """The input that PyTorch gets from the photo, and its trace of every block."""
     trained = checkpoint.load(ROOT / "models/zoo" / f"{model}.safetensors")
     pixels = preprocess(Image.open(io.BytesIO(photo)), trained.preprocessing)
     with torch.inference_mode():
@@ -156,7 +156,7 @@ def test_similarity_equals_equation_2_on_pytorch_maps(
 def test_the_two_bundled_models_can_be_compared_on_one_image(
     client: httpx.Client, image_id: str
 ) -> None:
-    """What the checkpoints' card says: collapsed before the mixing, diverse after it."""
+    """As the checkpoints' card says: collapsed before the mixing, diverse after it."""
     counts = {
         (model, stage): get(client, "/similarity", id=image_id, model=model, stage=stage)[
             "similar_blocks"
@@ -200,7 +200,7 @@ def test_the_threshold_decides_what_is_similar(client: httpx.Client, image_id: s
         ({"model": "none"}, 404, "unknown-model"),
     ],
 )
-def test_impossible_questions_say_what_would_fit(
+def test_impossible_parameters_are_refused(
     client: httpx.Client, image_id: str, query: dict[str, str], status: int, code: str
 ) -> None:
     asked = query if query.keys() <= {"id"} else {"id": image_id} | query

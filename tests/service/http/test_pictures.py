@@ -53,7 +53,7 @@ def canvas_of(content: bytes) -> Canvas:
 
 
 def colours(values: Numbers, *, signed: bool) -> Numbers:
-    """Of values from 0 or -1 to 1."""
+    """Colours of values from 0 or -1 to 1."""
     scale = cm.vik if signed else matplotlib.colormaps["viridis"]
     rgba: Numbers = scale((values + 1) / 2 if signed else values)
     return 255 * rgba[..., :3]
@@ -70,14 +70,14 @@ def framed(canvas: Canvas) -> Canvas:
 
 
 def corners(panels: Canvas, cells: int) -> Canvas:
-    """One pixel of each cell, off the middle, where a number or a dot may stand."""
+    """One pixel of each cell, away from its middle, where a number or a dot may be drawn."""
     places = ((np.arange(cells) + 0.2) * panels.shape[-2] / cells).astype(int)
     return panels[..., places[:, None], places, :]
 
 
 @pytest.mark.parametrize("scale", ["map", "block", "all"])
 @pytest.mark.parametrize("stage", ["softmax", "reattention"])
-def test_colours_are_the_maps_on_the_scale_asked_for(
+def test_colours_show_the_maps_on_the_requested_scale(
     client: httpx.Client, image_id: str, stage: str, scale: str
 ) -> None:
     query = {"id": image_id, "stage": stage, "layer": "0,5,9", "head": "all"}
@@ -98,7 +98,7 @@ def test_a_single_map_has_its_numbers_in_it(client: httpx.Client, image_id: str)
     assert np.abs(corners(panel, GRID) - expected).max() <= 3
     side = len(panel) // GRID
     cells = panel.reshape(GRID, side, GRID, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
-    assert all(np.ptp(cell, axis=(0, 1)).max() > 60 for cell in cells)  # ink on the colour
+    assert all(np.ptp(cell, axis=(0, 1)).max() > 60 for cell in cells)  # a number's ink
 
 
 @pytest.mark.parametrize(("stage", "signed"), [("softmax", False), ("reattention", True)])
@@ -112,7 +112,7 @@ def test_matrices_of_all_tokens(
     assert np.abs(corners(panels, TOKENS) - expected).max() <= 3
 
 
-def test_all_notes_fit_over_few_maps(client: httpx.Client, image_id: str) -> None:
+def test_all_notes_fit_above_few_maps(client: httpx.Client, image_id: str) -> None:
     query = {"id": image_id, "layer": "3,4", "scale": "map", "overlay": "true", "query": "2,5"}
     with Image.open(io.BytesIO(png(client, "/attention-maps", query))) as picture:
         notes = picture.info["Description"].splitlines()[-1]
@@ -133,7 +133,7 @@ def test_rollout_over_the_picture(client: httpx.Client, image_id: str) -> None:
     assert np.abs(corners(panel, size) - expected).max() <= 3
 
 
-def test_the_patch_that_asks_is_outlined(client: httpx.Client, image_id: str) -> None:
+def test_the_query_patch_is_outlined(client: httpx.Client, image_id: str) -> None:
     query = {"id": image_id, "layer": "3", "head": "2", "query": "2,5", "overlay": "true"}
     [[panel]] = framed(canvas_of(png(client, "/attention-maps", query)))
     side = len(panel) // GRID
@@ -157,14 +157,14 @@ def test_pictures_of_all_blocks(
 
 
 def diagonals(canvas: Canvas, *, signed: bool) -> list[Canvas]:
-    """The first row of matrices, found by their ones: [side, side, 3] each."""
+    """The first row of matrices, [side, side, 3] each, found by the ones on their diagonals."""
     one = colours(np.ones(1), signed=signed).round()
     ends = (np.abs(canvas - one).max(axis=-1) <= 1).astype(int)
     top = int(ends.any(axis=1).argmax())
     height = int(ends[top:].any(axis=1).argmin())
     steps = np.diff(ends[top + 3], prepend=0, append=0)
     runs = list(zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1), strict=True))
-    cell = runs[0][1] - runs[0][0]  # others are those of colour bars
+    cell = runs[0][1] - runs[0][0]  # other runs belong to colour bars
     return [
         canvas[top : top + height, left : left + height]
         for left, right in runs
@@ -176,7 +176,12 @@ def diagonals(canvas: Canvas, *, signed: bool) -> list[Canvas]:
     ("model", "stage", "variant", "signed"),
     [
         (VIT, "softmax", "row", False),
-        (VIT, "reattention", "column", False),  # mixes nothing: the same maps
+        (
+            VIT,
+            "reattention",
+            "column",
+            False,
+        ),  # mixes no heads: the same maps
         (VIT, "softmax", "centred", True),
         (DEEPVIT, "reattention", "column", True),
     ],
@@ -210,7 +215,7 @@ def test_softmax_adds_entropy_and_distance_below(client: httpx.Client, image_id:
     assert heights["softmax"] > heights["reattention"] + 200
 
 
-def test_the_words_above_a_picture_are_also_in_its_file(
+def test_the_title_of_a_picture_is_also_in_its_metadata(
     client: httpx.Client, image_id: str
 ) -> None:
     query = {"id": image_id, "model": VIT, "stage": "softmax", "threshold": "0.6"}
@@ -227,7 +232,7 @@ def test_the_words_above_a_picture_are_also_in_its_file(
 
 
 @pytest.mark.parametrize("path", ["/attention-maps", "/similarity"])
-def test_the_same_question_gets_the_same_bytes(
+def test_the_same_request_gets_the_same_bytes(
     client: httpx.Client, image_id: str, path: str
 ) -> None:
     first, second = (png(client, path, {"id": image_id}) for _ in range(2))
@@ -250,7 +255,7 @@ def test_impossible_pictures_are_refused(
 
 
 @pytest.mark.parametrize("path", ["/attention-maps", "/similarity"])
-def test_pictures_are_in_the_api_document(client: httpx.Client, path: str) -> None:
+def test_pictures_are_documented(client: httpx.Client, path: str) -> None:
     responses = client.get("/openapi.json").json()["paths"][path]["get"]["responses"]
     assert {"application/json", "image/png"} <= responses["200"]["content"].keys()
     assert (
@@ -258,7 +263,7 @@ def test_pictures_are_in_the_api_document(client: httpx.Client, path: str) -> No
     )
 
 
-def test_a_picture_whose_turn_comes_too_late_is_not_drawn() -> None:
+def test_a_picture_is_not_drawn_after_its_deadline() -> None:
     busy, drawings = threading.Event(), list[str]()
 
     def draw() -> bytes:

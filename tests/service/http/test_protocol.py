@@ -1,4 +1,4 @@
-"""Heads that are too large, never end or never come, on a real server over real sockets."""
+"""Request lines and headers that are too large, never end or never come, over real sockets."""
 
 import json
 import re
@@ -16,13 +16,13 @@ import pytest
 from service.http.protocol import MAX_HEADERS, MAX_HEADERS_BYTES, MAX_URI_BYTES
 from tests.support.server import Server, running_server
 
-LITTLE = 16 * 2**20  # bytes of memory
-ENDLESS = 64 * 2**20  # bytes sent by who does not stop
+LITTLE = 16 * 2**20  # bytes of memory that one request may take
+ENDLESS = 64 * 2**20  # bytes that a client sends unless it is stopped
 
 
 @contextmanager
 def connected(server: Server, begin: bytes) -> Iterator[socket.socket]:
-    """Sends its first bytes at once."""
+    """A connection over which the first bytes have been sent."""
     address = urlsplit(server.url)
     assert address.hostname
     assert address.port
@@ -32,19 +32,19 @@ def connected(server: Server, begin: bytes) -> Iterator[socket.socket]:
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, str]]:
-    """Status and JSON body of what is sent before the server closes."""
+    """Status and JSON body of the answer after which the server closes."""
     received = b""
     while chunk := connection.recv(65536):
         received += chunk
-    head, _, body = received.partition(b"\r\n\r\n")
-    assert b"connection: close" in head.lower()
-    found = re.match(rb"HTTP/1.1 (\d{3}) ", head)
-    assert found, head
+    headers, _, body = received.partition(b"\r\n\r\n")
+    assert b"connection: close" in headers.lower()
+    found = re.match(rb"HTTP/1.1 (\d{3}) ", headers)
+    assert found, headers
     return int(found[1]), json.loads(body)
 
 
 def send_until_answered(connection: socket.socket, chunk: bytes) -> int:
-    """How many bytes it took."""
+    """The number of bytes sent before the answer came."""
     sent = 0
     while sent < ENDLESS and not select.select([connection], [], [], 0)[0]:
         sent += connection.send(chunk)
@@ -52,7 +52,7 @@ def send_until_answered(connection: socket.socket, chunk: bytes) -> int:
 
 
 def memory(server: Server) -> int:
-    """Bytes of physical memory at the highest so far."""
+    """The highest use of physical memory so far, in bytes."""
     if sys.platform != "linux":
         pytest.skip("reads the memory of the process from /proc")
     status = Path(f"/proc/{server.process.pid}/status").read_text()
@@ -121,7 +121,7 @@ def test_an_address_that_just_fits_is_taken(client: httpx.Client) -> None:
     ],
     ids=["value", "headers", "name", "small pieces", "address", "strange address"],
 )
-def test_a_head_that_never_ends_is_cut_off_in_little_memory(
+def test_headers_that_never_end_are_cut_off_in_little_memory(
     server: Server,
     client: httpx.Client,
     photo: bytes,
@@ -156,7 +156,7 @@ def test_a_head_that_never_ends_is_cut_off_in_little_memory(
     ],
     ids=["trailer", "chunk extension", "empty lines"],
 )
-def test_nothing_else_beside_bodies_goes_on_for_ever(
+def test_nothing_else_outside_bodies_goes_on_forever(
     server: Server, client: httpx.Client, photo: bytes, begin: bytes, chunk: bytes
 ) -> None:
     assert works(client, photo)
@@ -167,25 +167,25 @@ def test_nothing_else_beside_bodies_goes_on_for_ever(
     assert works(client, photo)
 
 
-def test_requests_after_one_another_are_not_added_up(server: Server) -> None:
-    """Two hundred heads that only together are too large, in one go."""
-    head = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000 + b"\r\n"
-    heads = (head + b"\r\n") * 199 + head + b"Connection: close\r\n\r\n"
-    with connected(server, heads) as connection:
+def test_the_limits_are_for_each_request_of_a_connection(server: Server) -> None:
+    """Two hundred pipelined requests whose headers are too large only together."""
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000 + b"\r\n"
+    requests = (request + b"\r\n") * 199 + request + b"Connection: close\r\n\r\n"
+    with connected(server, requests) as connection:
         received = b""
         while chunk := connection.recv(65536):
             received += chunk
     assert received.count(b"HTTP/1.1 200 OK") == 200
 
 
-def test_who_does_not_come_to_the_point_is_not_waited_for(repository: Path, photo: bytes) -> None:
+def test_slow_clients_are_not_waited_for(repository: Path, photo: bytes) -> None:
     post = b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n"
     with (
         running_server(repository, keep_alive_s=2, request_timeout_s=2) as server,
         server.client() as client,
         ExitStack() as stack,
     ):
-        silent, address, head, body, form = (
+        silent, request_line, headers, body, form = (
             stack.enter_context(connected(server, begin))
             for begin in (
                 b"",
@@ -195,9 +195,9 @@ def test_who_does_not_come_to_the_point_is_not_waited_for(repository: Path, phot
                 post + b"Content-Type: multipart/form-data; boundary=a\r\n\r\n--a\r\n",
             )
         )
-        for connection in (silent, address):
+        for connection in (silent, request_line):
             assert connection.recv(1) == b""
-        assert answer(head)[0] == 408
+        assert answer(headers)[0] == 408
         for connection in (body, form):
             status, problem = answer(connection)
             assert (status, problem["code"]) == (408, "request-timeout")
@@ -225,7 +225,7 @@ def test_what_is_not_http_is_a_400(server: Server, client: httpx.Client, begin: 
     assert client.get("/models").status_code == 200
 
 
-def test_without_an_address_the_answer_is_one_line(server: Server) -> None:
+def test_without_a_url_the_answer_is_one_line(server: Server) -> None:
     for begin in (
         b"\x16\x03\x01\x02\x00\x01\x00",
         b"\0" * 100,
@@ -236,7 +236,7 @@ def test_without_an_address_the_answer_is_one_line(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "head",
+    "part_headers",
     [
         b"X: " + b"x" * 10 * 2**20 + b"\r\n",
         b"X: y\r\n" * 10**6,
@@ -246,15 +246,15 @@ def test_without_an_address_the_answer_is_one_line(server: Server) -> None:
     ],
     ids=["value", "headers", "name", "field name", "file name"],
 )
-def test_heads_of_parts_are_bounded_too(
-    server: Server, client: httpx.Client, photo: bytes, head: bytes
+def test_headers_of_multipart_parts_are_limited_too(
+    server: Server, client: httpx.Client, photo: bytes, part_headers: bytes
 ) -> None:
     assert works(client, photo)
     before = memory(server)
     refused = client.post(
         "/classify",
         headers={"Content-Type": "multipart/form-data; boundary=a"},
-        content=b"--a\r\n" + head + b"\r\nx\r\n--a--\r\n",
+        content=b"--a\r\n" + part_headers + b"\r\nx\r\n--a--\r\n",
     )
     assert (refused.status_code, refused.json()["code"]) == (400, "malformed-upload")
     assert memory(server) < before + LITTLE
@@ -267,5 +267,5 @@ def test_a_web_socket_is_not_opened(client: httpx.Client) -> None:
 
 
 def test_the_log_has_no_traceback(server: Server) -> None:
-    """Last in this file, after heads of every kind."""
+    """Last in this file, after headers of every kind."""
     assert "Traceback" not in "".join(server.log)

@@ -9,7 +9,7 @@ from tests.conftest import DEEPVIT
 from tests.support.server import running_server
 
 
-def test_keys_open_everything_but_what_is_public(repository: Path, photo: bytes) -> None:
+def test_everything_but_public_paths_needs_a_key(repository: Path, photo: bytes) -> None:
     with (
         running_server(repository, api_keys="first-key, second-key") as server,
         server.client() as client,
@@ -45,7 +45,7 @@ def test_keys_open_everything_but_what_is_public(repository: Path, photo: bytes)
         assert "first-key" not in "".join(server.log)
 
 
-def test_every_answer_has_the_headers_that_keep_browsers_careful(client: httpx.Client) -> None:
+def test_every_answer_has_security_headers(client: httpx.Client) -> None:
     for path in ("/models", "/nothing", "/docs"):
         headers = client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -53,7 +53,7 @@ def test_every_answer_has_the_headers_that_keep_browsers_careful(client: httpx.C
 
 
 @pytest.mark.parametrize("path", ["/", "/web/main.js", "/web/samples/cat.jpg"])
-def test_the_explorer_runs_nothing_but_its_own_files(client: httpx.Client, path: str) -> None:
+def test_the_explorer_may_run_only_its_own_files(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 200
     policy = answer.headers["content-security-policy"]

@@ -1,24 +1,32 @@
-"""Models that come and go on request, while others have work to do."""
+"""/v2/repository: models are loaded and unloaded on request, also while others are in use."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+from tritonclient.http import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from models.arrays import Pixels
 from tests.conftest import DEEPVIT, VIT
+from tests.service.http.v2_requests import INFER, error, image_request, tensor
 from tests.support.right_answer import balanced_books, right_answer
 from tests.support.server import running_server
+from tests.support.versions import add_version, copied
 
-MODEL = f"/v2/repository/models/{VIT}"
+REPOSITORY = f"/v2/repository/models/{VIT}"
 
 
-def test_a_model_comes_and_goes_beside_another_ones_traffic(repository: Path, photo: bytes) -> None:
-    """No request to the other fails; orders that contradict each other end in one state."""
+def test_loading_and_unloading_a_model_disturbs_no_other(repository: Path, photo: bytes) -> None:
+    """Under traffic; concurrent loads and unloads end in one consistent state."""
     with running_server(repository) as server, server.client() as client:
         before = right_answer(client, photo)
         over = threading.Event()
 
         def traffic(model: str) -> set[tuple[int, str]]:
-            """Statuses, with the best class or the code of the error."""
+            """Each status with the best class or the error code."""
             seen = set()
             while not over.is_set():
                 found = client.post(f"/classify?model={model}", files={"image": photo})
@@ -28,7 +36,7 @@ def test_a_model_comes_and_goes_beside_another_ones_traffic(repository: Path, ph
             return seen
 
         def order(verb: str) -> int:
-            return client.post(f"{MODEL}/{verb}").status_code
+            return client.post(f"{REPOSITORY}/{verb}").status_code
 
         with ThreadPoolExecutor(12) as pool:
             steady = [pool.submit(traffic, DEEPVIT) for _ in range(2)]
@@ -55,3 +63,84 @@ def test_a_model_comes_and_goes_beside_another_ones_traffic(repository: Path, ph
         fates = balanced_books(client)
         assert fates["failed"] == fates["cancelled"] == fates["expired"] == 0
     assert "Traceback" not in "".join(server.log)
+
+
+def test_models_are_loaded_and_unloaded_on_request(
+    repository: Path, pixels: Pixels, tmp_path: Path
+) -> None:
+    copied(repository, tmp_path)
+    with (
+        running_server(tmp_path, served_versions=2) as server,
+        server.client() as client,
+        InferenceServerClient(server.url.removeprefix("http://")) as triton,
+    ):
+        add_version(repository, tmp_path)
+        assert triton.get_model_metadata(DEEPVIT)["versions"] == ["1"]
+        triton.load_model(DEEPVIT)
+        for version in ("", "1"):
+            assert triton.get_model_metadata(DEEPVIT, version)["versions"] == ["1", "2"]
+            answer = triton.infer(DEEPVIT, [tensor(pixels)], version).get_response()
+            assert answer["model_version"] == (version or "2")
+        config = triton.get_model_config(DEEPVIT)
+        assert config["version_policy"] == {"latest": {"num_versions": 2}}
+        triton.unload_model(DEEPVIT)
+        assert not triton.is_model_ready(DEEPVIT)
+        assert triton.get_model_repository_index() == [
+            {"name": DEEPVIT, "version": version, "state": "UNAVAILABLE", "reason": "unloaded"}
+            for version in ("1", "2")
+        ]
+        assert client.post("/v2/repository/index", json={"ready": True}).json() == []
+        with pytest.raises(InferenceServerException, match="No such model"):
+            triton.infer(DEEPVIT, [tensor(pixels)])
+        triton.load_model(DEEPVIT)
+        assert triton.is_model_ready(DEEPVIT, "2")
+        shutil.copytree(repository / VIT, tmp_path / VIT)  # not loaded until someone asks for it
+        ready = client.post("/v2/repository/index", json={"ready": True}).json()
+        assert [(entry["version"], entry["state"]) for entry in ready] == [
+            ("1", "READY"),
+            ("2", "READY"),
+        ]
+        assert triton.get_model_repository_index() == [
+            *ready,
+            {"name": VIT, "version": "", "state": "", "reason": ""},
+        ]
+        loading = f"/v2/repository/models/{DEEPVIT}/load"
+        answer = client.post(loading)
+        assert (answer.status_code, answer.content) == (200, b"")
+        for path, body, status in [
+            ("/v2/repository/models/resnet/load", b"", 404),
+            ("/v2/repository/models/resnet/unload", b"", 404),
+            ("/v2/repository/models/%2e%2e/load", b"", 404),
+            ("/v2/repository/models/.staged/load", b"", 404),
+            ("/v2/repository/models/%00/load", b"", 404),
+            (loading, b'{"parameters": {"config": "{}"}}', 400),
+            (loading, b"{", 400),
+            (loading, b"[]", 400),
+            (loading, b" " * 100_000, 413),
+        ]:
+            refused = client.post(path, content=body)
+            assert (refused.status_code, bool(error(refused))) == (status, True), path
+
+
+def test_a_version_that_cannot_be_loaded_is_listed_with_the_reason(
+    repository: Path, pixels: Pixels, tmp_path: Path
+) -> None:
+    copied(repository, tmp_path)
+    with (
+        running_server(tmp_path) as server,
+        server.client() as client,
+    ):
+        add_version(repository, tmp_path, damage=True)
+        failed = client.post(f"/v2/repository/models/{DEEPVIT}/load")
+        assert failed.status_code == 400
+        assert error(failed).startswith("The model cannot be loaded: ")
+        index = client.post("/v2/repository/index").json()
+        assert [(entry["version"], entry["state"]) for entry in index] == [
+            ("1", "READY"),
+            ("", "UNAVAILABLE"),
+        ]
+        assert index[1]["name"] == DEEPVIT
+        assert "out of bounds" in index[1]["reason"]
+        ready = client.post("/v2/repository/index", json={"ready": True}).json()
+        assert ready == index[:1]
+        assert client.post(INFER, json=image_request(pixels)).json()["model_version"] == "1"

@@ -42,7 +42,7 @@ from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 from tests.docs.markdown import blocks
 from tests.docs.test_examples import ADDRESS
-from tests.service.http.test_v2 import RULE, softmax
+from tests.service.http.v2_requests import RULE, softmax
 from tests.service.test_bad_days import runtime
 from tests.support.server import ROOT, Server, running_server
 from tests.support.versions import copied

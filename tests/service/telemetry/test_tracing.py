@@ -213,9 +213,9 @@ def test_the_standard_variables_say_whether(environment: dict[str, str], wanted:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER: otlp or none, not zipkin"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER must be otlp or none, not zip"),
         ({ENDPOINT: "http://c", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http/protobuf, not grpc"),
-        ({ENDPOINT: "collector:4318"}, "begins with http:// or https://"),
+        ({ENDPOINT: "collector:4318"}, "must begin with http:// or https://"),
     ],
 )
 def test_what_cannot_be_done_ends_the_start(environment: dict[str, str], message: str) -> None:

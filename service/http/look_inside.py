@@ -1,0 +1,64 @@
+"""What /attention-maps and /similarity share: explaining an image that was classified before."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from fastapi import Request
+from pydantic import Field
+
+from models.arrays import Float32Array, Pixels
+from service.errors import (
+    DeadlineExceeded,
+    ExpiredImage,
+    InferenceFailed,
+    InputMismatch,
+    QueueFull,
+    Stopped,
+    StoreUnavailable,
+    UnknownImage,
+    UnknownModel,
+)
+from service.http.dependencies import runtime_of
+from service.http.disconnects import while_connected
+from service.http.parameters import DeadlineParameters, ModelName, ModelVersion, StageName
+from service.http.stages import note_inference
+from service.inference.repository import ServedModel
+
+TAG = "look inside"
+ERRORS = (
+    UnknownModel,
+    UnknownImage,
+    ExpiredImage,
+    InputMismatch,
+    QueueFull,
+    InferenceFailed,
+    Stopped,
+    DeadlineExceeded,
+    StoreUnavailable,
+)
+
+ImageId = Annotated[
+    str, Field(pattern="^[0-9a-f]{32}$", description="the id of a classified image, from /classify")
+]
+
+
+class LookInsideParameters(DeadlineParameters):
+    id: ImageId
+    model: ModelName = None
+    version: ModelVersion = None
+    stage: StageName = "reattention"
+
+
+async def explain(
+    request: Request, served: ServedModel, image_id: str, outputs: Sequence[str], deadline: float
+) -> tuple[Pixels, Mapping[str, Float32Array]]:
+    """What the model saw of an image, and the named outputs of the explain graph for it.
+
+    Raises one of `ERRORS`, or `ClientGone`.
+    """
+    pipeline = runtime_of(request).pipeline
+    pixels = await pipeline.input(served, image_id)
+    with pipeline.admit(served, deadline, outputs) as ticket:
+        done = await while_connected(request, pipeline.explain(ticket, pixels))
+    note_inference(request, [done])
+    return pixels, done.value

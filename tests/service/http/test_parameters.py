@@ -1,0 +1,59 @@
+"""Parameters of requests: read, checked and documented from the same models."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import DEEPVIT
+
+TIMEOUT = "x-request-timeout-ms"
+ID = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "required", "documented"),
+    [
+        (
+            "post",
+            "/classify",
+            set(),
+            {"model", "version", "top_k", "attention", "similarity", "stage", "threshold", TIMEOUT},
+        ),
+        (
+            "get",
+            "/similarity",
+            {"id"},
+            {"id", "model", "version", "stage", "threshold", "format", "variant", TIMEOUT},
+        ),
+        ("get", "/models/{name}", {"name"}, {"name", "version"}),
+    ],
+)
+def test_every_parameter_is_documented(
+    client: httpx.Client, method: str, path: str, required: set[str], documented: set[str]
+) -> None:
+    found: list[dict[str, Any]]
+    found = client.get("/openapi.json").json()["paths"][path][method]["parameters"]
+    assert {one["name"] for one in found} == documented
+    assert {one["name"] for one in found if one["required"]} == required
+    assert {one["name"] for one in found if one["in"] == "header"} == documented & {TIMEOUT}
+
+
+def test_all_wrong_parameters_are_named_at_once(client: httpx.Client) -> None:
+    query = {"stage": "before", "threshold": "2"}
+    wrong = client.get("/similarity", params=query, headers={TIMEOUT: "soon"})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid-request")
+    for name in ("id: Field required", "stage: ", "threshold: ", f"{TIMEOUT}: "):
+        assert name in wrong.json()["detail"]
+
+
+def test_the_timeout_is_a_header_and_no_query_parameter(client: httpx.Client) -> None:
+    unknown = client.get("/similarity", params={"id": ID, TIMEOUT: "soon", "timeout_ms": "soon"})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown-image")
+
+
+def test_a_version_is_checked(client: httpx.Client) -> None:
+    path = f"/models/{DEEPVIT}"
+    assert client.get(path, params={"version": 1}).status_code == 200
+    assert client.get(path, params={"version": 0}).json()["code"] == "invalid-request"
+    assert client.get(path, params={"version": 2}).json()["code"] == "unknown-model"
