@@ -1,8 +1,9 @@
 // Lines over blocks, drawn as SVG; values are read by pointing or with arrow keys.
 
 import { make } from "./dom.js";
-import { pick } from "./picker.js";
-import { number } from "./scale.js";
+import { formatNumber } from "./format.js";
+import { makeSelectable } from "./picker.js";
+import { axisTicks, labelStride } from "./ticks.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT] = [520, 220, 44, 26, 8, 10];
@@ -26,7 +27,7 @@ export class Chart {
       this.readout,
       this.legend,
     );
-    this.tell = pick(this.area, {
+    this.announce = makeSelectable(this.area, {
       label: `${label}: arrow keys read values`,
       size: () => [1, this.#data.xs.length],
       at: () => [0, this.#at],
@@ -44,19 +45,17 @@ export class Chart {
     this.#data = { xs, series };
     this.#at = Math.min(this.#at, xs.length - 1);
     const x = (index) => LEFT + ((index + 0.5) / xs.length) * (WIDTH - LEFT - RIGHT);
-    low = Math.floor(low / step) * step;
+    const ticks = axisTicks(low, high, step);
+    low = ticks[0];
     const y = (value) => TOP + (1 - (value - low) / (high - low || 1)) * (HEIGHT - TOP - BOTTOM);
-    const parts = [];
-    for (let value = low; value <= high + step / 1e3; value += step) {
-      parts.push(
-        svg("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
-        text(LEFT - 6, y(value) + 4, number(Math.round(value * 1e4) / 1e4), "end"),
-      );
-    }
-    const every = Math.ceil(xs.length / 16);
-    xs.forEach(
-      (name, index) => index % every === 0 && parts.push(text(x(index), HEIGHT - 8, name, "middle")),
-    );
+    const parts = ticks.flatMap((value) => [
+      svg("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+      text(LEFT - 6, y(value) + 4, formatNumber(value), "end"),
+    ]);
+    const stride = labelStride(xs.length, 16);
+    xs.forEach((name, index) => {
+      if (index % stride === 0) parts.push(text(x(index), HEIGHT - 8, name, "middle"));
+    });
     this.hair = svg("line", { class: "hair-line", y1: TOP, y2: HEIGHT - BOTTOM });
     parts.push(this.hair);
     for (const { values, faint, kind = "" } of series) {
@@ -83,7 +82,7 @@ export class Chart {
     this.x = x;
     this.legend.textContent = legend;
     this.#read(this.#at);
-    this.tell();
+    this.announce();
   }
 
   #read(index) {
@@ -93,9 +92,9 @@ export class Chart {
     this.hair.setAttribute("x2", this.x(index));
     const spoken = series
       .filter((one) => !one.faint)
-      .map((one) => `${one.name} ${number(one.values[index])}`);
+      .map((one) => `${one.name} ${formatNumber(one.values[index])}`);
     const faint = series.filter((one) => one.faint).map((one) => one.values[index]);
-    if (faint.length) spoken.push(`heads ${number(Math.min(...faint))} to ${number(Math.max(...faint))}`);
+    if (faint.length) spoken.push(`heads ${formatNumber(Math.min(...faint))} to ${formatNumber(Math.max(...faint))}`);
     this.readout.textContent = `Block ${xs[index]}: ${spoken.join(", ")}`;
   }
 }

@@ -72,7 +72,7 @@ export function showPredictions(list, predictions) {
         { data: { label, probability } },
         make("span", { className: "label" }, label),
         make("span", { className: "bar-track" }, bar),
-        make("span", { className: "share" }, `${(100 * probability).toFixed(1)} %`),
+        make("span", { className: "share" }, `${(100 * probability).toFixed(1)}%`),
       );
     }),
   );

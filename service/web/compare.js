@@ -3,11 +3,12 @@
 import { patches, reduce, REDUCTIONS, STAGES, token } from "./attention.js";
 import { make, select } from "./dom.js";
 import { card } from "./download.js";
+import { formatNumber } from "./format.js";
 import { Matrix } from "./matrix.js";
 import { paint, paintPicture, showBar } from "./paint.js";
 import { Picture } from "./picture.js";
 import { readout, readValues } from "./read.js";
-import { number, scaleOf } from "./scale.js";
+import { scaleOf } from "./scale.js";
 import { CANCELS, measures, opposes, pairsBeyond, similarBlocks, similarityScale } from "./similarity.js";
 import { Tiles } from "./tiles.js";
 
@@ -135,7 +136,7 @@ export class Compare {
     const header = make(
       "tr",
       {},
-      make("th", { scope: "col" }, `blocks more than ${number(threshold)} alike`),
+      make("th", { scope: "col" }, `blocks more than ${formatNumber(threshold)} alike`),
       ...names.map((name) => make("th", { scope: "col" }, name)),
     );
     const counts = {};
@@ -257,7 +258,7 @@ class Side {
   drawMaps({ name, facts, blocks, layer, scale, opacity, seen }) {
     this.title.textContent = name;
     const [best] = seen.predictions;
-    this.answer.textContent = `${best.label}, ${number(100 * best.probability)} %`;
+    this.answer.textContent = `${best.label}, ${formatNumber(100 * best.probability)}%`;
     paintPicture(this.grey, seen.pixels);
     const map = blocks[layer];
     paint(this.cover, patches(map, facts), facts.grid, facts.grid, scale);
@@ -265,7 +266,7 @@ class Side {
     this.map = { name: "patch", values: patches(map, facts), rows: facts.grid, columns: facts.grid };
     let [least, most] = [Infinity, -Infinity];
     for (const value of patches(map, facts)) [least, most] = [Math.min(least, value), Math.max(most, value)];
-    this.reading.textContent = `${number(least)} to ${number(most)} between patches`;
+    this.reading.textContent = `${formatNumber(least)} to ${formatNumber(most)} between patches`;
     this.strip.options = blocks.map((_, index) => [
       String(index),
       String(index),

@@ -3,9 +3,10 @@
 import { address, hasKey } from "./api.js";
 import { chartCanvas } from "./chart.js";
 import { byId, make } from "./dom.js";
+import { formatNumber } from "./format.js";
 import { writeNpz } from "./npz.js";
-import { ramp, ticks } from "./paint.js";
-import { number } from "./scale.js";
+import { ramp } from "./paint.js";
+import { colourBarTicks } from "./ticks.js";
 
 const [PANEL, GAP, MARGIN] = [220, 12, 28];
 
@@ -74,9 +75,9 @@ function picture({ title, panels, scale, across = Math.ceil(Math.sqrt(panels.len
   if (scale) {
     const y = canvas.height - MARGIN - 30;
     context.drawImage(ramp(scale), MARGIN, y, 400, 12);
-    ticks(scale).forEach((value, index) => {
+    colourBarTicks(scale).forEach((value, index) => {
       context.textAlign = ["left", "center", "center", "center", "right"][index];
-      context.fillText(number(value), MARGIN + index * 100, y + 28);
+      context.fillText(formatNumber(value), MARGIN + index * 100, y + 28);
     });
   }
   return canvas;

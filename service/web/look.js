@@ -1,12 +1,12 @@
 // The picture that the model saw beside the chosen map, and what the map says in numbers.
 
 import { patches, queryOf, REDUCTIONS, STAGES, tokenName } from "./attention.js";
-import { colour } from "./colour.js";
+import { cssColour } from "./colour.js";
 import { byId, make, say } from "./dom.js";
+import { formatNumber, formatPercent } from "./format.js";
 import { paint, paintPicture, showBar } from "./paint.js";
-import { pick, place } from "./picker.js";
+import { makeSelectable, placeMarker } from "./picker.js";
 import { extremes } from "./scene.js";
-import { number, percent } from "./scale.js";
 
 export class Look {
   #state;
@@ -37,13 +37,13 @@ export class Look {
       text: () => this.#sentence(),
     };
     this.#tells = [
-      pick(byId("crop"), {
+      makeSelectable(byId("crop"), {
         ...shared,
         label: "Query patch on the picture: arrow keys move it, Home takes the class token",
         hover: (row, column) => preview(`${row},${column}`),
         leave: () => preview(null),
       }),
-      pick(byId("overlay"), {
+      makeSelectable(byId("overlay"), {
         ...shared,
         label: "Query patch on the map: arrow keys move it, Home takes the class token",
         hover: (row, column) => this.point(this.#scene.facts.prefix + row * this.#scene.facts.grid + column),
@@ -69,8 +69,8 @@ export class Look {
       this.pixels = seen.pixels;
     }
     byId("seen-size").textContent = `${facts.size} × ${facts.size} px, ${facts.grid} × ${facts.grid} patches`;
-    place(this.query, cell(scene.query), facts.grid, facts.grid);
-    place(this.source, cell(scene.query), facts.grid, facts.grid);
+    placeMarker(this.query, cell(scene.query), facts.grid, facts.grid);
+    placeMarker(this.source, cell(scene.query), facts.grid, facts.grid);
     byId("map-title").textContent =
       `${scene.rollout ? "Rollout" : `Block ${scene.layer}`}, ${STAGES[scene.stage]}`;
     const who = scene.query === "cls" ? "the class token" : `patch ${scene.query}`;
@@ -84,8 +84,8 @@ export class Look {
     this.map.style.opacity = this.#state.values.overlay / 100;
     showBar(byId("map-bar"), this.scale, `Attention, ${scene.scaleWords}`);
     const { strongest, weakest } = extremes(map, facts.prefix);
-    place(this.strong, cell(queryOf(strongest, facts)), facts.grid, facts.grid);
-    place(this.weak, map[weakest] < 0 ? cell(queryOf(weakest, facts)) : null, facts.grid, facts.grid);
+    placeMarker(this.strong, cell(queryOf(strongest, facts)), facts.grid, facts.grid);
+    placeMarker(this.weak, map[weakest] < 0 ? cell(queryOf(weakest, facts)) : null, facts.grid, facts.grid);
     this.#drawClassToken(map[0]);
     this.point(null);
     if (!scene.preview) this.#tell();
@@ -100,22 +100,22 @@ export class Look {
       ["Query", this.#scene.query === "cls" ? "class token" : tokenName(this.#scene.token, facts)],
     ];
     if (token !== null)
-      rows.push(["Pointed at", `${number(map[token])} at ${tokenName(token, facts)}`, map[token]]);
+      rows.push(["Pointed at", `${formatNumber(map[token])} at ${tokenName(token, facts)}`, map[token]]);
     else
       rows.push([
         "Strongest patch",
-        `${number(map[strongest])} at ${tokenName(strongest, facts)}`,
+        `${formatNumber(map[strongest])} at ${tokenName(strongest, facts)}`,
         map[strongest],
       ]);
     if (map[weakest] < 0)
-      rows.push(["Most negative", `${number(map[weakest])} at ${tokenName(weakest, facts)}`, map[weakest]]);
+      rows.push(["Most negative", `${formatNumber(map[weakest])} at ${tokenName(weakest, facts)}`, map[weakest]]);
     for (let index = 0; index < facts.prefix; index++)
-      rows.push([capital(tokenName(index, facts)), number(map[index]), map[index]]);
+      rows.push([capital(tokenName(index, facts)), formatNumber(map[index]), map[index]]);
     const sum = map.reduce((total, value) => total + value, 0);
-    rows.push([direction === "from" ? "Row sum" : "Column sum", number(sum), sum]);
+    rows.push([direction === "from" ? "Row sum" : "Column sum", formatNumber(sum), sum]);
     if (this.#scene.layer > facts.donor) rows.push(["Softmax map", `that of block ${facts.donor}, reused`]);
     if (stage === "reattention" && facts.mixing.has(this.#scene.layer))
-      rows.push(["Negative entries", percent(map.filter((value) => value < 0).length / map.length)]);
+      rows.push(["Negative entries", formatPercent(map.filter((value) => value < 0).length / map.length)]);
     byId("reading").replaceChildren(
       ...rows.flatMap(([name, text, value]) => [
         make("dt", {}, name),
@@ -125,8 +125,8 @@ export class Look {
   }
 
   #drawClassToken(value) {
-    const { fill, ink } = colour(value, this.scale);
-    const swatch = make("span", { className: "swatch" }, number(value));
+    const { fill, ink } = cssColour(value, this.scale);
+    const swatch = make("span", { className: "swatch" }, formatNumber(value));
     swatch.style.background = fill;
     swatch.style.color = ink;
     const beyond =
@@ -139,7 +139,7 @@ export class Look {
     const who = query === "cls" ? "Query: class token" : `Query: ${tokenName(this.#scene.token, facts)}`;
     if (!map) return `${who}; loading`;
     const { strongest } = extremes(map, facts.prefix);
-    return `${who}; ${this.#scene.blockWords}, ${this.#scene.stage}; strongest: ${tokenName(strongest, facts)}, ${number(map[strongest])}`;
+    return `${who}; ${this.#scene.blockWords}, ${this.#scene.stage}; strongest: ${tokenName(strongest, facts)}, ${formatNumber(map[strongest])}`;
   }
 
   #tell() {

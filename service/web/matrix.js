@@ -1,9 +1,9 @@
 // A square matrix of measures with numbers along its sides; a cell is read and can be chosen.
 
 import { make } from "./dom.js";
+import { formatNumber } from "./format.js";
 import { numberAxis, paint, showBar } from "./paint.js";
-import { pick, place } from "./picker.js";
-import { number } from "./scale.js";
+import { makeSelectable, placeMarker } from "./picker.js";
 
 export class Matrix {
   #rows = [];
@@ -26,7 +26,7 @@ export class Matrix {
       this.readout,
       this.bar,
     );
-    this.tell = pick(this.plot, {
+    this.announce = makeSelectable(this.plot, {
       label: `${label}: arrow keys choose a cell`,
       size: () => [this.#rows.length, this.#rows.length],
       at: () => this.#at,
@@ -43,7 +43,7 @@ export class Matrix {
   set at([row, column]) {
     const last = this.#rows.length - 1;
     this.#at = [Math.max(0, Math.min(row, last)), Math.min(column, last)];
-    place(this.marker, this.#at, this.#rows.length, this.#rows.length);
+    placeMarker(this.marker, this.#at, this.#rows.length, this.#rows.length);
     this.#read(...this.#at);
   }
 
@@ -56,11 +56,11 @@ export class Matrix {
     numberAxis(this.down, count);
     showBar(this.bar, scale, words);
     this.at = this.#at;
-    this.tell();
+    this.announce();
   }
 
   #read(row, column) {
     this.readout.dataset.value = this.#rows[row][column];
-    this.readout.textContent = this.read(row, column, number(this.#rows[row][column]));
+    this.readout.textContent = this.read(row, column, formatNumber(this.#rows[row][column]));
   }
 }

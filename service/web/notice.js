@@ -1,7 +1,7 @@
 // What goes wrong, in words; what is loading, with a way to stop it.
 
 import { byId, make } from "./dom.js";
-import { megabytes } from "./scale.js";
+import { formatMegabytes } from "./format.js";
 
 let countdown = 0;
 
@@ -78,6 +78,6 @@ export function showProgress(loader) {
     const bar = place.querySelector("progress");
     bar.max = active.total;
     bar.value = active.loaded;
-    place.querySelector(".quiet").textContent = `${megabytes(active.loaded)} of ${megabytes(active.total)}`;
+    place.querySelector(".quiet").textContent = `${formatMegabytes(active.loaded)} of ${formatMegabytes(active.total)}`;
   }
 }

@@ -1,12 +1,12 @@
 // The raw N x N map of one block, linked to the picture by a cross-hair; tokens that are no patches stand apart.
 
 import { queryOf, reduce, REDUCTIONS, token, tokenName } from "./attention.js";
-import { colours } from "./colour.js";
+import { writeColours } from "./colour.js";
 import { make } from "./dom.js";
+import { formatNumber } from "./format.js";
 import { showBar } from "./paint.js";
-import { pick } from "./picker.js";
+import { makeSelectable } from "./picker.js";
 import { Picture } from "./picture.js";
-import { number } from "./scale.js";
 
 export class Raw {
   #state;
@@ -38,7 +38,7 @@ export class Raw {
         this.bar,
       ),
     );
-    this.tell = pick(this.plot, {
+    this.announce = makeSelectable(this.plot, {
       label: "Raw map, queries by keys: arrow keys move the cross-hair",
       size: () => [this.#side, this.#side],
       at: () => [this.#pixel(this.#query), this.#pixel(this.#key)],
@@ -80,7 +80,7 @@ export class Raw {
       this.source = block.buffer;
     }
     this.#show(this.#query, this.#key);
-    this.tell();
+    this.announce();
   }
 
   get map() {
@@ -115,7 +115,7 @@ export class Raw {
     const image = context.createImageData(side, side);
     const row = new Uint8ClampedArray(4 * tokens);
     for (let query = 0; query < tokens; query++) {
-      colours(this.#map.subarray(query * tokens, (query + 1) * tokens), this.scale, row);
+      writeColours(this.#map.subarray(query * tokens, (query + 1) * tokens), this.scale, row);
       const start = 4 * this.#pixel(query) * side;
       image.data.set(row.subarray(0, 4 * prefix), start);
       image.data.set(row.subarray(4 * prefix), start + 4 * (prefix + 1));
@@ -131,7 +131,7 @@ export class Raw {
     this.down.style.left = `${(100 * (this.#pixel(key) + 0.5)) / side}%`;
     const value = this.#map[query * facts.tokens + key];
     this.readout.dataset.value = value;
-    this.readout.textContent = `${tokenName(query, facts)} looks at ${tokenName(key, facts)}: ${number(value)}`;
+    this.readout.textContent = `${tokenName(query, facts)} looks at ${tokenName(key, facts)}: ${formatNumber(value)}`;
     this.picture.mark(query, key);
   }
 }

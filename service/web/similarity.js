@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { STAGES } from "./attention.js";
-import { number, percent } from "./scale.js";
+import { formatNumber, formatPercent } from "./format.js";
 
 export const VARIANTS = {
   column:
@@ -45,9 +45,9 @@ export const CANCELS =
 /** How many pairs of head and token are above the threshold, in words, and how many as far below 0. */
 export function pairsBeyond(found, pairs) {
   const { neighbours, similar_blocks } = found;
-  const above = `${percent(average(neighbours.above_threshold))} of ${pairs} above ${number(similar_blocks.threshold)}`;
+  const above = `${formatPercent(average(neighbours.above_threshold))} of ${pairs} above ${formatNumber(similar_blocks.threshold)}`;
   if (!opposes(found)) return above;
-  return `${above}, ${percent(average(neighbours.below_negative))} below ${number(-similar_blocks.threshold)}`;
+  return `${above}, ${formatPercent(average(neighbours.below_negative))} below ${formatNumber(-similar_blocks.threshold)}`;
 }
 
 export const opposes = (found) => average(found.neighbours.below_negative) >= 0.005; // 0 % else

@@ -1,9 +1,9 @@
 // How a block mixes its heads: Theta as a matrix, and what it does to rows of the maps.
 
 import { STAGES } from "./attention.js";
-import { colour } from "./colour.js";
+import { cssColour } from "./colour.js";
 import { make } from "./dom.js";
-import { number, percent } from "./scale.js";
+import { formatNumber, formatPercent } from "./format.js";
 
 export class Theta {
   #shown = "";
@@ -36,7 +36,7 @@ export class Theta {
   }
 
   #sums(mixing, block, scene) {
-    const { heads, tokens } = scene.facts;
+    const { tokens } = scene.facts;
     const rows = mixing.row_sum.map((sum, head) => {
       const cells = [make("th", { scope: "row" }, String(head)), value(mixing.offset[head]), value(sum)];
       if (block) {
@@ -46,7 +46,7 @@ export class Theta {
           total += entry;
           negative += entry < 0;
         }
-        cells.push(value(total / tokens), make("td", {}, percent(negative / map.length)));
+        cells.push(value(total / tokens), make("td", {}, formatPercent(negative / map.length)));
       }
       return make("tr", {}, ...cells);
     });
@@ -85,7 +85,7 @@ const fixed = (entry, limit) => {
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
 };
 
-const value = (entry) => make("td", { data: { value: entry } }, number(entry));
+const value = (entry) => make("td", { data: { value: entry } }, formatNumber(entry));
 
 function figure(title, matrix) {
   const limit = Math.max(...matrix.flat().map(Math.abs));
@@ -97,7 +97,7 @@ function figure(title, matrix) {
   );
   const rows = matrix.map((row, head) => {
     const cells = row.map((entry, from) => {
-      const { fill, ink } = colour(entry, { signed: true, limit });
+      const { fill, ink } = cssColour(entry, { signed: true, limit });
       const cell = make("td", { title: `head ${head} takes ${entry} of head ${from}` }, fixed(entry, limit));
       cell.style.background = fill;
       cell.style.color = ink;

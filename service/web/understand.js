@@ -5,9 +5,9 @@ import { Chart } from "./chart.js";
 import { make, radios } from "./dom.js";
 import { Curves } from "./curves.js";
 import { card } from "./download.js";
+import { formatNumber } from "./format.js";
 import { Matrix } from "./matrix.js";
 import { Pair } from "./pair.js";
-import { number } from "./scale.js";
 import { CANCELS, measures, opposes, pairsBeyond, similarBlocks, similarityScale, VARIANTS } from "./similarity.js";
 import { Tiles } from "./tiles.js";
 
@@ -217,7 +217,7 @@ export class Understand {
       series: [{ name: "to the one before", values: mean }],
       low: Math.min(0, ...mean),
       high: 1,
-      line: { value: threshold, name: `threshold ${number(threshold)}` },
+      line: { value: threshold, name: `threshold ${formatNumber(threshold)}` },
       above: true,
       legend: "Filled points are above the threshold.",
     });

@@ -3,10 +3,11 @@
 import { patches, slice } from "./attention.js";
 import { make, radios } from "./dom.js";
 import { card } from "./download.js";
+import { formatNumber, formatPercent } from "./format.js";
 import { Grid } from "./grid.js";
 import { paintTiles, showBar } from "./paint.js";
 import { Raw } from "./raw.js";
-import { number, percent, scaleOf } from "./scale.js";
+import { scaleOf } from "./scale.js";
 import { Theta } from "./theta.js";
 import { Tiles } from "./tiles.js";
 
@@ -283,11 +284,11 @@ function caption(map, scale) {
     sum += map[i];
     negative += map[i] < 0;
   }
-  if (!scale.signed) return `max ${number(most)}`;
-  return `max ${number(most)}, sum ${number(sum)}\n${percent((negative + (map[0] < 0)) / map.length)} negative`;
+  if (!scale.signed) return `max ${formatNumber(most)}`;
+  return `max ${formatNumber(most)}, sum ${formatNumber(sum)}\n${formatPercent((negative + (map[0] < 0)) / map.length)} negative`;
 }
 
-const reach = (scale) => (scale.signed ? "±" : "") + number(scale.limit);
+const reach = (scale) => (scale.signed ? "±" : "") + formatNumber(scale.limit);
 
 function join(maps) {
   const all = new Float32Array(maps.length * maps[0].length);
