@@ -1,4 +1,4 @@
-// Lines over blocks, drawn as SVG; values are read by pointing or with arrow keys.
+// A line chart over blocks, drawn as SVG; hovering or arrow keys read its values.
 
 import { make } from "./dom.js";
 import { formatNumber } from "./format.js";
@@ -12,7 +12,7 @@ export class Chart {
   #at = 0;
   #data = null;
 
-  /** `label` says to people who listen what the chart shows. */
+  /** `label` tells screen reader users what the chart shows. */
   constructor(label) {
     this.svg = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", "aria-hidden": "true" });
     this.readout = make("p", { className: "readout" });
@@ -28,7 +28,7 @@ export class Chart {
       this.legend,
     );
     this.announce = makeSelectable(this.area, {
-      label: `${label}: arrow keys read values`,
+      label: `${label}: arrow keys read its values`,
       size: () => [1, this.#data.xs.length],
       at: () => [0, this.#at],
       choose: (_, column) => this.#read(column),
@@ -39,7 +39,7 @@ export class Chart {
 
   /**
    * Draw series [{ name, values, faint }] over block numbers xs, between `low` and `high`.
-   * `line` { value, name } is drawn across; points above it are filled if `above`.
+   * `line` { value, name } is drawn across; with `above`, points above it are filled.
    */
   draw({ xs, series, low, high, step = 0.25, line = null, above = false, legend = "" }) {
     this.#data = { xs, series };
@@ -56,8 +56,8 @@ export class Chart {
     xs.forEach((name, index) => {
       if (index % stride === 0) parts.push(text(x(index), HEIGHT - 8, name, "middle"));
     });
-    this.hair = svg("line", { class: "hair-line", y1: TOP, y2: HEIGHT - BOTTOM });
-    parts.push(this.hair);
+    this.cursor = svg("line", { class: "hair-line", y1: TOP, y2: HEIGHT - BOTTOM });
+    parts.push(this.cursor);
     for (const { values, faint, kind = "" } of series) {
       const points = values.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
       parts.push(svg("polyline", { class: `${faint ? "line faint" : "line"} ${kind}`, points }));
@@ -88,14 +88,14 @@ export class Chart {
   #read(index) {
     this.#at = index;
     const { xs, series } = this.#data;
-    this.hair.setAttribute("x1", this.x(index));
-    this.hair.setAttribute("x2", this.x(index));
-    const spoken = series
+    this.cursor.setAttribute("x1", this.x(index));
+    this.cursor.setAttribute("x2", this.x(index));
+    const readings = series
       .filter((one) => !one.faint)
       .map((one) => `${one.name} ${formatNumber(one.values[index])}`);
     const faint = series.filter((one) => one.faint).map((one) => one.values[index]);
-    if (faint.length) spoken.push(`heads ${formatNumber(Math.min(...faint))} to ${formatNumber(Math.max(...faint))}`);
-    this.readout.textContent = `Block ${xs[index]}: ${spoken.join(", ")}`;
+    if (faint.length) readings.push(`heads ${formatNumber(Math.min(...faint))} to ${formatNumber(Math.max(...faint))}`);
+    this.readout.textContent = `Block ${xs[index]}: ${readings.join(", ")}`;
   }
 }
 
@@ -121,7 +121,7 @@ const STYLED = [
   "font-family",
 ];
 
-/** The chart as a picture of its own, with the page's styles written into it. */
+/** The chart on a canvas. Its styles are copied into the SVG, which the page's CSS does not reach there. */
 export async function chartCanvas(chart) {
   const copy = chart.cloneNode(true);
   const originals = chart.querySelectorAll("*");

@@ -1,4 +1,4 @@
-// A square matrix of measures with numbers along its sides; a cell is read and can be chosen.
+// A square matrix of measures with numbered rows and columns, whose cells can be read and selected.
 
 import { make } from "./dom.js";
 import { formatNumber } from "./format.js";
@@ -9,7 +9,7 @@ export class Matrix {
   #rows = [];
   #at = [0, 0];
 
-  /** `read(row, column, value)` is the sentence of a cell; `choose(row, column)` is told. */
+  /** `read(row, column, value)` describes a cell; `choose(row, column)` is called for a selected one. */
   constructor(label, read, choose = () => {}) {
     this.read = read;
     this.canvas = make("canvas", { className: "pixels" });
@@ -27,7 +27,7 @@ export class Matrix {
       this.bar,
     );
     this.announce = makeSelectable(this.plot, {
-      label: `${label}: arrow keys choose a cell`,
+      label: `${label}: arrow keys select a cell`,
       size: () => [this.#rows.length, this.#rows.length],
       at: () => this.#at,
       choose: (row, column) => {
@@ -47,14 +47,14 @@ export class Matrix {
     this.#read(...this.#at);
   }
 
-  draw(rows, scale, words) {
+  draw(rows, scale, caption) {
     this.#rows = rows;
     this.scale = scale;
     const count = rows.length;
     paint(this.canvas, rows.flat(), count, count, scale);
     numberAxis(this.across, count);
     numberAxis(this.down, count);
-    showBar(this.bar, scale, words);
+    showBar(this.bar, scale, caption);
     this.at = this.#at;
     this.announce();
   }

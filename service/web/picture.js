@@ -1,4 +1,4 @@
-// The picture that the model saw, small, to choose a query on where there is no large one.
+// A small copy of the picture that the model saw, on which a query can be selected.
 
 import { cellOf, tokenName, token } from "./attention.js";
 import { make } from "./dom.js";
@@ -14,7 +14,7 @@ export class Picture {
     this.key = make("span", { className: "marker key", hidden: true });
     this.element = make("div", { className: "stack" }, this.canvas, this.marker, this.key);
     this.announce = makeSelectable(this.element, {
-      label: "Query patch on the picture: arrow keys move it, Home takes the class token",
+      label: "Query patch on the picture: arrow keys move it, Home selects the class token",
       size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
       at: () => cellOf(token(state.values.query, this.#scene.facts), this.#scene.facts),
       choose: (row, column) => state.set({ query: `${row},${column}` }),
@@ -31,7 +31,7 @@ export class Picture {
     this.announce();
   }
 
-  /** Mark two other tokens: a query and a key. */
+  /** Mark a query and a key instead of the selected query. */
   mark(query, key) {
     const { facts } = this.#scene;
     placeMarker(this.marker, cellOf(query, facts), facts.grid, facts.grid);
