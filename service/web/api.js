@@ -1,22 +1,23 @@
-// The service's API: requests, and what can go wrong with them, in words.
+// Requests to the service's API. Every failure becomes a Problem that can be shown to people.
 
 import { readNpy } from "./npy.js";
 
 const KEY = "deepvit-api-key";
 
-/** An answer that is none: what a person can be told, and when to ask again. */
+/** A failed request: what to tell the user, and after how many seconds to try again. */
 export class Problem extends Error {
   constructor({ title, detail = "", code = "", status = 0, retryAfterS = null }) {
     super(detail ? `${title}: ${detail}` : title);
     Object.assign(this, { title, detail, code, status, retryAfterS });
   }
 
-  get gone() {
+  /** The server does not have the picture, or no longer. */
+  get isForgotten() {
     return this.code === "unknown-image" || this.code === "expired-image";
   }
 }
 
-/** The absolute address of a path of the API, wherever the page is served. */
+/** The absolute URL of an API path, under whatever prefix the page is served. */
 export const address = (path, query = {}) => {
   const found = new URL(path, document.baseURI);
   found.hash = "";
@@ -37,7 +38,7 @@ async function request(path, query, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Problem({
       title: "The server cannot be reached",
-      detail: "it may be down, or the network is",
+      detail: "the server or the network may be down",
       code: "unreachable",
     });
   }
@@ -51,7 +52,7 @@ async function problem(response) {
   try {
     found = await response.json();
   } catch {
-    // a proxy's own page: the status has to do
+    // Not JSON, as when a proxy answers: the status alone has to do.
   }
   return new Problem({
     title: found.title ?? `The server answered ${response.status}`,
@@ -62,7 +63,7 @@ async function problem(response) {
   });
 }
 
-/** The body of a response, with `progress(bytes, total)` on its way. */
+/** The body of a response; `progress(bytes, total)` is called as it arrives. */
 async function download(response, progress) {
   const total = Number(response.headers.get("Content-Length"));
   if (!progress || !total || response.headers.get("Content-Encoding")) return response.arrayBuffer();
@@ -85,7 +86,7 @@ export async function manifest(name) {
   return (await (await request(`models/${encodeURIComponent(name)}`)).json()).manifest;
 }
 
-/** Classes of a picture, and the class token's maps if a stage is given. */
+/** The classes of a picture, with the class token's attention maps if a stage is given. */
 export async function classify(picture, { model, stage, signal }) {
   const query = { model, top_k: 5, ...(stage ? { attention: true, stage } : {}) };
   const body = new FormData();
@@ -94,23 +95,22 @@ export async function classify(picture, { model, stage, signal }) {
   return answer.results[0];
 }
 
-/** What the model saw, as a Blob of a PNG. */
+/** The prepared picture that the model saw, as a PNG Blob. */
 export async function image(id, signal) {
   return (await request(`images/${id}`, {}, { signal })).blob();
 }
 
-/** { facts, shape, values } of /attention-maps, in binary. */
+/** { shape, values } of /attention-maps, as float32. */
 export async function attentionMaps(query, { signal, progress }) {
   const response = await request("attention-maps", { ...query, format: "npy" }, { signal });
-  const facts = JSON.parse(response.headers.get("X-Attention-Maps"));
-  return { facts, ...readNpy(await download(response, progress)) };
+  return readNpy(await download(response, progress));
 }
 
 export async function similarity(query, { signal }) {
   return (await request("similarity", query, { signal })).json();
 }
 
-/** Logits of pixels [S, S, 3] that are the model's input already. */
+/** The logits of pixels [S, S, 3] that are already prepared for the model. */
 export async function infer(model, pixels, size, signal) {
   const inputs = [{ name: "images", datatype: "UINT8", shape: [1, size, size, 3], data: Array.from(pixels) }];
   const body = JSON.stringify({ inputs, outputs: [{ name: "logits" }] });

@@ -1,14 +1,14 @@
-// Attention maps of a model and a picture: which requests hold what is to be shown, and the
-// reductions over heads that the API offers too.
+// The attention maps of a model for a picture: which request delivers the maps to be shown, and the
+// same reductions over heads as in the API.
 
 import * as api from "./api.js";
 
-const WHOLE_BYTES = 8e6; // models whose maps are smaller than this come in one piece
+const WHOLE_BYTES = 8e6; // up to this size, all maps of a model are loaded in one request
 
 export const REDUCTIONS = {
   mean: "mean of heads",
   max: "maximum",
-  max_abs: "maximum of |values|",
+  max_abs: "maximum of absolute values",
   rms: "root mean square",
 };
 
@@ -21,17 +21,17 @@ export function token(query, facts) {
   return facts.prefix + Math.min(row, facts.grid - 1) * facts.grid + Math.min(column, facts.grid - 1);
 }
 
-/** [row, column] of a token, or nothing for one that is no patch. */
+/** [row, column] of a token, or null for one that is not a patch. */
 export function cellOf(index, { grid, prefix }) {
   return index < prefix ? null : [Math.floor((index - prefix) / grid), (index - prefix) % grid];
 }
 
-/** The query that a token is; what has none of its own counts as the class token. */
+/** The query that selects a token; tokens that no query selects count as the class token. */
 export function queryOf(index, facts) {
   return cellOf(index, facts)?.join(",") ?? "cls";
 }
 
-/** The part of a row of a map that lies on the picture: patches come last. */
+/** The patches' part of a row of a map: they come after all other tokens. */
 export const patches = (row, { grid }) => row.subarray(-grid * grid);
 
 export function tokenName(index, facts) {
@@ -41,7 +41,7 @@ export function tokenName(index, facts) {
   return index === 1 && facts.distilled ? "distillation token" : `extra token ${index}`;
 }
 
-/** Whether values of a block and stage can be negative. */
+/** Whether a block's values at a stage can be negative. */
 export const isSigned = (facts, stage, layer, head = "0") =>
   stage === "reattention" && facts.mixing.has(layer) && head !== "max_abs" && head !== "rms";
 
@@ -54,8 +54,8 @@ export class Attention {
     this.#session = session;
   }
 
-  /** Keep the class token's maps that came with the classes. */
-  keep(model, stage, answer) {
+  /** Store the class token's maps that came with the classification. */
+  storeClassTokenRows(model, stage, answer) {
     const values = Float32Array.from(answer.attention.values.flat(2));
     this.#loader.put(
       this.#rowsKey(model, this.#stage(model, stage), "cls", "from"),
@@ -64,7 +64,7 @@ export class Attention {
     );
   }
 
-  /** [L, H, N] of one query, or nothing yet. */
+  /** [L, H, N] of one query, or undefined until loaded. */
   rows(model, stage, query, direction) {
     stage = this.#stage(model, stage);
     const ready = this.peekRows(model, stage, query, direction);
@@ -74,8 +74,8 @@ export class Attention {
       this.#whole(model, stage);
       return undefined;
     }
-    const words = `${query === "cls" ? "the class token's maps" : `maps of patch ${query}`} in every block of ${model}`;
-    return this.#get(this.#rowsKey(model, stage, query, direction), model, words, {
+    const description = `maps of ${query === "cls" ? "the class token" : `patch ${query}`} in every block of ${model}`;
+    return this.#get(this.#rowsKey(model, stage, query, direction), model, description, {
       stage,
       layer: "all",
       head: "all",
@@ -96,14 +96,14 @@ export class Attention {
     return slice(whole, layers * heads, tokens, index, direction);
   }
 
-  /** [H, N] of one query in one block, where the block is here already. */
+  /** [H, N] of one query in one block, if the block is already loaded. */
   peekBlockRows(model, stage, layer, query, direction) {
     const block = this.peekBlock(model, stage, layer);
     const facts = this.#session.facts(model);
     return block && slice(block, facts.heads, facts.tokens, token(query, facts), direction);
   }
 
-  /** [H, N, N] of one block, or nothing yet. */
+  /** [H, N, N] of one block, or undefined until loaded. */
   block(model, stage, layer) {
     const facts = this.#session.facts(model);
     stage = this.#stage(model, stage);
@@ -124,7 +124,7 @@ export class Attention {
     return this.#loader.peek(this.#blockKey(model, stage, layer));
   }
 
-  /** [N, N] over all blocks, or nothing yet. */
+  /** [N, N] over all blocks, or undefined until loaded. */
   rollout(model) {
     const query = { stage: "softmax", layer: "rollout", query: "all" };
     return this.#get(this.#key(model, "rollout"), model, `the rollout of ${model}`, query);
@@ -139,8 +139,8 @@ export class Attention {
     return this.#get(this.#wholeKey(model, stage), model, `all maps of ${model}`, query);
   }
 
-  #get(key, model, words, query) {
-    return this.#loader.get(key, words, ({ signal, progress }) =>
+  #get(key, model, description, query) {
+    return this.#loader.get(key, description, ({ signal, progress }) =>
       this.#session.withImage(
         model,
         async (id) => {
@@ -152,7 +152,7 @@ export class Attention {
     );
   }
 
-  /** A model that mixes nowhere has one stage. */
+  /** A model without re-attention has one stage only. */
   #stage(model, stage) {
     return this.#session.facts(model).mixing.size ? stage : "softmax";
   }
@@ -164,7 +164,7 @@ export class Attention {
   #rowsKey = (model, stage, query, direction) => this.#key(model, stage, "rows", query, direction);
   #wholeKey = (model, stage) => this.#key(model, stage, "whole");
 
-  /** A block that does not mix has the same maps at both stages. */
+  /** A block without re-attention has the same maps at both stages. */
   #blockKey(model, stage, layer) {
     return this.#key(model, this.#session.facts(model).mixing.has(layer) ? stage : "softmax", "block", layer);
   }
@@ -172,7 +172,7 @@ export class Attention {
 
 const small = ({ layers, heads, tokens }) => 4 * layers * heads * tokens * tokens <= WHOLE_BYTES;
 
-/** Rows or columns `index` of `count` maps [N, N], as [count, N]. */
+/** Row (direction "from") or column ("to") `index` of each of `count` maps [N, N], as [count, N]. */
 export function slice(maps, count, tokens, index, direction) {
   const rows = new Float32Array(count * tokens);
   for (let map = 0; map < count; map++) {
@@ -185,7 +185,7 @@ export function slice(maps, count, tokens, index, direction) {
   return rows;
 }
 
-/** One map out of `heads` of them laid end to end: a head's, or a reduction over all. */
+/** One map from those of all `heads`, laid end to end: a single head's, or a reduction over them. */
 export function reduce(maps, heads, head) {
   const size = maps.length / heads;
   if (!(head in REDUCTIONS)) {

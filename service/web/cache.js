@@ -1,4 +1,4 @@
-// What was loaded, up to a number of bytes; what was used longest ago goes first.
+// Keeps loaded values up to a number of bytes in total; the least recently used are dropped first.
 
 export class Cache {
   #entries = new Map();
@@ -16,6 +16,7 @@ export class Cache {
     return entry.value;
   }
 
+  /** A value larger than the whole cache is kept, alone, until the next one comes. */
   put(key, value, bytes) {
     const old = this.#entries.get(key);
     if (old) this.#bytes -= old.bytes;

@@ -1,8 +1,9 @@
-// Lines over blocks, drawn as SVG; values are read by pointing or with arrow keys.
+// A line chart over blocks, drawn as SVG; hovering or arrow keys read its values.
 
 import { make } from "./dom.js";
-import { pick } from "./picker.js";
-import { number } from "./scale.js";
+import { formatNumber } from "./format.js";
+import { makeSelectable } from "./picker.js";
+import { axisTicks, labelStride } from "./ticks.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT] = [520, 220, 44, 26, 8, 10];
@@ -11,7 +12,7 @@ export class Chart {
   #at = 0;
   #data = null;
 
-  /** `label` says to people who listen what the chart shows. */
+  /** `label` tells screen reader users what the chart shows. */
   constructor(label) {
     this.svg = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", "aria-hidden": "true" });
     this.readout = make("p", { className: "readout" });
@@ -26,8 +27,8 @@ export class Chart {
       this.readout,
       this.legend,
     );
-    this.tell = pick(this.area, {
-      label: `${label}: arrow keys read values`,
+    this.announce = makeSelectable(this.area, {
+      label: `${label}: arrow keys read its values`,
       size: () => [1, this.#data.xs.length],
       at: () => [0, this.#at],
       choose: (_, column) => this.#read(column),
@@ -38,27 +39,25 @@ export class Chart {
 
   /**
    * Draw series [{ name, values, faint }] over block numbers xs, between `low` and `high`.
-   * `line` { value, name } is drawn across; points above it are filled if `above`.
+   * `line` { value, name } is drawn across; with `above`, points above it are filled.
    */
   draw({ xs, series, low, high, step = 0.25, line = null, above = false, legend = "" }) {
     this.#data = { xs, series };
     this.#at = Math.min(this.#at, xs.length - 1);
     const x = (index) => LEFT + ((index + 0.5) / xs.length) * (WIDTH - LEFT - RIGHT);
-    low = Math.floor(low / step) * step;
+    const ticks = axisTicks(low, high, step);
+    low = ticks[0];
     const y = (value) => TOP + (1 - (value - low) / (high - low || 1)) * (HEIGHT - TOP - BOTTOM);
-    const parts = [];
-    for (let value = low; value <= high + step / 1e3; value += step) {
-      parts.push(
-        svg("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
-        text(LEFT - 6, y(value) + 4, number(Math.round(value * 1e4) / 1e4), "end"),
-      );
-    }
-    const every = Math.ceil(xs.length / 16);
-    xs.forEach(
-      (name, index) => index % every === 0 && parts.push(text(x(index), HEIGHT - 8, name, "middle")),
-    );
-    this.hair = svg("line", { class: "hair-line", y1: TOP, y2: HEIGHT - BOTTOM });
-    parts.push(this.hair);
+    const parts = ticks.flatMap((value) => [
+      svg("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+      text(LEFT - 6, y(value) + 4, formatNumber(value), "end"),
+    ]);
+    const stride = labelStride(xs.length, 16);
+    xs.forEach((name, index) => {
+      if (index % stride === 0) parts.push(text(x(index), HEIGHT - 8, name, "middle"));
+    });
+    this.cursor = svg("line", { class: "hair-line", y1: TOP, y2: HEIGHT - BOTTOM });
+    parts.push(this.cursor);
     for (const { values, faint, kind = "" } of series) {
       const points = values.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
       parts.push(svg("polyline", { class: `${faint ? "line faint" : "line"} ${kind}`, points }));
@@ -83,20 +82,20 @@ export class Chart {
     this.x = x;
     this.legend.textContent = legend;
     this.#read(this.#at);
-    this.tell();
+    this.announce();
   }
 
   #read(index) {
     this.#at = index;
     const { xs, series } = this.#data;
-    this.hair.setAttribute("x1", this.x(index));
-    this.hair.setAttribute("x2", this.x(index));
-    const spoken = series
+    this.cursor.setAttribute("x1", this.x(index));
+    this.cursor.setAttribute("x2", this.x(index));
+    const readings = series
       .filter((one) => !one.faint)
-      .map((one) => `${one.name} ${number(one.values[index])}`);
+      .map((one) => `${one.name} ${formatNumber(one.values[index])}`);
     const faint = series.filter((one) => one.faint).map((one) => one.values[index]);
-    if (faint.length) spoken.push(`heads ${number(Math.min(...faint))} to ${number(Math.max(...faint))}`);
-    this.readout.textContent = `Block ${xs[index]}: ${spoken.join(", ")}`;
+    if (faint.length) readings.push(`heads ${formatNumber(Math.min(...faint))} to ${formatNumber(Math.max(...faint))}`);
+    this.readout.textContent = `Block ${xs[index]}: ${readings.join(", ")}`;
   }
 }
 
@@ -122,7 +121,7 @@ const STYLED = [
   "font-family",
 ];
 
-/** The chart as a picture of its own, with the page's styles written into it. */
+/** The chart on a canvas. Its styles are copied into the SVG, which the page's CSS does not reach there. */
 export async function chartCanvas(chart) {
   const copy = chart.cloneNode(true);
   const originals = chart.querySelectorAll("*");

@@ -1,16 +1,16 @@
-// Start: a picture comes in by drop, paste, choice, camera or as a sample.
+// How a picture gets into the page (drop, paste, file, camera or sample), and its predictions.
 
 import { byId, make } from "./dom.js";
 import { SAMPLES } from "./samples/samples.js";
 
 const folder = new URL("samples/", import.meta.url);
 
-/** `take({ blob, name, sample })` gets every picture. */
-export function listenForPictures(take) {
+/** `onPicture({ blob, name, sample })` is called with every picture. */
+export function listenForPictures(onPicture) {
   const drop = byId("drop");
   for (const id of ["file", "camera"])
     byId(id).addEventListener("change", ({ target }) => {
-      if (target.files.length) take({ blob: target.files[0], name: target.files[0].name });
+      if (target.files.length) onPicture({ blob: target.files[0], name: target.files[0].name });
       target.value = "";
     });
   addEventListener("dragover", (event) => {
@@ -22,11 +22,11 @@ export function listenForPictures(take) {
     event.preventDefault();
     drop.classList.remove("over");
     const [file] = event.dataTransfer.files;
-    if (file) take({ blob: file, name: file.name });
+    if (file) onPicture({ blob: file, name: file.name });
   });
   addEventListener("paste", (event) => {
     const [file] = event.clipboardData.files;
-    if (file) take({ blob: file, name: "pasted picture" });
+    if (file) onPicture({ blob: file, name: "pasted picture" });
   });
   byId("samples").replaceChildren(
     ...SAMPLES.map(({ name, text }) => {
@@ -42,7 +42,7 @@ export function listenForPictures(take) {
         picture,
         make("span", {}, name),
       );
-      button.addEventListener("click", async () => take(await sample(name)));
+      button.addEventListener("click", async () => onPicture(await sample(name)));
       return make("li", {}, button);
     }),
   );
@@ -50,7 +50,7 @@ export function listenForPictures(take) {
     `Photographs: ${SAMPLES.map(({ name, credit }) => `${name}, ${credit}`).join("; ")}.`;
 }
 
-/** A bundled photograph by its name, or nothing. */
+/** A bundled photograph by its name, or null. */
 export async function sample(name) {
   if (!SAMPLES.some((one) => one.name === name)) return null;
   const response = await fetch(new URL(`${name}.jpg`, folder));
@@ -72,7 +72,7 @@ export function showPredictions(list, predictions) {
         { data: { label, probability } },
         make("span", { className: "label" }, label),
         make("span", { className: "bar-track" }, bar),
-        make("span", { className: "share" }, `${(100 * probability).toFixed(1)} %`),
+        make("span", { className: "share" }, `${(100 * probability).toFixed(1)}%`),
       );
     }),
   );

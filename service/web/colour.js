@@ -1,10 +1,10 @@
-// Numbers to colours: two scales made by formula in OKLab, whose distances are those the eye sees.
-// Unsigned maps go from dark violet to light yellow in even steps of lightness; signed ones
-// from blue over near-white at zero to red, both arms alike in lightness.
+// Two colour scales, computed in OKLab, a colour space in which equal distances look equal.
+// Values without sign run from dark violet to light yellow in even steps of lightness; values with
+// a sign run from blue through near-white at zero to red, equally dark at both ends.
 
 const STEPS = 256;
 
-/** OKLCh to linear sRGB (Ottosson's OKLab). */
+/** OKLCh (hue in degrees) to linear sRGB, after Björn Ottosson's definition of OKLab. */
 function linear(lightness, chroma, hue) {
   const a = chroma * Math.cos((hue * Math.PI) / 180);
   const b = chroma * Math.sin((hue * Math.PI) / 180);
@@ -18,14 +18,14 @@ function linear(lightness, chroma, hue) {
   ];
 }
 
-/** The nearest colour of that lightness and hue that a screen can show, as bytes. */
+/** The colour as sRGB bytes; chroma is reduced as far as needed for a screen to show it. */
 function srgb(lightness, chroma, hue) {
-  const shown = (rgb) => rgb.every((part) => part > -1e-4 && part < 1.0001);
+  const displayable = (rgb) => rgb.every((part) => part > -1e-4 && part < 1.0001);
   let [low, high] = [0, chroma];
-  if (!shown(linear(lightness, chroma, hue)))
+  if (!displayable(linear(lightness, chroma, hue)))
     for (let step = 0; step < 16; step++) {
       const middle = (low + high) / 2;
-      if (shown(linear(lightness, middle, hue))) low = middle;
+      if (displayable(linear(lightness, middle, hue))) low = middle;
       else high = middle;
     }
   else low = chroma;
@@ -35,36 +35,36 @@ function srgb(lightness, chroma, hue) {
   });
 }
 
-function table(colour) {
+function tableOf(colour) {
   const bytes = new Uint8ClampedArray(4 * STEPS);
   for (let step = 0; step < STEPS; step++) bytes.set([...colour(step / (STEPS - 1)), 255], 4 * step);
   return bytes;
 }
 
-export const unsigned = table((t) => srgb(0.17 + 0.77 * t, 0.13 - 0.12 * t + 0.16 * t * t, 300 - 195 * t));
-export const signed = table((t) => {
+export const SEQUENTIAL = tableOf((t) => srgb(0.17 + 0.77 * t, 0.13 - 0.12 * t + 0.16 * t * t, 300 - 195 * t));
+export const DIVERGING = tableOf((t) => {
   const arm = Math.abs(2 * t - 1);
   return srgb(0.97 - 0.55 * arm, 0.2 * arm ** 0.9, t < 0.5 ? 255 : 28);
 });
 
-/** RGBA bytes of values on a scale { signed, limit }; what lies beyond it has the end's colour. */
-export function colours(values, scale, into) {
-  const from = scale.signed ? signed : unsigned;
+/** Write values as RGBA bytes on a scale { signed, limit }; values beyond it get its end colour. */
+export function writeColours(values, scale, rgba) {
+  const table = scale.signed ? DIVERGING : SEQUENTIAL;
   const [zero, unit] = scale.signed ? [127.5, 127.5] : [0, 255];
   const factor = unit / (scale.limit || 1);
   for (let i = 0; i < values.length; i++) {
     const step = 4 * Math.min(255, Math.max(0, Math.round(zero + factor * values[i])));
-    into[4 * i] = from[step];
-    into[4 * i + 1] = from[step + 1];
-    into[4 * i + 2] = from[step + 2];
-    into[4 * i + 3] = 255;
+    rgba[4 * i] = table[step];
+    rgba[4 * i + 1] = table[step + 1];
+    rgba[4 * i + 2] = table[step + 2];
+    rgba[4 * i + 3] = 255;
   }
 }
 
-/** One value's colour for CSS, and black or white to write on it. */
-export function colour(value, scale) {
+/** The colour of one value for CSS, and black or white ink that can be read on it. */
+export function cssColour(value, scale) {
   const bytes = new Uint8ClampedArray(4);
-  colours([value], scale, bytes);
+  writeColours([value], scale, bytes);
   const [red, green, blue] = [...bytes].map((part) => (part / 255) ** 2.2);
   const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
   return { fill: `rgb(${bytes[0]} ${bytes[1]} ${bytes[2]})`, ink: luminance > 0.18 ? "#000" : "#fff" };

@@ -1,21 +1,23 @@
-// Two models on one picture: the same block, query and stage on the same scale, and how alike their blocks are.
+// The Compare section: two models on one picture, with the same block, query, stage and colour scale,
+// and how similar their blocks are.
 
 import { patches, reduce, REDUCTIONS, STAGES, token } from "./attention.js";
 import { make, select } from "./dom.js";
 import { card } from "./download.js";
+import { formatNumber } from "./format.js";
 import { Matrix } from "./matrix.js";
 import { paint, paintPicture, showBar } from "./paint.js";
 import { Picture } from "./picture.js";
 import { readout, readValues } from "./read.js";
-import { number, scaleOf } from "./scale.js";
-import { CANCELS, measures, opposes, pairsBeyond, similarBlocks, similarityScale } from "./similarity.js";
+import { scaleOf } from "./scale.js";
+import { CANCELLATION, describePairs, hasOppositePairs, measures, similarBlocks, similarityScale } from "./similarity.js";
 import { Tiles } from "./tiles.js";
 
 export class Compare {
   constructor(element, state, shared) {
     this.state = state;
     this.shared = shared;
-    this.other = select("With", (other) => state.set({ other }));
+    this.other = select("Compare with", (other) => state.set({ other }));
     this.sides = [0, 1].map(() => new Side(state));
     this.picture = new Picture(state);
     this.bar = make("div");
@@ -27,7 +29,7 @@ export class Compare {
       card(
         "Maps, same query and scale",
         this,
-        () => this.#takeMaps(),
+        () => this.#mapsSnapshot(),
         make(
           "div",
           { className: "versus three" },
@@ -35,7 +37,7 @@ export class Compare {
             "div",
             {},
             make("h3", {}, "What the models saw"),
-            make("p", { className: "quiet" }, "Choose a query here; Home takes the class token."),
+            make("p", { className: "quiet" }, "Select a query here; Home selects the class token."),
             this.picture.element,
             this.bar,
           ),
@@ -43,9 +45,9 @@ export class Compare {
         ),
       ),
       card(
-        "How many blocks repeat the one before?",
+        "How many blocks repeat the previous one?",
         this,
-        () => this.#takeSimilarity(),
+        () => this.#similaritySnapshot(),
         this.verdict,
         make("div", { className: "scroll" }, this.counts),
         make("div", { className: "versus" }, ...this.sides.map((side) => side.similarity)),
@@ -53,24 +55,24 @@ export class Compare {
     );
   }
 
-  draw(scene, { loader, session, attention, load }) {
+  draw(scene, { loader, session, attention, ensureClassified }) {
     const { values } = this.state;
     this.picture.draw(scene, session.seen(scene.model));
     const models = session.models.map((model) => model.name).filter((name) => name !== values.model);
     this.other.options = models.map((name) => [name, name]);
     if (!models.length) {
-      this.note.textContent = "The server has one model only: export another to compare.";
+      this.note.textContent = "The server has only one model. Export another one to compare.";
       return;
     }
     const other = models.includes(values.other) ? values.other : models[0];
     this.other.value = other;
     const names = [values.model, other];
-    if (!load(other)) return;
+    if (!ensureClassified(other)) return;
     const facts = names.map((name) => session.facts(name));
     const deepest = Math.min(...facts.map((one) => one.layers)) - 1;
     const layer = Math.min(scene.layer ?? deepest, deepest);
     const same = facts[0].grid === facts[1].grid && facts[0].layers === facts[1].layers;
-    this.note.textContent = `Block ${layer} of both, ${scene.stage === "softmax" && values.stage === "softmax" ? "softmax" : "re-attention"} stage.${same ? "" : " The models differ in blocks or patches: the query is the patch at the same place."}`;
+    this.note.textContent = `Block ${layer} of both models, ${scene.stage === "softmax" && values.stage === "softmax" ? "softmax" : "re-attention"} stage.${same ? "" : " The models differ in depth or patch grid, so the query is the patch at the same position."}`;
     const rows = names.map((name, index) =>
       attention.rows(name, values.stage, queryIn(facts[index], scene), values.direction),
     );
@@ -127,15 +129,15 @@ export class Compare {
         token: token(queryIn(facts[index], scene), facts[index]),
       }),
     );
-    showBar(this.bar, shared, `Attention, ${REDUCTIONS[head] ?? `head ${head}`}, one range for both models`);
-    this.taken = { maps, shared, facts, names, layer };
+    showBar(this.bar, shared, `Attention, ${REDUCTIONS[head] ?? `head ${head}`}, same range for both models`);
+    this.drawn = { maps, shared, facts, names, layer };
   }
 
   #drawCounts(names, stages, threshold) {
     const header = make(
       "tr",
       {},
-      make("th", { scope: "col" }, `blocks more than ${number(threshold)} alike`),
+      make("th", { scope: "col" }, `blocks with similarity above ${formatNumber(threshold)}`),
       ...names.map((name) => make("th", { scope: "col" }, name)),
     );
     const counts = {};
@@ -154,19 +156,19 @@ export class Compare {
       return make("tr", {}, make("th", { scope: "row" }, STAGES[stage]), ...cells);
     });
     this.counts.replaceChildren(make("thead", {}, header), make("tbody", {}, ...rows));
-    const mixers = names.filter(
+    const diversified = names.filter(
       (name, index) =>
         `softmax ${index}` in counts && counts[`softmax ${index}`] > counts[`reattention ${index}`],
     );
-    const verdict = mixers.length
-      ? `${mixers.join(" and ")}: more blocks repeat the one before them in the softmax maps than in those that re-attention makes of them.`
-      : "At this threshold, mixing heads does not lower the count on this picture. The threshold moves under Understand.";
-    const cancels = stages.reattention.some((found) => found && opposes(found));
-    this.verdict.textContent = cancels ? `${verdict} ${CANCELS}` : verdict;
+    const verdict = diversified.length
+      ? `${diversified.join(" and ")}: more blocks repeat the previous one in the softmax maps than after re-attention.`
+      : "At this threshold, re-attention does not lower the count for this picture. You can change the threshold under Understand.";
+    const cancellation = stages.reattention.some((found) => found && hasOppositePairs(found));
+    this.verdict.textContent = cancellation ? `${verdict} ${CANCELLATION}` : verdict;
   }
 
   get ready() {
-    return Boolean(this.taken && this.stages?.[this.state.values.stage].every(Boolean));
+    return Boolean(this.drawn && this.stages?.[this.state.values.stage].every(Boolean));
   }
 
   #call(path, query) {
@@ -174,8 +176,8 @@ export class Compare {
     return { path, query: { id, model: this.state.values.model, ...query }, json: path === "similarity" };
   }
 
-  #takeMaps() {
-    const { maps, shared, facts, names, layer } = this.taken;
+  #mapsSnapshot() {
+    const { maps, shared, facts, names, layer } = this.drawn;
     const { head, query, direction, stage } = this.state.values;
     return {
       name: "compare",
@@ -198,7 +200,7 @@ export class Compare {
     };
   }
 
-  #takeSimilarity() {
+  #similaritySnapshot() {
     const { variant, stage, threshold } = this.state.values;
     const found = this.stages[stage];
     return {
@@ -224,7 +226,7 @@ export class Compare {
   }
 }
 
-/** One model's half. */
+/** One of the two models. */
 class Side {
   constructor(state) {
     this.title = make("h3");
@@ -257,7 +259,7 @@ class Side {
   drawMaps({ name, facts, blocks, layer, scale, opacity, seen }) {
     this.title.textContent = name;
     const [best] = seen.predictions;
-    this.answer.textContent = `${best.label}, ${number(100 * best.probability)} %`;
+    this.answer.textContent = `${best.label}, ${formatNumber(100 * best.probability)}%`;
     paintPicture(this.grey, seen.pixels);
     const map = blocks[layer];
     paint(this.cover, patches(map, facts), facts.grid, facts.grid, scale);
@@ -265,7 +267,7 @@ class Side {
     this.map = { name: "patch", values: patches(map, facts), rows: facts.grid, columns: facts.grid };
     let [least, most] = [Infinity, -Infinity];
     for (const value of patches(map, facts)) [least, most] = [Math.min(least, value), Math.max(most, value)];
-    this.reading.textContent = `${number(least)} to ${number(most)} between patches`;
+    this.reading.textContent = `Patches: ${formatNumber(least)} to ${formatNumber(most)}`;
     this.strip.options = blocks.map((_, index) => [
       String(index),
       String(index),
@@ -285,11 +287,11 @@ class Side {
   }
 }
 
-/** Said only of the threshold that the measures were asked with. */
+/** Empty unless the measures were computed for this threshold. */
 const pairsAbove = (found, threshold) =>
-  found.similar_blocks.threshold === threshold ? pairsBeyond(found, "pairs") : "";
+  found.similar_blocks.threshold === threshold ? describePairs(found, "pairs") : "";
 
-/** The query in a model's own grid: the same place where grids differ. */
+/** The query in a model's own patch grid: the patch at the same position if the grids differ. */
 function queryIn(facts, scene) {
   if (scene.pinned === "cls" || facts.grid === scene.facts.grid) return scene.pinned;
   return scene.pinned

@@ -1,4 +1,4 @@
-// What to show: stage, direction, heads, scale and how much of the picture shines through.
+// The display options: stage, direction, query, heads, colour range and overlay opacity.
 
 import { REDUCTIONS } from "./attention.js";
 import { byId, make, radios, select } from "./dom.js";
@@ -11,8 +11,8 @@ export class Controls {
       "stage",
       "Stage",
       [
-        ["softmax", "softmax", "before heads are mixed"],
-        ["reattention", "re-attention", "after heads are mixed: what multiplies V"],
+        ["softmax", "softmax", "before re-attention mixes the heads"],
+        ["reattention", "re-attention", "after re-attention mixes the heads: the map that multiplies V"],
       ],
       set("stage"),
     );
@@ -20,18 +20,18 @@ export class Controls {
       "direction",
       "Direction",
       [
-        ["from", "from query", "what the query looks at"],
-        ["to", "to query", "what looks at the query"],
+        ["from", "from query", "what the query attends to"],
+        ["to", "to query", "what attends to the query"],
       ],
       set("direction"),
     );
     this.scale = radios(
       "scale",
-      "Colours span",
+      "Colour range",
       [
-        ["map", "map"],
-        ["block", "block"],
-        ["all", "all"],
+        ["map", "map", "each map has its own range"],
+        ["block", "block", "all heads of a block share a range"],
+        ["all", "all", "all blocks and heads share a range"],
       ],
       set("scale"),
     );
@@ -52,7 +52,7 @@ export class Controls {
       make(
         "label",
         { className: "field", htmlFor: "overlay-opacity" },
-        make("span", {}, "Map over picture"),
+        make("span", {}, "Overlay opacity"),
         this.overlay,
       ),
     );
@@ -66,13 +66,13 @@ export class Controls {
     this.head.value = scene.head;
     this.head.control.disabled = scene.rollout;
     this.stage.value = scene.stage;
-    const mixes = facts.mixing.size > 0 && !scene.rollout;
-    this.stage.enable("reattention", mixes);
+    const mixesHeads = facts.mixing.size > 0 && !scene.rollout;
+    this.stage.enable("reattention", mixesHeads);
     this.stage.element.title = scene.rollout
       ? "Rollout is defined on the softmax stage"
-      : mixes
+      : mixesHeads
         ? ""
-        : "This model does not mix heads: both stages are the same";
+        : "This model has no re-attention: both stages are the same";
     this.direction.value = values.direction;
     this.scale.value = values.scale;
     this.cls.setAttribute("aria-pressed", String(scene.pinned === "cls"));

@@ -1,7 +1,8 @@
-// Entropy of attention and how far it reaches, block by block, each head and their mean.
+// Entropy of attention and its distance, block by block: a line for each head and for their mean.
 
 import { Chart } from "./chart.js";
-import { number } from "./scale.js";
+import { formatNumber } from "./format.js";
+import { roundStep } from "./ticks.js";
 
 export class Curves {
   constructor() {
@@ -9,44 +10,46 @@ export class Curves {
     this.distance = new Chart("Attention distance");
   }
 
-  /** `soft` has the measures of the softmax stage, where these are defined. */
-  draw(soft, facts) {
-    const xs = soft.entropy.map((_, layer) => String(layer));
-    const lines = (table) => [
-      ...Array.from({ length: facts.heads }, (_, head) => ({
-        name: `head ${head}`,
-        values: table.map((row) => row[head]),
-        faint: true,
-      })),
-      {
-        name: "mean of heads",
-        values: table.map((row) => row.reduce((sum, one) => sum + one, 0) / row.length),
-      },
-    ];
-    const most = Math.log(facts.tokens);
-    this.entropy.draw({
-      xs,
-      series: lines(soft.entropy),
-      low: 0,
-      high: most * 1.06,
-      step: 1,
-      line: { value: most, name: `uniform: ${number(most)}` },
-      legend: "Bold: mean of heads. Faint: each head.",
-    });
-    const far = Math.max(...soft.attention_distance.flat());
-    this.distance.draw({
-      xs,
-      series: lines(soft.attention_distance),
-      low: 0,
-      high: far * 1.05,
-      step: roundStep(far / 4),
-      legend: "Bold: mean of heads. Faint: each head. Pixels of the model’s input.",
-    });
+  /** `measures` are those of the softmax stage: only its rows are probabilities. */
+  draw(measures, facts) {
+    this.entropy.draw(entropyChart(measures.entropy, facts.tokens));
+    this.distance.draw(distanceChart(measures.attention_distance));
   }
 }
 
-/** A step for ticks that people like to count in. */
-function roundStep(value) {
-  const unit = 10 ** Math.floor(Math.log10(value || 1));
-  return [1, 2, 5, 10].map((times) => times * unit).find((step) => step >= value);
+/** `table` [L, H] in nats; the most that `tokens` allow is that of uniform attention. */
+export function entropyChart(table, tokens) {
+  const uniform = Math.log(tokens);
+  return {
+    ...linesOf(table),
+    high: uniform * 1.06,
+    step: 1,
+    line: { value: uniform, name: `uniform: ${formatNumber(uniform)}` },
+    legend: "Bold: mean of heads. Faint: single heads.",
+  };
+}
+
+/** `table` [L, H] in pixels of the model's input. */
+export function distanceChart(table) {
+  const farthest = Math.max(...table.flat());
+  return {
+    ...linesOf(table),
+    high: farthest * 1.05,
+    step: roundStep(farthest / 4),
+    legend: "Bold: mean of heads. Faint: single heads. In pixels of the model’s input.",
+  };
+}
+
+/** Block numbers, and a series for each head followed by that of their mean. */
+function linesOf(table) {
+  const heads = table[0].map((_, head) => ({
+    name: `head ${head}`,
+    values: table.map((row) => row[head]),
+    faint: true,
+  }));
+  const mean = {
+    name: "mean of heads",
+    values: table.map((row) => row.reduce((sum, value) => sum + value, 0) / row.length),
+  };
+  return { xs: table.map((_, layer) => String(layer)), series: [...heads, mean], low: 0 };
 }

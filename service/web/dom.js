@@ -1,8 +1,8 @@
-// Elements from plain values; text is never read as HTML.
+// Makes elements from plain values; text is never parsed as HTML.
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element with properties, `data` and `aria` groups, and children (elements or text). */
+/** An element with properties, grouped `data-*` and `aria-*` attributes, and children (elements or text). */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -15,7 +15,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A group of radio buttons that reads as one control. */
+/** A group of radio buttons shown as one control; options are [value, text, tooltip]. */
 export function radios(name, legend, options, onChange) {
   const set = make("fieldset", { className: "radios" }, make("legend", {}, legend));
   for (const [value, text, title] of options) {
@@ -54,8 +54,9 @@ export function select(label, onChange) {
   };
 }
 
-/** Tell people who listen to the page, once things have settled. */
 let saying = 0;
+
+/** Announce text to screen reader users, but only the last one of a quick succession. */
 export function say(text) {
   clearTimeout(saying);
   saying = setTimeout(() => {

@@ -1,33 +1,35 @@
-// Taking views away: PNG with its title and scale, NPZ of its numbers, and the call that gives them.
+// Cards whose content can be downloaded, as a PNG with title and colour scale or as an NPZ of the
+// numbers, and reproduced by an API call.
 
 import { address, hasKey } from "./api.js";
 import { chartCanvas } from "./chart.js";
 import { byId, make } from "./dom.js";
+import { formatNumber } from "./format.js";
 import { writeNpz } from "./npz.js";
-import { ramp, ticks } from "./paint.js";
-import { number } from "./scale.js";
+import { ramp } from "./paint.js";
+import { colourBarTicks } from "./ticks.js";
 
 const [PANEL, GAP, MARGIN] = [220, 12, 28];
 
 /**
- * A titled part of the page with buttons to take it away. Once its `owner` is `ready`,
- * `take()` describes what is shown:
- * { name, title, panels: [{ label, canvas }], across, scale, chart, arrays, call }.
+ * A titled part of the page with download buttons. Once its `owner` is `ready`, `snapshot()` describes
+ * what is shown: { name, title, panels: [{ label, canvas, behind, opacity }], across, scale, chart,
+ * arrays, call: { path, query, json } }. A `chart` takes the place of `panels`.
  */
-export function card(title, owner, take, ...children) {
-  const tools = make("div", { className: "take", role: "group", aria: { label: `Take away: ${title}` } });
-  const button = (text, work) => {
+export function card(title, owner, snapshot, ...children) {
+  const tools = make("div", { className: "downloads", role: "group", aria: { label: `Downloads: ${title}` } });
+  const button = (text, action) => {
     const element = make("button", { type: "button", aria: { label: `${text} of ${title}` } }, text);
     element.addEventListener("click", () =>
       owner.ready
-        ? work(take())
-        : openDialog("Not loaded yet", make("p", {}, "Wait until the view is drawn, or load it first.")),
+        ? action(snapshot())
+        : openDialog("Not loaded yet", make("p", {}, "Wait until this view is drawn, or load it first.")),
     );
     tools.append(element);
   };
   button("PNG", savePng);
   button("NPZ", (view) => save(writeNpz(view.arrays), `${view.name}.npz`));
-  button("Call", showCall);
+  button("API call", showCall);
   return make(
     "section",
     { className: "card", aria: { label: title } },
@@ -43,12 +45,12 @@ function save(blob, name) {
 }
 
 async function savePng(view) {
-  const canvas = view.chart ? await withTitle(await chartCanvas(view.chart), view.title) : picture(view);
+  const canvas = view.chart ? addTitle(await chartCanvas(view.chart), view.title) : drawPanels(view);
   canvas.toBlob((blob) => save(blob, `${view.name}.png`), "image/png");
 }
 
-/** Panels in rows under a title, with the colour bar at the foot. */
-function picture({ title, panels, scale, across = Math.ceil(Math.sqrt(panels.length)) }) {
+/** Panels in rows below a title, with the colour bar at the bottom. */
+function drawPanels({ title, panels, scale, across = Math.ceil(Math.sqrt(panels.length)) }) {
   const columns = Math.min(across, panels.length);
   const wide = panels.length === 1 && panels[0].canvas.width > 2 * panels[0].canvas.height;
   const aspect = wide ? panels[0].canvas.height / panels[0].canvas.width : 1;
@@ -59,7 +61,7 @@ function picture({ title, panels, scale, across = Math.ceil(Math.sqrt(panels.len
     width: Math.max(560, 2 * MARGIN + columns * (width + GAP)),
     height: 2 * MARGIN + 30 + rows * (height + GAP + 18) + (scale ? 56 : 0),
   });
-  const context = page(canvas, title);
+  const context = beginDrawing(canvas, title);
   panels.forEach((panel, index) => {
     const x = MARGIN + (index % columns) * (width + GAP);
     const y = MARGIN + 30 + Math.floor(index / columns) * (height + GAP + 18);
@@ -74,21 +76,21 @@ function picture({ title, panels, scale, across = Math.ceil(Math.sqrt(panels.len
   if (scale) {
     const y = canvas.height - MARGIN - 30;
     context.drawImage(ramp(scale), MARGIN, y, 400, 12);
-    ticks(scale).forEach((value, index) => {
+    colourBarTicks(scale).forEach((value, index) => {
       context.textAlign = ["left", "center", "center", "center", "right"][index];
-      context.fillText(number(value), MARGIN + index * 100, y + 28);
+      context.fillText(formatNumber(value), MARGIN + index * 100, y + 28);
     });
   }
   return canvas;
 }
 
-function withTitle(inner, title) {
+function addTitle(inner, title) {
   const canvas = make("canvas", { width: inner.width + 2 * MARGIN, height: inner.height + 2 * MARGIN + 30 });
-  page(canvas, title).drawImage(inner, MARGIN, MARGIN + 30);
+  beginDrawing(canvas, title).drawImage(inner, MARGIN, MARGIN + 30);
   return canvas;
 }
 
-function page(canvas, title) {
+function beginDrawing(canvas, title) {
   const context = canvas.getContext("2d");
   const style = getComputedStyle(document.body);
   context.fillStyle = style.backgroundColor;
@@ -127,7 +129,7 @@ function code(title, text) {
   );
 }
 
-/** Copy, and say so on the button; where the browser refuses, show the text to be copied by hand. */
+/** Copy text and confirm it on the button; if the browser refuses, show the text to copy by hand. */
 export async function copyText(text, button) {
   const before = button.textContent;
   try {
@@ -136,7 +138,7 @@ export async function copyText(text, button) {
     setTimeout(() => (button.textContent = before), 1500);
   } catch {
     if (!byId("dialog").open)
-      openDialog("Copy this", make("pre", { tabIndex: 0, aria: { label: "Text to copy" } }, text));
+      openDialog("Copy this text", make("pre", { tabIndex: 0, aria: { label: "Text to copy" } }, text));
     else getSelection().selectAllChildren(button.closest("section").querySelector("pre"));
   }
 }

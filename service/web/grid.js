@@ -1,10 +1,11 @@
-// All blocks x heads as small multiples on one canvas; choosing one chooses its block and head.
+// The maps of all blocks and heads as small multiples on one canvas; selecting one selects its block
+// and head.
 
 import { patches } from "./attention.js";
 import { make } from "./dom.js";
+import { formatNumber } from "./format.js";
 import { numberAxis, paintTiles, showBar } from "./paint.js";
-import { pick, place } from "./picker.js";
-import { number } from "./scale.js";
+import { makeSelectable, placeMarker } from "./picker.js";
 
 export class Grid {
   #scene;
@@ -19,8 +20,8 @@ export class Grid {
     this.readout = make("p", { className: "readout" });
     const table = make("div", { className: "matrix wide" }, this.across, this.down, this.plot);
     this.element = make("div", {}, make("div", { className: "scroll" }, table), this.readout, this.bar);
-    this.tell = pick(this.plot, {
-      label: "All blocks (columns) and heads (rows): arrow keys choose",
+    this.announce = makeSelectable(this.plot, {
+      label: "All blocks (columns) and heads (rows): arrow keys select a map",
       size: () => [this.#scene.facts.heads, this.#scene.facts.layers],
       at: () => {
         const { layer, head } = state.values;
@@ -51,13 +52,13 @@ export class Grid {
     paintTiles(this.canvas, maps, grid, layers, scales);
     numberAxis(this.across, layers);
     numberAxis(this.down, heads);
-    place(this.marker, this.#at, heads, layers);
+    placeMarker(this.marker, this.#at, heads, layers);
     this.bar.hidden = scene.scale !== "all";
-    const mixed = scales.some((scale) => scale.signed) ? scales.find((scale) => scale.signed) : scales[0];
-    if (scene.scale === "all") showBar(this.bar, mixed, "Attention, range of all blocks and heads");
+    const shared = scales.find((scale) => scale.signed) ?? scales[0];
+    if (scene.scale === "all") showBar(this.bar, shared, "Attention, range of all blocks and heads");
     const [head, layer] = this.#at ?? [0, scene.layer ?? 0];
     this.#read(layer, head);
-    this.tell();
+    this.announce();
   }
 
   get #at() {
@@ -74,6 +75,6 @@ export class Grid {
     const scale = this.#scale(layer, map);
     let [least, most] = [Infinity, -Infinity];
     for (const value of patches(map, this.#scene.facts)) [least, most] = [Math.min(least, value), Math.max(most, value)];
-    this.readout.textContent = `Block ${layer}, head ${head}: ${number(least)} to ${number(most)}; colours reach ${scale.signed ? "±" : ""}${number(scale.limit)}`;
+    this.readout.textContent = `Block ${layer}, head ${head}: ${formatNumber(least)} to ${formatNumber(most)}; colour range ${scale.signed ? "±" : "0 to "}${formatNumber(scale.limit)}`;
   }
 }

@@ -1,12 +1,12 @@
-// Loads what views ask for while they draw, one request at a time; what no view asks for any
-// more is given up. Knows nothing of what it loads.
+// Loads what views ask for while they draw, one request at a time, and aborts a request that no
+// view asks for any more. Knows nothing about what it loads.
 
 export class Loader {
   #cache;
   #changed;
-  #wanted = new Map(); // key: { load, words }
+  #wanted = new Map(); // key: { load, description }
   #failed = new Map(); // key: error, until it is asked for again
-  #active = null; // { key, controller, words, loaded, total }
+  #active = null; // { key, controller, description, loaded, total }
 
   /** `changed()` is called when there is something new to draw. */
   constructor(cache, changed) {
@@ -18,13 +18,13 @@ export class Loader {
     return this.#active;
   }
 
-  /** Why something wanted is not here: an error, or { stopped, words } if a person stopped it. */
+  /** Why something wanted is missing: an error, or { stopped, description } if the user cancelled it. */
   get failure() {
     for (const key of this.#wanted.keys()) if (this.#failed.has(key)) return this.#failed.get(key);
     return null;
   }
 
-  /** Before a drawing: forget what the last one asked for. */
+  /** Call before drawing: forgets what the last drawing asked for. */
   begin() {
     this.#wanted.clear();
   }
@@ -33,10 +33,13 @@ export class Loader {
     return this.#cache.get(key);
   }
 
-  /** A value if it is here; else nothing, and it is loaded by `load({ signal, progress })`. */
-  get(key, words, load) {
+  /**
+   * The value if it is loaded; else undefined, and `load({ signal, progress })` is called after the
+   * drawing and resolves to { value, bytes }.
+   */
+  get(key, description, load) {
     const value = this.#cache.get(key);
-    if (value === undefined) this.#wanted.set(key, { load, words });
+    if (value === undefined) this.#wanted.set(key, { load, description });
     return value;
   }
 
@@ -44,28 +47,28 @@ export class Loader {
     this.#cache.put(key, value, bytes);
   }
 
-  /** After a drawing: load what it missed. */
+  /** Call after drawing: loads what was missing. */
   end() {
     if (this.#active && !this.#wanted.has(this.#active.key)) {
       this.#active.controller.abort();
       this.#active = null;
     }
-    // What failed once would fail for the others too, and a busy server is left alone.
+    // After a failure nothing else is requested: it would probably fail too, and the server may be busy.
     if (this.#active || (this.failure && !this.failure.stopped)) return;
-    for (const [key, { load, words }] of this.#wanted)
+    for (const [key, { load, description }] of this.#wanted)
       if (!this.#failed.has(key)) {
-        this.#run(key, words, load);
+        this.#run(key, description, load);
         return;
       }
   }
 
-  /** A person wants no more of it. */
+  /** The user cancels the request under way. */
   cancel() {
     if (!this.#active) return;
-    const { key, words, controller } = this.#active;
+    const { key, description, controller } = this.#active;
     controller.abort();
     this.#active = null;
-    this.#failed.set(key, { stopped: true, words });
+    this.#failed.set(key, { stopped: true, description });
     this.#changed();
   }
 
@@ -74,9 +77,9 @@ export class Loader {
     this.#changed();
   }
 
-  async #run(key, words, load) {
+  async #run(key, description, load) {
     const controller = new AbortController();
-    const active = { key, words, controller, loaded: 0, total: 0 };
+    const active = { key, description, controller, loaded: 0, total: 0 };
     this.#active = active;
     const progress = (loaded, total) => {
       Object.assign(active, { loaded, total });

@@ -1,20 +1,20 @@
-// The picture that the model saw beside the chosen map, and what the map says in numbers.
+// The picture that the model saw beside the selected map, with the map's most telling numbers.
 
 import { patches, queryOf, REDUCTIONS, STAGES, tokenName } from "./attention.js";
-import { colour } from "./colour.js";
+import { cssColour } from "./colour.js";
 import { byId, make, say } from "./dom.js";
+import { formatNumber, formatPercent } from "./format.js";
 import { paint, paintPicture, showBar } from "./paint.js";
-import { pick, place } from "./picker.js";
+import { makeSelectable, placeMarker } from "./picker.js";
 import { extremes } from "./scene.js";
-import { number, percent } from "./scale.js";
 
 export class Look {
   #state;
   #scene;
   #said = "";
-  #tells = [];
+  #announcers = [];
 
-  /** `preview(query)` shows another query for as long as it is pointed at; null ends it. */
+  /** `preview(query)` shows another query while the pointer is over it; null ends the preview. */
   constructor(state, preview) {
     this.#state = state;
     this.crop = make("canvas", { className: "pixels" });
@@ -31,21 +31,21 @@ export class Look {
 
     const shared = {
       size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
-      at: () => cell(state.values.query), // not the scene: keys are faster than frames
+      at: () => cell(state.values.query), // not the scene's: keys may be pressed faster than frames are drawn
       choose: (row, column) => state.set({ query: `${row},${column}` }),
       home: () => state.set({ query: "cls" }),
       text: () => this.#sentence(),
     };
-    this.#tells = [
-      pick(byId("crop"), {
+    this.#announcers = [
+      makeSelectable(byId("crop"), {
         ...shared,
-        label: "Query patch on the picture: arrow keys move it, Home takes the class token",
+        label: "Query patch on the picture: arrow keys move it, Home selects the class token",
         hover: (row, column) => preview(`${row},${column}`),
         leave: () => preview(null),
       }),
-      pick(byId("overlay"), {
+      makeSelectable(byId("overlay"), {
         ...shared,
-        label: "Query patch on the map: arrow keys move it, Home takes the class token",
+        label: "Query patch on the map: arrow keys move it, Home selects the class token",
         hover: (row, column) => this.point(this.#scene.facts.prefix + row * this.#scene.facts.grid + column),
         leave: () => this.point(null),
       }),
@@ -69,29 +69,29 @@ export class Look {
       this.pixels = seen.pixels;
     }
     byId("seen-size").textContent = `${facts.size} × ${facts.size} px, ${facts.grid} × ${facts.grid} patches`;
-    place(this.query, cell(scene.query), facts.grid, facts.grid);
-    place(this.source, cell(scene.query), facts.grid, facts.grid);
+    placeMarker(this.query, cell(scene.query), facts.grid, facts.grid);
+    placeMarker(this.source, cell(scene.query), facts.grid, facts.grid);
     byId("map-title").textContent =
       `${scene.rollout ? "Rollout" : `Block ${scene.layer}`}, ${STAGES[scene.stage]}`;
     const who = scene.query === "cls" ? "the class token" : `patch ${scene.query}`;
     const heads = scene.rollout ? "" : `, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`;
     byId("map-what").textContent =
-      `${scene.direction === "from" ? `what ${who} looks at` : `what looks at ${who}`}${heads}`;
+      `${scene.direction === "from" ? `what ${who} attends to` : `what attends to ${who}`}${heads}`;
     byId("map").setAttribute("aria-busy", String(!map));
     if (!map) return;
     this.scale = scene.scaleOfBlock(scene.layer, map);
     paint(this.map, patches(map, facts), facts.grid, facts.grid, this.scale);
     this.map.style.opacity = this.#state.values.overlay / 100;
-    showBar(byId("map-bar"), this.scale, `Attention, ${scene.scaleWords}`);
+    showBar(byId("map-bar"), this.scale, `Attention, ${scene.rangeText}`);
     const { strongest, weakest } = extremes(map, facts.prefix);
-    place(this.strong, cell(queryOf(strongest, facts)), facts.grid, facts.grid);
-    place(this.weak, map[weakest] < 0 ? cell(queryOf(weakest, facts)) : null, facts.grid, facts.grid);
+    placeMarker(this.strong, cell(queryOf(strongest, facts)), facts.grid, facts.grid);
+    placeMarker(this.weak, map[weakest] < 0 ? cell(queryOf(weakest, facts)) : null, facts.grid, facts.grid);
     this.#drawClassToken(map[0]);
     this.point(null);
-    if (!scene.preview) this.#tell();
+    if (!scene.preview) this.#announce();
   }
 
-  /** Read the value at a token, or say what stands out. */
+  /** Show the value at a token, or with null the strongest patch. */
   point(token) {
     const { facts, map, stage, direction } = this.#scene;
     if (!map) return;
@@ -100,22 +100,22 @@ export class Look {
       ["Query", this.#scene.query === "cls" ? "class token" : tokenName(this.#scene.token, facts)],
     ];
     if (token !== null)
-      rows.push(["Pointed at", `${number(map[token])} at ${tokenName(token, facts)}`, map[token]]);
+      rows.push(["Under the pointer", `${formatNumber(map[token])} at ${tokenName(token, facts)}`, map[token]]);
     else
       rows.push([
         "Strongest patch",
-        `${number(map[strongest])} at ${tokenName(strongest, facts)}`,
+        `${formatNumber(map[strongest])} at ${tokenName(strongest, facts)}`,
         map[strongest],
       ]);
     if (map[weakest] < 0)
-      rows.push(["Most negative", `${number(map[weakest])} at ${tokenName(weakest, facts)}`, map[weakest]]);
+      rows.push(["Most negative", `${formatNumber(map[weakest])} at ${tokenName(weakest, facts)}`, map[weakest]]);
     for (let index = 0; index < facts.prefix; index++)
-      rows.push([capital(tokenName(index, facts)), number(map[index]), map[index]]);
+      rows.push([capital(tokenName(index, facts)), formatNumber(map[index]), map[index]]);
     const sum = map.reduce((total, value) => total + value, 0);
-    rows.push([direction === "from" ? "Row sum" : "Column sum", number(sum), sum]);
-    if (this.#scene.layer > facts.donor) rows.push(["Softmax map", `that of block ${facts.donor}, reused`]);
+    rows.push([direction === "from" ? "Row sum" : "Column sum", formatNumber(sum), sum]);
+    if (this.#scene.layer > facts.donor) rows.push(["Softmax map", `reused from block ${facts.donor}`]);
     if (stage === "reattention" && facts.mixing.has(this.#scene.layer))
-      rows.push(["Negative entries", percent(map.filter((value) => value < 0).length / map.length)]);
+      rows.push(["Negative entries", formatPercent(map.filter((value) => value < 0).length / map.length)]);
     byId("reading").replaceChildren(
       ...rows.flatMap(([name, text, value]) => [
         make("dt", {}, name),
@@ -125,13 +125,13 @@ export class Look {
   }
 
   #drawClassToken(value) {
-    const { fill, ink } = colour(value, this.scale);
-    const swatch = make("span", { className: "swatch" }, number(value));
+    const { fill, ink } = cssColour(value, this.scale);
+    const swatch = make("span", { className: "swatch" }, formatNumber(value));
     swatch.style.background = fill;
     swatch.style.color = ink;
-    const beyond =
-      Math.abs(value) > this.scale.limit ? ", beyond the scale, which is that of the patches" : "";
-    this.classToken.replaceChildren(swatch, ` the class token, apart${beyond}`);
+    const note =
+      Math.abs(value) > this.scale.limit ? "; beyond the colour range, which covers patches only" : "";
+    this.classToken.replaceChildren(swatch, ` class token, shown separately${note}`);
   }
 
   #sentence() {
@@ -139,11 +139,11 @@ export class Look {
     const who = query === "cls" ? "Query: class token" : `Query: ${tokenName(this.#scene.token, facts)}`;
     if (!map) return `${who}; loading`;
     const { strongest } = extremes(map, facts.prefix);
-    return `${who}; ${this.#scene.blockWords}, ${this.#scene.stage}; strongest: ${tokenName(strongest, facts)}, ${number(map[strongest])}`;
+    return `${who}; ${this.#scene.blockText}, ${this.#scene.stage}; strongest: ${tokenName(strongest, facts)}, ${formatNumber(map[strongest])}`;
   }
 
-  #tell() {
-    for (const tell of this.#tells) tell();
+  #announce() {
+    for (const announce of this.#announcers) announce();
     const sentence = this.#sentence();
     if (sentence !== this.#said) say(sentence);
     this.#said = sentence;
@@ -152,5 +152,5 @@ export class Look {
 
 const capital = (words) => words[0].toUpperCase() + words.slice(1);
 
-/** [row, column] of a query, or nothing for the class token. */
+/** [row, column] of a query, or null for the class token. */
 export const cell = (query) => (query === "cls" ? null : query.split(",").map(Number));

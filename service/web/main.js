@@ -1,4 +1,4 @@
-// Puts the page together: the state in the address, the picture in hand, and one drawing a frame.
+// Puts the page together: the state in the URL, the current picture, and at most one drawing per frame.
 
 import { hasKey, keepKey, Problem } from "./api.js";
 import { Attention } from "./attention.js";
@@ -62,7 +62,7 @@ function draw() {
   byId("start").classList.toggle("small", Boolean(seen));
   if (!seen) return;
   loader.begin();
-  // Rollout is one map over all blocks: where blocks are compared, the last one stands in.
+  // Rollout is one map over all blocks: where blocks are compared, the last block stands in for it.
   const rollout = values.layer === "rollout" && values.section !== "look";
   const shown = rollout ? { ...values, layer: "" } : values;
   const scene = new Scene(attention, session.facts(values.model), shown, preview);
@@ -70,18 +70,18 @@ function draw() {
   look.draw(scene, seen);
   showAnswer(seen);
   if (values.section === "look") sections.look.draw(scene, attention);
-  else sections[values.section].draw(scene, { loader, session, attention, load });
+  else sections[values.section].draw(scene, { loader, session, attention, ensureClassified });
   loader.end();
   showProgress(loader);
   report(loader.failure);
 }
 
-/** Whether another model has looked at the picture; if not, it is made to. */
-function load(model) {
+/** Whether another model has classified the picture; if not, this is requested. */
+function ensureClassified(model) {
   if (session.seen(model)?.predictions) return true;
-  const key = `look ${model} ${session.seen(state.values.model).id} ${session.generation}`;
-  loader.get(key, `what ${model} says`, async ({ signal }) => ({
-    value: await session.look(model, signal),
+  const key = `predictions ${model} ${session.seen(state.values.model).id} ${session.generation}`;
+  loader.get(key, `the predictions of ${model}`, async ({ signal }) => ({
+    value: await session.classifyWith(model, signal),
     bytes: 0,
   }));
   return false;
@@ -96,7 +96,7 @@ function showAnswer(seen) {
   byId("timing").textContent = timings
     ? `${Object.values(timings)
         .reduce((sum, ms) => sum + ms, 0)
-        .toFixed(1)} ms on the server, ${timings.inference.toFixed(1)} ms of them in the model.`
+        .toFixed(1)} ms on the server, of which ${timings.inference.toFixed(1)} ms in the model.`
     : "";
 }
 
@@ -124,11 +124,11 @@ function askForKey(retry) {
       "p",
       {},
       hasKey()
-        ? "The server does not take this key."
-        : "This server asks for an API key. It is kept in this tab only.",
+        ? "The server rejected this key."
+        : "This server requires an API key. The key is kept in this tab only.",
     ),
     make("label", { className: "field", htmlFor: "api-key" }, make("span", {}, "API key"), input),
-    make("button", {}, "Use it"),
+    make("button", {}, "Use this key"),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -136,11 +136,11 @@ function askForKey(retry) {
     byId("dialog").close();
     retry();
   });
-  openDialog("A key is needed", form);
+  openDialog("Authentication required", form);
   input.focus();
 }
 
-/** Do something with the picture at the server; what was under way is given up. */
+/** Run `work(signal)`, which brings a picture into the page; an earlier one under way is aborted. */
 async function open(work) {
   opening.abort();
   opening = new AbortController();
@@ -163,7 +163,7 @@ async function classify(picture, signal) {
   const facts = await session.load(model);
   const answer = await session.classify(picture, model, facts.mixing.size ? stage : "softmax", signal);
   if (signal.aborted) return;
-  attention.keep(model, stage, answer);
+  attention.storeClassTokenRows(model, stage, answer);
   loader.retry();
   state.set({ id: answer.id, sample: picture.sample ?? "" });
   markSample(picture.sample);
@@ -171,7 +171,7 @@ async function classify(picture, signal) {
   say(`${best.label}, ${(100 * best.probability).toFixed(0)} percent`);
 }
 
-/** What the address says, from the start or after it was changed by hand. */
+/** Show what the URL says, at the start or after the user changed it. */
 async function follow() {
   const { values } = state;
   let missing = "";
@@ -188,12 +188,12 @@ async function follow() {
     showProblem(
       new Problem({
         title: "No such model",
-        detail: `${missing} is not served here; ${values.model} is shown.`,
+        detail: `${missing} is not served here. Showing ${values.model} instead.`,
       }),
     );
 }
 
-/** A sample is classified again; anything else has to be at the server still. */
+/** Classify a sample again; any other picture must still be stored on the server. */
 async function fetchPicture({ id, model, sample: name }, signal) {
   if (!name) return session.open(id, model, signal);
   const picture = await sample(name);
@@ -206,7 +206,7 @@ function changeModel(model) {
   if (!session.seen(state.values.model)) return state.set(fresh);
   return open(async (signal) => {
     try {
-      const seen = await session.look(model, signal);
+      const seen = await session.classifyWith(model, signal);
       if (!signal.aborted) state.set({ ...fresh, id: seen.id });
     } finally {
       byId("model").value = state.values.model;
@@ -217,7 +217,7 @@ function changeModel(model) {
 async function start() {
   await session.start();
   if (!session.models.length)
-    throw new Problem({ title: "The server has no model", detail: "export one first" });
+    throw new Problem({ title: "The server has no models", detail: "export one first" });
   byId("model").replaceChildren(...session.models.map(({ name }) => make("option", { value: name }, name)));
   follow();
 }

@@ -1,15 +1,15 @@
-// A square matrix of measures with numbers along its sides; a cell is read and can be chosen.
+// A square matrix of measures with numbered rows and columns, whose cells can be read and selected.
 
 import { make } from "./dom.js";
+import { formatNumber } from "./format.js";
 import { numberAxis, paint, showBar } from "./paint.js";
-import { pick, place } from "./picker.js";
-import { number } from "./scale.js";
+import { makeSelectable, placeMarker } from "./picker.js";
 
 export class Matrix {
   #rows = [];
   #at = [0, 0];
 
-  /** `read(row, column, value)` is the sentence of a cell; `choose(row, column)` is told. */
+  /** `read(row, column, value)` describes a cell; `choose(row, column)` is called for a selected one. */
   constructor(label, read, choose = () => {}) {
     this.read = read;
     this.canvas = make("canvas", { className: "pixels" });
@@ -26,8 +26,8 @@ export class Matrix {
       this.readout,
       this.bar,
     );
-    this.tell = pick(this.plot, {
-      label: `${label}: arrow keys choose a cell`,
+    this.announce = makeSelectable(this.plot, {
+      label: `${label}: arrow keys select a cell`,
       size: () => [this.#rows.length, this.#rows.length],
       at: () => this.#at,
       choose: (row, column) => {
@@ -43,24 +43,24 @@ export class Matrix {
   set at([row, column]) {
     const last = this.#rows.length - 1;
     this.#at = [Math.max(0, Math.min(row, last)), Math.min(column, last)];
-    place(this.marker, this.#at, this.#rows.length, this.#rows.length);
+    placeMarker(this.marker, this.#at, this.#rows.length, this.#rows.length);
     this.#read(...this.#at);
   }
 
-  draw(rows, scale, words) {
+  draw(rows, scale, caption) {
     this.#rows = rows;
     this.scale = scale;
     const count = rows.length;
     paint(this.canvas, rows.flat(), count, count, scale);
     numberAxis(this.across, count);
     numberAxis(this.down, count);
-    showBar(this.bar, scale, words);
+    showBar(this.bar, scale, caption);
     this.at = this.#at;
-    this.tell();
+    this.announce();
   }
 
   #read(row, column) {
     this.readout.dataset.value = this.#rows[row][column];
-    this.readout.textContent = this.read(row, column, number(this.#rows[row][column]));
+    this.readout.textContent = this.read(row, column, formatNumber(this.#rows[row][column]));
   }
 }

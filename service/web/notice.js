@@ -1,11 +1,11 @@
-// What goes wrong, in words; what is loading, with a way to stop it.
+// Tells the user what went wrong, and what is loading, with a way to cancel it.
 
 import { byId, make } from "./dom.js";
-import { megabytes } from "./scale.js";
+import { formatMegabytes } from "./format.js";
 
 let countdown = 0;
 
-/** Show a problem; `retry` is offered, after the wait that the server asks for. */
+/** Show a problem; `retry` is offered once the server's Retry-After has passed. */
 export function showProblem(error, retry = null) {
   clearInterval(countdown);
   const notice = byId("notice");
@@ -30,7 +30,7 @@ export function showProblem(error, retry = null) {
 
 function wait(button, seconds, children) {
   let left = seconds;
-  children.push(make("p", {}, `It asks to wait ${seconds} s.`));
+  children.push(make("p", {}, `The server asks to wait ${seconds} s before trying again.`));
   button.disabled = true;
   button.textContent = `Try again in ${left} s`;
   countdown = setInterval(() => {
@@ -47,14 +47,14 @@ export function hideProblem() {
   byId("notice").replaceChildren();
 }
 
-/** What the loader does, or that it was stopped. */
+/** Show what the loader is loading, or that the user stopped it. */
 export function showProgress(loader) {
   const place = byId("progress");
   const { active, failure } = loader;
   if (failure?.stopped) {
     const again = make("button", { type: "button" }, "Load");
     again.addEventListener("click", () => loader.retry());
-    place.replaceChildren(make("span", {}, `Stopped loading ${failure.words}.`), again);
+    place.replaceChildren(make("span", {}, `Stopped loading ${failure.description}.`), again);
     place.hidden = false;
     return;
   }
@@ -68,7 +68,7 @@ export function showProgress(loader) {
     cancel.addEventListener("click", () => loader.cancel());
     place.dataset.key = active.key;
     place.replaceChildren(
-      make("span", {}, `Loading ${active.words}`),
+      make("span", {}, `Loading ${active.description}`),
       make("progress", { aria: { label: "Loading" } }),
       make("span", { className: "quiet" }),
       cancel,
@@ -78,6 +78,6 @@ export function showProgress(loader) {
     const bar = place.querySelector("progress");
     bar.max = active.total;
     bar.value = active.loaded;
-    place.querySelector(".quiet").textContent = `${megabytes(active.loaded)} of ${megabytes(active.total)}`;
+    place.querySelector(".quiet").textContent = `${formatMegabytes(active.loaded)} of ${formatMegabytes(active.total)}`;
   }
 }

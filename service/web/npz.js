@@ -1,4 +1,4 @@
-// NumPy's npz: a zip archive of npy files, stored as they are.
+// NumPy's npz file format: a zip archive of npy files, stored without compression.
 
 import { writeNpy } from "./npy.js";
 
@@ -13,7 +13,7 @@ function crc32(bytes) {
   return ~crc >>> 0;
 }
 
-/** A Blob of arrays by name, each { shape, values }. */
+/** An npz file, as a Blob, of arrays { shape, values } by name. */
 export function writeNpz(arrays) {
   const parts = [];
   const directory = [];
@@ -21,8 +21,8 @@ export function writeNpz(arrays) {
   for (const [name, array] of Object.entries(arrays)) {
     const data = writeNpy(array);
     const path = new TextEncoder().encode(`${name}.npy`);
-    // version, flags, method, time, date (1980-01-01), crc, both sizes, lengths of name and extra
-    const facts = record(
+    // Version, flags, method, time, date (1980-01-01), CRC, both sizes, lengths of name and extra field.
+    const properties = record(
       [2, 20],
       [2, 0],
       [2, 0],
@@ -34,15 +34,15 @@ export function writeNpz(arrays) {
       [2, path.length],
       [2, 0],
     );
-    const local = [record([4, 0x04034b50]), facts, path, data];
+    const entry = [record([4, 0x04034b50]), properties, path, data];
     directory.push(
       record([4, 0x02014b50], [2, 20]),
-      facts,
+      properties,
       record([2, 0], [2, 0], [2, 0], [4, 0], [4, offset]),
       path,
     );
-    parts.push(...local);
-    offset += size(local);
+    parts.push(...entry);
+    offset += size(entry);
   }
   const count = Object.keys(arrays).length;
   const end = record(
@@ -58,7 +58,7 @@ export function writeNpz(arrays) {
   return new Blob([...parts, ...directory, end], { type: "application/x-npz" });
 }
 
-/** Little-endian fields of [bytes, value]. */
+/** Integers [bytes, value], each in 2 or 4 bytes, little-endian. */
 function record(...fields) {
   const view = new DataView(new ArrayBuffer(fields.reduce((sum, [bytes]) => sum + bytes, 0)));
   let at = 0;

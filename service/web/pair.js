@@ -1,4 +1,5 @@
-// Two blocks' maps of one query side by side, on one scale, beside the picture to choose the query on.
+// The maps of two blocks for one query, side by side on one colour scale, beside the picture on which
+// the query is selected.
 
 import { patches, reduce, REDUCTIONS } from "./attention.js";
 import { make } from "./dom.js";
@@ -32,7 +33,7 @@ export class Pair {
     this.element = make("div", {}, this.title, this.figures, this.line, this.bar);
   }
 
-  /** `pair` are two block numbers, `rows` [L, H, N] the maps of the query where they are here. */
+  /** `pair` holds two block numbers; `rows` [L, H, N] are the maps of the query once they are loaded. */
   draw(scene, seen, pair, rows) {
     this.picture.draw(scene, seen);
     this.title.textContent = `Blocks ${pair[0]} and ${pair[1]}`;
@@ -50,7 +51,7 @@ export class Pair {
     this.maps = { maps, grid, pair };
     const who = scene.pinned === "cls" ? "the class token" : `patch ${scene.pinned}`;
     const what = REDUCTIONS[scene.head] ?? `head ${scene.head}`;
-    showBar(this.bar, scale, `Attention of ${who}, ${what}, one range for both`);
+    showBar(this.bar, scale, `Attention of ${who}, ${what}, same range for both blocks`);
   }
 
   #drawn(side) {

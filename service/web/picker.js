@@ -1,59 +1,49 @@
-// Choosing a cell of a drawn grid by hover, click, touch or keyboard.
+// Lets people select a cell of a drawn grid by mouse, touch or keyboard.
 
-const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+import { cellAfterKey, cellAt, cellBox } from "./cells.js";
 
 /**
- * Make `element` choosable. `size()` is [rows, columns]; `at()` the chosen cell or null;
- * `choose(row, column)`, `hover(row, column)`, `leave()` and `home()` are told; `text()` says
- * the choice to people who listen.
+ * Make the cells of `element` selectable. `size()` returns [rows, columns] and `at()` the selected
+ * cell or null. The callbacks are `choose(row, column)`, `hover(row, column)`, `leave()` and
+ * `home()` (the Home key). `text()` describes the selection to screen readers; the returned
+ * function announces it again after a change from elsewhere.
  */
-export function pick(element, { label, size, at, choose, hover, leave, home, text }) {
+export function makeSelectable(element, { label, size, at, choose, hover, leave, home, text }) {
   element.tabIndex = 0;
   element.setAttribute("role", "slider");
   element.setAttribute("aria-label", label);
   element.classList.add("pick");
 
-  const cell = (event) => {
+  const cellUnder = (event) => {
     const box = element.getBoundingClientRect();
-    const [rows, columns] = size();
-    const part = (offset, length, count) =>
-      Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
-    return [
-      part(event.clientY - box.top, box.height, rows),
-      part(event.clientX - box.left, box.width, columns),
-    ];
+    return cellAt(event.clientX - box.left, event.clientY - box.top, box, ...size());
   };
   let last = "";
   element.addEventListener("pointermove", (event) => {
     if (event.pointerType === "touch" || !hover) return;
-    const now = cell(event);
-    if (String(now) === last) return;
-    last = String(now);
-    hover(...now);
+    const cell = cellUnder(event);
+    if (String(cell) === last) return;
+    last = String(cell);
+    hover(...cell);
   });
   element.addEventListener("pointerleave", () => {
     last = "";
     leave?.();
   });
   element.addEventListener("click", (event) => {
-    choose(...cell(event));
-    tell();
+    choose(...cellUnder(event));
+    announce();
   });
   element.addEventListener("keydown", (event) => {
-    const move = MOVES[event.key];
+    const cell = cellAfterKey(event.key, at(), ...size(), event.shiftKey ? 4 : 1);
     if (event.key === "Home" && home) home();
-    else if (move && !event.altKey && !event.ctrlKey && !event.metaKey) {
-      const [rows, columns] = size();
-      const step = event.shiftKey ? 4 : 1;
-      const from = at() ?? [Math.floor(rows / 2) - move[0], Math.floor(columns / 2) - move[1]];
-      const keep = (value, count) => Math.min(count - 1, Math.max(0, value));
-      choose(keep(from[0] + step * move[0], rows), keep(from[1] + step * move[1], columns));
-    } else return;
+    else if (cell && !event.altKey && !event.ctrlKey && !event.metaKey) choose(...cell);
+    else return;
     event.preventDefault();
-    tell();
+    announce();
   });
 
-  function tell() {
+  function announce() {
     const [rows, columns] = size();
     const [row, column] = at() ?? [0, 0];
     element.setAttribute("aria-valuemin", "0");
@@ -61,15 +51,12 @@ export function pick(element, { label, size, at, choose, hover, leave, home, tex
     element.setAttribute("aria-valuenow", String(row * columns + column));
     element.setAttribute("aria-valuetext", text());
   }
-  return tell;
+  return announce;
 }
 
-/** Put a marker over a cell of a grid, in percent of it; nowhere without a cell. */
-export function place(marker, cell, rows, columns) {
+/** Lay a marker over a cell of a grid; hide it where there is no cell. */
+export function placeMarker(marker, cell, rows, columns) {
   marker.hidden = !cell;
   if (!cell) return;
-  marker.style.left = `${(100 * cell[1]) / columns}%`;
-  marker.style.top = `${(100 * cell[0]) / rows}%`;
-  marker.style.width = `${100 / columns}%`;
-  marker.style.height = `${100 / rows}%`;
+  for (const [side, share] of Object.entries(cellBox(cell, rows, columns))) marker.style[side] = `${share}%`;
 }

@@ -1,9 +1,9 @@
-// The picture that the model saw, small, to choose a query on where there is no large one.
+// A small copy of the picture that the model saw, on which a query can be selected.
 
 import { cellOf, tokenName, token } from "./attention.js";
 import { make } from "./dom.js";
 import { paintPicture } from "./paint.js";
-import { pick, place } from "./picker.js";
+import { makeSelectable, placeMarker } from "./picker.js";
 
 export class Picture {
   #scene;
@@ -13,8 +13,8 @@ export class Picture {
     this.marker = make("span", { className: "marker query" });
     this.key = make("span", { className: "marker key", hidden: true });
     this.element = make("div", { className: "stack" }, this.canvas, this.marker, this.key);
-    this.tell = pick(this.element, {
-      label: "Query patch on the picture: arrow keys move it, Home takes the class token",
+    this.announce = makeSelectable(this.element, {
+      label: "Query patch on the picture: arrow keys move it, Home selects the class token",
       size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
       at: () => cellOf(token(state.values.query, this.#scene.facts), this.#scene.facts),
       choose: (row, column) => state.set({ query: `${row},${column}` }),
@@ -27,15 +27,15 @@ export class Picture {
     this.#scene = scene;
     if (this.pixels !== seen.pixels) paintPicture(this.canvas, seen.pixels);
     this.pixels = seen.pixels;
-    place(this.marker, this.#at, scene.facts.grid, scene.facts.grid);
-    this.tell();
+    placeMarker(this.marker, this.#at, scene.facts.grid, scene.facts.grid);
+    this.announce();
   }
 
-  /** Mark two other tokens: a query and a key. */
+  /** Mark a query and a key instead of the selected query. */
   mark(query, key) {
     const { facts } = this.#scene;
-    place(this.marker, cellOf(query, facts), facts.grid, facts.grid);
-    place(this.key, cellOf(key, facts), facts.grid, facts.grid);
+    placeMarker(this.marker, cellOf(query, facts), facts.grid, facts.grid);
+    placeMarker(this.key, cellOf(key, facts), facts.grid, facts.grid);
   }
 
   get #at() {

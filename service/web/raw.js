@@ -1,18 +1,19 @@
-// The raw N x N map of one block, linked to the picture by a cross-hair; tokens that are no patches stand apart.
+// The full N x N map of one block with a crosshair that is linked to the picture. A gap separates the
+// class token (and others before the patches) from the patches.
 
 import { queryOf, reduce, REDUCTIONS, token, tokenName } from "./attention.js";
-import { colours } from "./colour.js";
+import { writeColours } from "./colour.js";
 import { make } from "./dom.js";
+import { formatNumber } from "./format.js";
 import { showBar } from "./paint.js";
-import { pick } from "./picker.js";
+import { makeSelectable } from "./picker.js";
 import { Picture } from "./picture.js";
-import { number } from "./scale.js";
 
 export class Raw {
   #state;
   #scene;
-  #key = null; // the first patch, until one is chosen
-  #extra = null; // a query that only this view can show: no patch, and not the class token
+  #key = null; // null stands for the first patch, until a key is selected
+  #extraQuery = null; // a token that only this view can select: neither a patch nor the class token
   #map;
 
   constructor(state) {
@@ -38,8 +39,8 @@ export class Raw {
         this.bar,
       ),
     );
-    this.tell = pick(this.plot, {
-      label: "Raw map, queries by keys: arrow keys move the cross-hair",
+    this.announce = makeSelectable(this.plot, {
+      label: "Raw map, queries by keys: arrow keys move the crosshair",
       size: () => [this.#side, this.#side],
       at: () => [this.#pixel(this.#query), this.#pixel(this.#key)],
       choose: (row, column) => {
@@ -47,8 +48,8 @@ export class Raw {
         const query = this.#token(row, this.#query);
         this.#key = this.#token(column, this.#key);
         const pinned = queryOf(query, facts);
-        this.#extra = token(pinned, facts) === query ? null : query;
-        if (this.#extra !== null || pinned === state.values.query) this.#show(query, this.#key);
+        this.#extraQuery = token(pinned, facts) === query ? null : query;
+        if (this.#extraQuery !== null || pinned === state.values.query) this.#show(query, this.#key);
         else state.set({ query: pinned });
       },
       hover: (row, column) => this.#show(this.#token(row), this.#token(column)),
@@ -58,7 +59,7 @@ export class Raw {
   }
 
   draw(scene, block, seen) {
-    if (scene.pinned !== this.#scene?.pinned || scene.model !== this.#scene.model) this.#extra = null;
+    if (scene.pinned !== this.#scene?.pinned || scene.model !== this.#scene.model) this.#extraQuery = null;
     this.#scene = scene;
     this.picture.draw(scene, seen);
     this.element.setAttribute("aria-busy", String(!block));
@@ -74,13 +75,13 @@ export class Raw {
       showBar(
         this.bar,
         this.scale,
-        `Attention, ${scene.rollout ? "rollout" : `block ${scene.layer}, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`}, range between patches`,
+        `Attention, ${scene.rollout ? "rollout" : `block ${scene.layer}, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`}, range of entries between patches`,
       );
       this.drawn = key;
       this.source = block.buffer;
     }
     this.#show(this.#query, this.#key);
-    this.tell();
+    this.announce();
   }
 
   get map() {
@@ -92,19 +93,19 @@ export class Raw {
   }
 
   get #query() {
-    return this.#extra ?? token(this.#state.values.query, this.#scene.facts);
+    return this.#extraQuery ?? token(this.#state.values.query, this.#scene.facts);
   }
 
-  /** Where a token is drawn: a gap follows those before the patches. */
+  /** The row or column where a token is drawn: a gap comes before the patches. */
   #pixel(index) {
     return index < this.#scene.facts.prefix ? index : index + 1;
   }
 
-  /** The token at a place; in the gap, the one on the other side of it, seen from `before`. */
-  #token(place, before = 0) {
+  /** The token drawn at a row or column; for the gap, the token across it from `previous`. */
+  #token(pixel, previous = 0) {
     const { prefix } = this.#scene.facts;
-    if (place === prefix) return before < prefix ? prefix : prefix - 1;
-    return place < prefix ? place : place - 1;
+    if (pixel === prefix) return previous < prefix ? prefix : prefix - 1;
+    return pixel < prefix ? pixel : pixel - 1;
   }
 
   #paint() {
@@ -115,7 +116,7 @@ export class Raw {
     const image = context.createImageData(side, side);
     const row = new Uint8ClampedArray(4 * tokens);
     for (let query = 0; query < tokens; query++) {
-      colours(this.#map.subarray(query * tokens, (query + 1) * tokens), this.scale, row);
+      writeColours(this.#map.subarray(query * tokens, (query + 1) * tokens), this.scale, row);
       const start = 4 * this.#pixel(query) * side;
       image.data.set(row.subarray(0, 4 * prefix), start);
       image.data.set(row.subarray(4 * prefix), start + 4 * (prefix + 1));
@@ -131,16 +132,16 @@ export class Raw {
     this.down.style.left = `${(100 * (this.#pixel(key) + 0.5)) / side}%`;
     const value = this.#map[query * facts.tokens + key];
     this.readout.dataset.value = value;
-    this.readout.textContent = `${tokenName(query, facts)} looks at ${tokenName(key, facts)}: ${number(value)}`;
+    this.readout.textContent = `${tokenName(query, facts)} attends to ${tokenName(key, facts)}: ${formatNumber(value)}`;
     this.picture.mark(query, key);
   }
 }
 
-const ALL = new Intl.ListFormat("en");
+const LIST = new Intl.ListFormat("en");
 
 function orderOf(facts) {
   const first = Array.from({ length: facts.prefix }, (_, index) => tokenName(index, facts));
-  return `Each row is a query, each column a key: ${ALL.format(first)} first and apart, then the patches row by row.`;
+  return `Each row is a query, each column a key. First, set apart: ${LIST.format(first)}. Then the patches, row by row.`;
 }
 
 function rangeOfPatches(map, { tokens, prefix }, signed) {

@@ -1,14 +1,17 @@
-// Values under the pointer, written out; keyboards and screen readers have the controls that are made to be chosen.
+// Shows the value under the mouse pointer as text. Keyboard and screen reader users get the same
+// values from the selectable grids of picker.js.
 
+import { cellAt } from "./cells.js";
 import { make } from "./dom.js";
-import { number } from "./scale.js";
+import { formatNumber } from "./format.js";
 
-/** A line that `readValues` writes to. */
+/** A line of text for `readValues` to write to. */
 export const readout = () => make("p", { className: "readout", aria: { hidden: "true" } });
 
 /**
- * Write the value of a drawn map under the pointer; `map()` is
- * { name, values, rows, columns } or nothing. `target` gets the events of a canvas that it covers.
+ * Write the value of a drawn map under the pointer to `line`. `map()` returns
+ * { name, values, rows, columns }, or null while nothing is drawn. Give `target` where another
+ * element covers the canvas and receives its events.
  */
 export function readValues(target, map, line, canvas = target) {
   target.addEventListener("pointermove", (event) => {
@@ -16,11 +19,9 @@ export function readValues(target, map, line, canvas = target) {
     if (!drawn) return;
     const { name, values, rows, columns } = drawn;
     const box = canvas.getBoundingClientRect();
-    const part = (offset, length, count) =>
-      Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
-    const row = part(event.clientY - box.top, box.height, rows);
-    const column = part(event.clientX - box.left, box.width, columns);
-    line.textContent = `${name}, row ${row}, column ${column}: ${number(values[row * columns + column])}`;
+    const [row, column] = cellAt(event.clientX - box.left, event.clientY - box.top, box, rows, columns);
+    const value = formatNumber(values[row * columns + column]);
+    line.textContent = `${name}, row ${row}, column ${column}: ${value}`;
   });
   target.addEventListener("pointerleave", () => {
     line.textContent = "";

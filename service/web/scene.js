@@ -1,10 +1,11 @@
-// One drawing's worth of numbers: the maps of the chosen query, block and heads, on one scale.
+// The numbers for one drawing of the page: the maps of the selected query, block and heads, and their
+// colour scale.
 
 import { isSigned, queryOf, reduce, slice, token } from "./attention.js";
 import { scaleOf } from "./scale.js";
 
 export class Scene {
-  /** `preview` is a query that is pointed at; it is shown as far as its maps are here. */
+  /** `preview` is a query under the pointer; it is shown as far as its maps are already loaded. */
   constructor(attention, facts, values, preview = null) {
     Object.assign(this, { facts, preview, model: facts.name });
     this.rollout = values.layer === "rollout";
@@ -15,17 +16,16 @@ export class Scene {
       ? null
       : Math.min(values.layer === "" ? facts.layers - 1 : Number(values.layer), facts.layers - 1);
     this.head = Number(values.head) >= facts.heads ? "mean" : values.head;
-    this.pinned = queryOf(token(values.query, facts), facts); // inside this model's grid
+    this.pinned = queryOf(token(values.query, facts), facts); // clamped to this model's grid
     this.rows = attention.rows(this.model, this.stage, this.pinned, this.direction);
     this.query = this.pinned;
     this.layerRows = this.rows && !this.rollout ? this.#layer(this.rows) : undefined;
-    if (preview) this.#look(attention, preview);
+    if (preview) this.#showPreview(attention, preview);
     this.token = token(this.query, facts);
     if (this.rollout) {
       const whole = attention.rollout(this.model);
       this.map = whole && slice(whole, 1, facts.tokens, this.token, this.direction);
     } else this.map = this.layerRows && reduce(this.layerRows, facts.heads, this.head);
-    this.whole = undefined; // limits over everything, once somebody asks
   }
 
   get key() {
@@ -52,7 +52,7 @@ export class Scene {
     return layer !== null && isSigned(this.facts, this.stage, layer, head);
   }
 
-  /** The scale of a block's map: of its own, its block's or all blocks' range. */
+  /** The colour scale of a block's map: over this map, over its block or over all blocks, as selected. */
   scaleOfBlock(layer, map) {
     const single = !Number.isNaN(Number(this.head));
     const group = {
@@ -61,34 +61,33 @@ export class Scene {
       all: () => (single || !this.rows ? [this.rows ?? map] : this.#allBlocks()),
     }[this.rollout ? "map" : this.scale]();
     return single && group[0] !== map
-      ? this.#patches(group[0], this.signed(layer))
+      ? this.#patchScale(group[0], this.signed(layer))
       : scaleOf(group, this.signed(layer), this.facts.prefix);
   }
 
-  /** The scale of one head among the heads of a block. */
+  /** The colour scale of one head's map in a block. */
   scaleOfHead(layer, map) {
-    const both = this.signed(layer, "0");
-    if (this.scale === "map") return scaleOf([map], both, this.facts.prefix);
-    return this.#patches(
+    const signed = this.signed(layer, "0");
+    if (this.scale === "map") return scaleOf([map], signed, this.facts.prefix);
+    return this.#patchScale(
       this.scale === "all" && this.rows
         ? this.rows
         : this.layer === layer
           ? this.layerRows
           : this.heads(layer),
-      both,
+      signed,
     );
   }
 
-  get scaleWords() {
-    if (this.rollout) return "range of this map";
-    if (this.scale === "map") return "range of this map";
+  get rangeText() {
+    if (this.rollout || this.scale === "map") return "range of this map";
     if (this.scale === "all") return "range of all blocks";
     return Number.isNaN(Number(this.head))
       ? "range of this block"
       : `range of all heads of block ${this.layer}`;
   }
 
-  get blockWords() {
+  get blockText() {
     return this.rollout ? "rollout over all blocks" : `block ${this.layer}`;
   }
 
@@ -97,7 +96,7 @@ export class Scene {
     return rows.subarray(this.layer * size, (this.layer + 1) * size);
   }
 
-  #look(attention, preview) {
+  #showPreview(attention, preview) {
     const rows = attention.peekRows(this.model, this.stage, preview, this.direction);
     if (rows) {
       this.rows = rows;
@@ -114,12 +113,12 @@ export class Scene {
   }
 
   #allBlocks() {
-    this.whole ??= Array.from({ length: this.facts.layers }, (_, layer) => this.blockMap(layer));
-    return this.whole;
+    this.blockMaps ??= Array.from({ length: this.facts.layers }, (_, layer) => this.blockMap(layer));
+    return this.blockMaps;
   }
 
-  /** The range of many maps laid end to end, the class token's entries left out. */
-  #patches(maps, both) {
+  /** The scale of many maps laid end to end, computed over patches only and kept for the next call. */
+  #patchScale(maps, signed) {
     const { tokens, prefix } = this.facts;
     this.limits ??= new Map();
     if (!this.limits.has(maps)) {
@@ -127,11 +126,11 @@ export class Scene {
       for (let i = 0; i < maps.length; i++) if (i % tokens >= prefix) limit = Math.max(limit, Math.abs(maps[i]));
       this.limits.set(maps, limit || 1);
     }
-    return { signed: both, limit: this.limits.get(maps) };
+    return { signed, limit: this.limits.get(maps) };
   }
 }
 
-/** Where a map is largest and smallest among the patches: { strongest, weakest } tokens. */
+/** { strongest, weakest }: the patches' tokens with the largest and the smallest value. */
 export function extremes(map, prefix) {
   let [strongest, weakest] = [prefix, prefix];
   for (let i = prefix + 1; i < map.length; i++) {

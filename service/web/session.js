@@ -1,11 +1,11 @@
-// The picture in hand, and the models that look at it.
+// The current picture, and what each model made of it.
 
 import * as api from "./api.js";
 
 export class Session {
   models = [];
-  generation = 0; // of pictures
-  picture = null; // { blob, name } where the page has the file, not only its id
+  generation = 0; // counts pictures
+  picture = null; // { blob, name }, or null if the page has only the picture's id
   #manifests = new Map();
   #seen = new Map(); // model: { id, predictions, timings, pixels, size }
 
@@ -17,7 +17,7 @@ export class Session {
     return (this.models.find((model) => model.default) ?? this.models[0])?.name;
   }
 
-  /** Facts of a model that were loaded before, or nothing. */
+  /** What the page needs of a model's manifest, or undefined until loaded. */
   facts(name) {
     return this.#manifests.get(name);
   }
@@ -44,7 +44,7 @@ export class Session {
     return facts;
   }
 
-  /** What a model said about the picture in hand, or nothing yet. */
+  /** What a model made of the current picture, or undefined until it has classified it. */
   seen(name) {
     return this.#seen.get(name);
   }
@@ -55,7 +55,7 @@ export class Session {
     this.picture = null;
   }
 
-  /** Classify a new picture. The answer has the class token's maps if a stage is given. */
+  /** Classify a new picture, with the class token's maps if a stage is given. */
   async classify(picture, model, stage, signal) {
     const answer = await api.classify(picture.blob, { model, stage, signal });
     const seen = await this.#entry(model, answer.id, answer, signal);
@@ -65,7 +65,7 @@ export class Session {
     return answer;
   }
 
-  /** Take up a picture that the server keeps, from a link. */
+  /** Open a picture from a link, which the server still stores. */
   async open(id, model, signal) {
     const seen = await this.#entry(model, id, {}, signal);
     this.#forget();
@@ -73,8 +73,8 @@ export class Session {
     await this.#predict(model, signal);
   }
 
-  /** See to it that another model has looked at the picture, and under which id. */
-  async look(model, signal) {
+  /** Classify the current picture with another model, unless it was before. */
+  async classifyWith(model, signal) {
     const known = this.#seen.get(model);
     if (known?.predictions) return known;
     const facts = await this.load(model);
@@ -84,27 +84,27 @@ export class Session {
       this.#seen.set(model, seen);
       return seen;
     }
-    const alike = [...this.#seen.values()].find((one) => one.size === facts.size);
-    if (!alike)
+    const prepared = [...this.#seen.values()].find((one) => one.size === facts.size);
+    if (!prepared)
       throw new api.Problem({
-        title: "This model takes another input size",
-        detail: `${model} takes ${facts.size} px, and this page has the picture only as another model saw it. Choose the file again.`,
+        title: "This model needs another input size",
+        detail: `${model} needs ${facts.size} px, but this page has the picture only as prepared for another model. Choose the file again.`,
         code: "input-mismatch",
       });
-    this.#seen.set(model, { ...alike, predictions: null, timings: null });
+    this.#seen.set(model, { ...prepared, predictions: null, timings: null });
     return this.#predict(model, signal);
   }
 
-  /** Run `work(id)`; where the server has forgotten the picture, send it once more. */
-  async withImage(model, work, signal) {
+  /** Run `request(id)`; if the server no longer has the picture, upload it again and retry once. */
+  async withImage(model, request, signal) {
     const { id } = this.#seen.get(model);
     try {
-      return await work(id);
+      return await request(id);
     } catch (error) {
-      if (!error.gone) throw error;
+      if (!error.isForgotten) throw error;
       if (!this.picture) throw forgotten(error);
       await api.classify(this.picture.blob, { model, signal });
-      return work(id);
+      return request(id);
     }
   }
 
@@ -114,19 +114,19 @@ export class Session {
     try {
       blob = await api.image(id, signal);
     } catch (error) {
-      throw error.gone ? forgotten(error) : error;
+      throw error.isForgotten ? forgotten(error) : error;
     }
     const pixels = await rgba(blob);
     if (pixels.width !== facts.size)
       throw new api.Problem({
         title: "The link does not fit the model",
-        detail: `the picture was prepared at ${pixels.width} px and ${model} takes ${facts.size} px. Choose the file again.`,
+        detail: `the picture was prepared at ${pixels.width} px, but ${model} needs ${facts.size} px. Choose the file again.`,
         code: "input-mismatch",
       });
     return { id, predictions: answer.predictions, timings: answer.timings_ms, pixels, size: pixels.width };
   }
 
-  /** From the kept pixels, where there is no file to classify. */
+  /** Classify the prepared pixels, where the page has no file to upload. */
   async #predict(model, signal) {
     const facts = await this.load(model);
     const seen = this.#seen.get(model);
@@ -149,7 +149,7 @@ export class Session {
 function forgotten(error) {
   return new api.Problem({
     title: "The server no longer has this picture",
-    detail: "pictures are kept for a while only. Choose the file again, or a sample.",
+    detail: "pictures are kept for a limited time. Choose the file again, or pick a sample.",
     code: error.code,
     status: error.status,
   });

@@ -1,22 +1,22 @@
-// The measures of /similarity: loading them, and what is counted and said about them.
+// The measures of /similarity: loading, counting and describing them.
 
 import * as api from "./api.js";
 import { STAGES } from "./attention.js";
-import { number, percent } from "./scale.js";
+import { formatNumber, formatPercent } from "./format.js";
 
 export const VARIANTS = {
   column:
-    "Cosine over queries, the paper’s Eq. 2: can tell whether a token contributes alike to every output; cannot tell which tokens are attended when all queries attend alike.",
-  row: "Cosine over keys: can tell whether a token reads from the same places; near-uniform maps look alike here too.",
+    "Cosine over queries (Eq. 2 of the paper): shows whether a token contributes to the outputs in the same way, but not which tokens are attended to when all queries attend alike.",
+  row: "Cosine over keys: shows whether a token attends to the same places, but near-uniform maps also look alike.",
   centred:
-    "Cosine over queries after each column’s mean is taken off: free of what uniform attention adds; cannot tell how strong the attention is.",
+    "Cosine over queries after subtracting each column’s mean: removes what uniform attention adds, but does not show how strong the attention is.",
 };
 
-/** The measures of a model and stage, or nothing yet. Counting needs no other threshold's answer. */
+/** The measures of a model and stage, or undefined until loaded. Only shares of pairs depend on the threshold. */
 export function measures(loader, session, model, stage, threshold = 0.9) {
   const { id } = session.seen(model);
   const key = [model, id, "similarity", stage, threshold].join(" ");
-  return loader.get(key, `similarity of ${model}, ${STAGES[stage]} stage`, ({ signal }) =>
+  return loader.get(key, `similarity measures of ${model}, ${STAGES[stage]} stage`, ({ signal }) =>
     session.withImage(
       model,
       async (id) => {
@@ -28,28 +28,29 @@ export function measures(loader, session, model, stage, threshold = 0.9) {
   );
 }
 
-/** Blocks more alike their predecessor than a threshold. */
+/** The blocks whose similarity to the previous block is above the threshold. */
 export const similarBlocks = (neighbours, threshold) =>
   neighbours.flatMap((value, index) => (value > threshold ? [index + 1] : []));
 
-/** From zero where nothing is negative, else around it: similarities end at 1. */
+/** A colour scale for similarities, which are at most 1: signed only if some are negative. */
 export const similarityScale = (...matrices) => ({
   signed: matrices.some((rows) => rows.some((row) => row.some((value) => value < 0))),
   limit: 1,
 });
 
-/** Said where pairs are opposite: why a low mean need not mean that maps differ. */
-export const CANCELS =
-  "Opposite signs cancel in the mean: a block that is not counted may still repeat the one before it but for signs.";
+/** Shown where pairs have opposite signs: a low mean then does not imply that the maps differ. */
+export const CANCELLATION =
+  "Opposite signs cancel in the mean: a block that is not counted may still repeat the previous one with signs flipped.";
 
-/** How many pairs of head and token are above the threshold, in words, and how many as far below 0. */
-export function pairsBeyond(found, pairs) {
+/** A text with the share of `pairs` above the threshold and, if any, the share below its negative. */
+export function describePairs(found, pairs) {
   const { neighbours, similar_blocks } = found;
-  const above = `${percent(average(neighbours.above_threshold))} of ${pairs} above ${number(similar_blocks.threshold)}`;
-  if (!opposes(found)) return above;
-  return `${above}, ${percent(average(neighbours.below_negative))} below ${number(-similar_blocks.threshold)}`;
+  const above = `${formatPercent(average(neighbours.above_threshold))} of ${pairs} above ${formatNumber(similar_blocks.threshold)}`;
+  if (!hasOppositePairs(found)) return above;
+  return `${above}, ${formatPercent(average(neighbours.below_negative))} below ${formatNumber(-similar_blocks.threshold)}`;
 }
 
-export const opposes = (found) => average(found.neighbours.below_negative) >= 0.005; // 0 % else
+/** Whether the share of pairs below the negative threshold is not rounded to 0%. */
+export const hasOppositePairs = (found) => average(found.neighbours.below_negative) >= 0.005;
 
 const average = (shares) => shares.reduce((sum, one) => sum + one, 0) / (shares.length || 1);

@@ -1,4 +1,4 @@
-// What is shown, in the words of the API, kept in the address so that a link restores it.
+// What is shown, in the API's terms, kept in the URL's fragment so that a link restores it.
 
 const DEFAULTS = {
   section: "look",
@@ -35,17 +35,30 @@ const ALLOWED = {
   pair: /^\d{1,3},\d{1,3}$/,
 };
 
+/** The URL fragment of what is shown; defaults are left out. */
+export function toHash(values) {
+  const entries = Object.entries(values).filter(([name, value]) => value !== DEFAULTS[name]);
+  return entries.length ? `#${new URLSearchParams(entries)}`.replaceAll("%2C", ",") : "";
+}
+
+/** What a URL fragment says; anything unknown or malformed has its default. */
+export function fromHash(hash) {
+  const values = { ...DEFAULTS };
+  for (const [name, value] of new URLSearchParams(hash.slice(1)))
+    if (Object.hasOwn(DEFAULTS, name) && (ALLOWED[name] ?? /^[\w.-]{0,200}$/).test(value)) values[name] = value;
+  return values;
+}
+
 export class State {
-  #values = { ...DEFAULTS };
+  #values = fromHash(location.hash);
   #listeners = [];
   #writing = 0;
 
   constructor() {
-    this.#read();
     addEventListener("hashchange", () => {
       if (this.hash === location.hash) return;
-      this.#read();
-      this.#tell(true);
+      this.#values = fromHash(location.hash);
+      this.#notify(true);
     });
   }
 
@@ -53,10 +66,8 @@ export class State {
     return this.#values;
   }
 
-  /** The address of what is shown. */
   get hash() {
-    const entries = Object.entries(this.#values).filter(([name, value]) => value !== DEFAULTS[name]);
-    return entries.length ? `#${new URLSearchParams(entries)}`.replaceAll("%2C", ",") : "";
+    return toHash(this.#values);
   }
 
   get link() {
@@ -69,27 +80,21 @@ export class State {
     const before = this.hash;
     for (const [name, value] of Object.entries(changes)) this.#values[name] = String(value);
     if (this.hash === before) return;
-    // Browsers refuse to write many addresses at once, as a dragged slider would.
+    // Browsers limit how often the URL may change, and a dragged slider would exceed that.
     clearTimeout(this.#writing);
     this.#writing = setTimeout(
       () => history.replaceState(null, "", this.hash || location.pathname + location.search),
       100,
     );
-    this.#tell(false);
+    this.#notify(false);
   }
 
-  /** `listener(navigated)`: whether the address was changed from outside. */
+  /** `listener(navigated)` is called after each change; `navigated` if the user changed the URL. */
   listen(listener) {
     this.#listeners.push(listener);
   }
 
-  #tell(navigated) {
+  #notify(navigated) {
     for (const listener of this.#listeners) listener(navigated);
-  }
-
-  #read() {
-    this.#values = { ...DEFAULTS };
-    for (const [name, value] of new URLSearchParams(location.hash.slice(1)))
-      if (name in DEFAULTS && (ALLOWED[name] ?? /^[\w.-]{0,200}$/).test(value)) this.#values[name] = value;
   }
 }

@@ -1,4 +1,4 @@
-// Light or dark: the system's choice until a person makes one.
+// Light or dark colours: the system's preference until the user chooses.
 
 import { byId } from "./dom.js";
 
@@ -12,8 +12,8 @@ export function setUpTheme() {
     button.textContent = shown() === "dark" ? "Light" : "Dark";
     button.setAttribute("aria-label", `Switch to ${button.textContent.toLowerCase()} colours`);
   };
-  const kept = localStorage.getItem(KEY);
-  if (kept === "dark" || kept === "light") document.documentElement.dataset.theme = kept;
+  const stored = localStorage.getItem(KEY);
+  if (stored === "dark" || stored === "light") document.documentElement.dataset.theme = stored;
   button.addEventListener("click", () => {
     const next = shown() === "dark" ? "light" : "dark";
     document.documentElement.dataset.theme = next;

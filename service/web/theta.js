@@ -1,9 +1,9 @@
-// How a block mixes its heads: Theta as a matrix, and what it does to rows of the maps.
+// How re-attention mixes the heads of a block: the matrix Theta, and the row sums of the mixed maps.
 
 import { STAGES } from "./attention.js";
-import { colour } from "./colour.js";
+import { cssColour } from "./colour.js";
 import { make } from "./dom.js";
-import { number, percent } from "./scale.js";
+import { formatNumber, formatPercent } from "./format.js";
 
 export class Theta {
   #shown = "";
@@ -12,7 +12,7 @@ export class Theta {
     this.element = make("div", { className: "theta" });
   }
 
-  /** `block` [H, N, N] is the re-attention map, where it is here. */
+  /** `block` [H, N, N] are the maps after re-attention, once they are loaded. */
   draw(scene, block) {
     const key = [scene.model, scene.layer, scene.stage, block ? "measured" : ""].join(" ");
     if (key === this.#shown && this.source === block?.buffer) return;
@@ -21,24 +21,24 @@ export class Theta {
     if (!mixing) {
       const text = scene.rollout
         ? "Choose a block to see its Theta."
-        : `Block ${scene.layer} does not mix its heads: both stages are the same map.`;
+        : `Block ${scene.layer} has no re-attention: both stages have the same maps.`;
       this.element.replaceChildren(make("p", {}, text));
       return;
     }
     this.element.classList.toggle("many", scene.facts.heads > 8);
     this.element.replaceChildren(
-      figure("Theta as trained", mixing.theta),
-      figure(mixing.row_sum ? "With the norm folded in" : "Centred over heads", mixing.matrix),
+      matrixFigure("Theta as trained", mixing.theta),
+      matrixFigure(mixing.row_sum ? "With the norm folded in" : "Centred over heads", mixing.matrix),
       mixing.row_sum
         ? this.#sums(mixing, block, scene)
-        : make("p", {}, "A LayerNorm over heads follows at each entry: rows sum to no constant."),
+        : make("p", {}, "A LayerNorm over heads follows at each entry, so row sums are not constant."),
     );
   }
 
   #sums(mixing, block, scene) {
-    const { heads, tokens } = scene.facts;
+    const { tokens } = scene.facts;
     const rows = mixing.row_sum.map((sum, head) => {
-      const cells = [make("th", { scope: "row" }, String(head)), value(mixing.offset[head]), value(sum)];
+      const cells = [make("th", { scope: "row" }, String(head)), numberCell(mixing.offset[head]), numberCell(sum)];
       if (block) {
         const map = block.subarray(head * tokens * tokens, (head + 1) * tokens * tokens);
         let [total, negative] = [0, 0];
@@ -46,11 +46,11 @@ export class Theta {
           total += entry;
           negative += entry < 0;
         }
-        cells.push(value(total / tokens), make("td", {}, percent(negative / map.length)));
+        cells.push(numberCell(total / tokens), make("td", {}, formatPercent(negative / map.length)));
       }
       return make("tr", {}, ...cells);
     });
-    const titles = [
+    const columns = [
       "head",
       "offset",
       "row sum, from the weights",
@@ -59,35 +59,35 @@ export class Theta {
     return make(
       "figure",
       {},
-      make("figcaption", {}, make("h3", {}, "What it does to the maps")),
+      make("figcaption", {}, make("h3", {}, "Effect on the maps")),
       make(
         "div",
         { className: "scroll" },
         make(
           "table",
           {},
-          make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),
+          make("thead", {}, make("tr", {}, ...columns.map((title) => make("th", { scope: "col" }, title)))),
           make("tbody", {}, ...rows),
         ),
       ),
       make(
         "p",
         { className: "quiet" },
-        `Every row of a mixed map sums to one constant, known from the weights alone${block ? `; measured here in the ${STAGES[scene.stage]} stage` : ""}.`,
+        `All rows of a head’s mixed map have the same sum, which follows from the weights alone${block ? `. Measured values are those of the ${STAGES[scene.stage]} stage` : ""}.`,
       ),
     );
   }
 }
 
-/** As many decimals as the largest entry leaves room for, so that columns line up. */
+/** Fewer decimals for larger matrices, the same in every cell so that columns line up. */
 const fixed = (entry, limit) => {
   const text = entry.toFixed(limit < 2 ? 2 : limit < 20 ? 1 : 0);
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
 };
 
-const value = (entry) => make("td", { data: { value: entry } }, number(entry));
+const numberCell = (entry) => make("td", { data: { value: entry } }, formatNumber(entry));
 
-function figure(title, matrix) {
+function matrixFigure(title, matrix) {
   const limit = Math.max(...matrix.flat().map(Math.abs));
   const header = make(
     "tr",
@@ -97,8 +97,8 @@ function figure(title, matrix) {
   );
   const rows = matrix.map((row, head) => {
     const cells = row.map((entry, from) => {
-      const { fill, ink } = colour(entry, { signed: true, limit });
-      const cell = make("td", { title: `head ${head} takes ${entry} of head ${from}` }, fixed(entry, limit));
+      const { fill, ink } = cssColour(entry, { signed: true, limit });
+      const cell = make("td", { title: `head ${head} gets ${entry} times head ${from}` }, fixed(entry, limit));
       cell.style.background = fill;
       cell.style.color = ink;
       return cell;
@@ -114,6 +114,6 @@ function figure(title, matrix) {
       { className: "scroll" },
       make("table", { className: "numbers" }, make("thead", {}, header), make("tbody", {}, ...rows)),
     ),
-    make("p", { className: "quiet" }, "Row: head that comes out. Column: head that goes in."),
+    make("p", { className: "quiet" }, "Rows: output heads. Columns: input heads."),
   );
 }

@@ -1,4 +1,4 @@
-// Small maps to choose from, as one group of radio buttons: blocks as a strip, heads as a grid.
+// Small maps to choose from, as one group of radio buttons; CSS lays them out as a strip or a grid.
 
 import { make } from "./dom.js";
 import { paint } from "./paint.js";
@@ -23,7 +23,7 @@ export class Tiles {
     this.element.querySelector("legend").textContent = text;
   }
 
-  /** Make one tile for each [value, text, spoken, mark]. */
+  /** Make one tile for each [value, text, spoken text, mark]. */
   set options(options) {
     const key = JSON.stringify(options);
     if (key === this.#key) return;
@@ -38,7 +38,7 @@ export class Tiles {
     for (const [value, tile] of this.#tiles) tile.input.checked = value === chosen;
   }
 
-  /** Draw a tile's map [rows, columns]; `caption` stands under it. */
+  /** Draw a tile's map [rows, columns], with `caption` below it. */
   draw(value, values, rows, columns, scale, caption = "") {
     const tile = this.#tiles.get(value);
     paint(tile.canvas, values, rows, columns, scale);
@@ -47,7 +47,7 @@ export class Tiles {
     tile.label.classList.remove("empty");
   }
 
-  /** Show that a tile's map is not here yet. */
+  /** Show that a tile's map is not loaded yet. */
   clear(value) {
     const tile = this.#tiles.get(value);
     tile.canvas.width = tile.canvas.height = 1;
@@ -55,7 +55,7 @@ export class Tiles {
     tile.label.classList.add("empty");
   }
 
-  /** What is drawn, for the picture to take away. */
+  /** What is drawn, for download. */
   get panels() {
     return [...this.#tiles].map(([, tile]) => ({
       label: `${tile.text}   ${tile.caption.textContent.split("\n")[0]}`,
@@ -72,11 +72,11 @@ export class Tiles {
       "span",
       { className: "tile-name", aria: { hidden: "true" } },
       text,
-      mark ? make("b", { title: "mixes its heads" }, mark) : null,
+      mark ? make("b", { title: "re-attention mixes the heads of this block" }, mark) : null,
     );
     const label = make("label", {}, input, canvas, head, caption);
     const tile = { label, input, canvas, caption, text, spoken: spoken.split(",")[0], map: null };
-    // The input lies over the canvas and gets its events.
+    // The input covers the canvas and receives its events.
     readValues(input, () => tile.map, this.line, canvas);
     return tile;
   }

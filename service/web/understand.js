@@ -1,20 +1,21 @@
-// How alike blocks, heads and features are: the paper's measures of one model and picture.
+// The Understand section: how similar blocks, heads and features are, by the paper's measures, for one
+// model and picture.
 
 import { patches, STAGES } from "./attention.js";
 import { Chart } from "./chart.js";
 import { make, radios } from "./dom.js";
 import { Curves } from "./curves.js";
 import { card } from "./download.js";
+import { formatNumber } from "./format.js";
 import { Matrix } from "./matrix.js";
 import { Pair } from "./pair.js";
-import { number } from "./scale.js";
-import { CANCELS, measures, opposes, pairsBeyond, similarBlocks, similarityScale, VARIANTS } from "./similarity.js";
+import { CANCELLATION, describePairs, hasOppositePairs, measures, similarBlocks, similarityScale, VARIANTS } from "./similarity.js";
 import { Tiles } from "./tiles.js";
 
 const SETTLED_MS = 300;
 
 export class Understand {
-  #settled = null; // the threshold that the server is asked with, once it stands still
+  #settled = null; // the threshold sent to the server, once the slider has come to rest
   #settling = 0;
 
   constructor(element, state, shared) {
@@ -23,7 +24,7 @@ export class Understand {
     this.shared = shared;
     this.variant = radios(
       "variant",
-      "Measured over",
+      "Cosine",
       [
         ["column", "column"],
         ["row", "row"],
@@ -38,7 +39,7 @@ export class Understand {
       (p, q, value) => `Blocks ${p} and ${q}: ${value}`,
       (p, q) => state.set({ pair: `${p},${q}` }),
     );
-    this.neighbours = new Chart("Similarity of each block to the one before it");
+    this.neighbours = new Chart("Similarity of each block to the previous one");
     this.threshold = make("input", {
       type: "range",
       min: "0.05",
@@ -51,7 +52,7 @@ export class Understand {
     this.count = make("p", { className: "count", id: "similar-count" });
     this.pairs = make("p", { className: "quiet", id: "similar-pairs" });
 
-    this.headTiles = new Tiles("Every block", "small", (layer) => state.set({ layer }));
+    this.headTiles = new Tiles("All blocks", "small", (layer) => state.set({ layer }));
     this.heads = new Matrix(
       "Similarity of heads in a block",
       (p, q, value) => `Heads ${p} and ${q}: ${value}`,
@@ -63,19 +64,19 @@ export class Understand {
       card(
         "Similarity of blocks",
         this,
-        () => this.#takeMatrix(),
+        () => this.#matrixSnapshot(),
         this.variant.element,
         this.sentence,
         make("div", { className: "two" }, this.matrix.element, this.pair.element),
       ),
       card(
-        "Neighbours",
+        "Neighbouring blocks",
         this,
-        () => this.#takeChart(this.neighbours, "neighbours", () => this.data.neighbours.mean),
+        () => this.#chartSnapshot(this.neighbours, "neighbours", () => this.data.neighbours.mean),
         make(
           "p",
           {},
-          "How alike each block is to the one before it. Above the line a block counts as similar; move the line.",
+          "Similarity of each block to the previous one. A block above the threshold counts as similar.",
         ),
         this.neighbours.element,
         make(
@@ -91,29 +92,29 @@ export class Understand {
       card(
         "Heads of a block",
         this,
-        () => this.#takeHeads(),
-        make("p", {}, "Column cosine between the heads of one block: low means that heads read differently."),
+        () => this.#headsSnapshot(),
+        make("p", {}, "Column cosine between the heads of one block: low values mean that the heads attend differently."),
         make("div", { className: "two" }, this.heads.element, this.headTiles.element),
       ),
       card(
         "Features",
         this,
-        () => this.#takeChart(this.features, "features", () => this.data.features),
+        () => this.#chartSnapshot(this.features, "features", () => this.data.features),
         make(
           "p",
           {},
-          "Cosine of each block’s output to the last one’s: flat near 1 means that late blocks change little.",
+          "Cosine similarity of each block’s output to the last block’s: values near 1 mean that the later blocks change little.",
         ),
         this.features.element,
       ),
       card(
         "Entropy",
         this,
-        () => this.#takeChart(this.curves.entropy, "entropy", () => this.soft.entropy, "softmax"),
+        () => this.#chartSnapshot(this.curves.entropy, "entropy", () => this.soft.entropy, "softmax"),
         make(
           "p",
           {},
-          "How spread attention is, in nats; the line is uniform attention. Defined before heads are mixed (softmax stage).",
+          "How spread out attention is, in nats; the line marks uniform attention. Defined before re-attention (softmax stage) only.",
         ),
         this.curves.entropy.element,
       ),
@@ -121,13 +122,13 @@ export class Understand {
         "Attention distance",
         this,
         () =>
-          this.#takeChart(
+          this.#chartSnapshot(
             this.curves.distance,
             "attention_distance",
             () => this.soft.attention_distance,
             "softmax",
           ),
-        make("p", {}, "How far attention reaches, in input pixels, weighted by attention (softmax stage)."),
+        make("p", {}, "Mean distance in input pixels between a query and what it attends to, weighted by attention (softmax stage)."),
         this.curves.distance.element,
       ),
     );
@@ -179,7 +180,7 @@ export class Understand {
 
   #key = (model, stage, session) => [model, stage, session.seen(model).id].join(" ");
 
-  /** The same measures at the last threshold: only the shares of pairs differ. */
+  /** The same measures for the last threshold, until the new ones come: only shares of pairs differ. */
   #previous(model, stage, session) {
     return this.kept?.key === this.#key(model, stage, session) ? this.kept.data : undefined;
   }
@@ -206,18 +207,18 @@ export class Understand {
     const which = similar.length ? `: ${similar.join(", ")}` : "";
     this.count.replaceChildren(
       make("strong", {}, `${similar.length} of ${mean.length}`),
-      ` blocks are similar to the one before them${which}`,
+      ` blocks are similar to the previous one${which}`,
     );
     const settled = base.similar_blocks.threshold === threshold;
     this.pairs.textContent = settled
-      ? `${pairsBeyond(base, "all pairs of head and token are")}. ${opposes(base) ? CANCELS : ""}`
+      ? `${describePairs(base, "all pairs of head and token are")}. ${hasOppositePairs(base) ? CANCELLATION : ""}`
       : "";
     this.neighbours.draw({
       xs: mean.map((_, index) => String(index + 1)),
-      series: [{ name: "to the one before", values: mean }],
+      series: [{ name: "to the previous block", values: mean }],
       low: Math.min(0, ...mean),
       high: 1,
-      line: { value: threshold, name: `threshold ${number(threshold)}` },
+      line: { value: threshold, name: `threshold ${formatNumber(threshold)}` },
       above: true,
       legend: "Filled points are above the threshold.",
     });
@@ -259,7 +260,7 @@ export class Understand {
     return this.data.stage;
   }
 
-  #takeMatrix() {
+  #matrixSnapshot() {
     const { variant } = this.state.values;
     const rows = this.data.matrix[variant];
     const { maps, grid, pair } = this.pair.maps;
@@ -278,7 +279,7 @@ export class Understand {
     };
   }
 
-  #takeHeads() {
+  #headsSnapshot() {
     const { heads, layers } = this.scene.facts;
     return {
       name: "heads",
@@ -293,7 +294,7 @@ export class Understand {
     };
   }
 
-  #takeChart(chart, name, values, stage = this.#stage) {
+  #chartSnapshot(chart, name, values, stage = this.#stage) {
     const found = values();
     const shape = Array.isArray(found[0]) ? [found.length, found[0].length] : [found.length];
     return {

@@ -1,12 +1,14 @@
-// Look: blocks as a strip, and one of four views: heads, all blocks x heads, the raw map, Theta.
+// The Look section: the blocks as a strip, and one of four views of their attention: heads, all blocks
+// and heads, the full map, or Theta.
 
 import { patches, slice } from "./attention.js";
 import { make, radios } from "./dom.js";
 import { card } from "./download.js";
+import { formatNumber, formatPercent } from "./format.js";
 import { Grid } from "./grid.js";
 import { paintTiles, showBar } from "./paint.js";
 import { Raw } from "./raw.js";
-import { number, percent, scaleOf } from "./scale.js";
+import { scaleOf } from "./scale.js";
 import { Theta } from "./theta.js";
 import { Tiles } from "./tiles.js";
 
@@ -21,7 +23,7 @@ export class Views {
   constructor(element, state, session) {
     this.state = state;
     this.session = session;
-    this.strip = new Tiles("Θ marks blocks that mix their heads", "strip", (layer) => state.set({ layer }));
+    this.strip = new Tiles("Θ marks blocks with re-attention", "strip", (layer) => state.set({ layer }));
     this.stripBar = make("div");
     this.headsBar = make("div");
     this.heads = new Tiles("Heads", "heads", (head) => state.set({ head }));
@@ -32,14 +34,14 @@ export class Views {
     this.empty = make(
       "p",
       { className: "quiet" },
-      "Rollout combines the heads and blocks into one map: choose a block to see its heads.",
+      "Rollout combines all heads and blocks into one map. Choose a block to see its heads.",
     );
     element.append(
-      card("Blocks", this, () => this.#takeStrip(), this.strip.element, this.stripBar),
+      card("Blocks", this, () => this.#stripSnapshot(), this.strip.element, this.stripBar),
       card(
-        "Inside",
+        "Details",
         this,
-        () => this.#takeView(),
+        () => this.#viewSnapshot(),
         this.choice.element,
         this.empty,
         this.heads.element,
@@ -67,7 +69,7 @@ export class Views {
     if (view === "grid") this.grid.draw(scene);
     const needsBlock = view === "raw" || view === "theta";
     if (!needsBlock) {
-      // Hovering shows other queries as soon as the block is here; it loads once the rest has.
+      // Load the block last: with it, hovering can preview other queries.
       if (scene.rows && !scene.rollout) attention.block(scene.model, scene.stage, scene.layer);
       return;
     }
@@ -91,12 +93,12 @@ export class Views {
   #drawStrip(scene, attention) {
     const { facts } = scene;
     const blocks = Array.from({ length: facts.layers }, (_, layer) => {
-      const mixes = facts.mixing.has(layer);
+      const mixesHeads = facts.mixing.has(layer);
       return [
         String(layer),
         String(layer),
-        `block ${layer}${mixes ? ", mixes its heads" : ""}`,
-        mixes ? "Θ" : "",
+        `block ${layer}${mixesHeads ? ", with re-attention" : ""}`,
+        mixesHeads ? "Θ" : "",
       ];
     });
     this.strip.options = [...blocks, ["rollout", "rollout", "rollout over all blocks, softmax stage", ""]];
@@ -106,20 +108,20 @@ export class Views {
       for (let layer = 0; layer < facts.layers; layer++) {
         const map = scene.blockMap(layer);
         const scale = scene.scaleOfBlock(layer, map);
-        this.strip.draw(String(layer), patches(map, facts), facts.grid, facts.grid, scale, reach(scale));
+        this.strip.draw(String(layer), patches(map, facts), facts.grid, facts.grid, scale, rangeText(scale));
       }
     if (scene.rows)
       this.#showBar(
         this.stripBar,
         scene.scale === "all" && !scene.rollout ? scene.scaleOfBlock(0, scene.blockMap(0)) : null,
         "Attention, range of all blocks",
-        "Each block has a range of its own, written under it.",
+        "Each block has its own colour range, given below its map.",
       );
     const rollout = attention.peekRollout(scene.model);
     if (!rollout) return this.strip.clear("rollout");
     const map = slice(rollout, 1, facts.tokens, scene.token, scene.direction);
     const scale = scaleOf([map], false, facts.prefix);
-    return this.strip.draw("rollout", patches(map, facts), facts.grid, facts.grid, scale, reach(scale));
+    return this.strip.draw("rollout", patches(map, facts), facts.grid, facts.grid, scale, rangeText(scale));
   }
 
   #drawHeads(scene) {
@@ -130,7 +132,7 @@ export class Views {
       `head ${head} of the block`,
       "",
     ]);
-    this.heads.legend = `Heads of block ${layer}; choose one, or a mean above`;
+    this.heads.legend = `Heads of block ${layer}: choose one here, or a mean or maximum in the menu above`;
     this.heads.value = scene.head;
     this.heads.list.style.setProperty("--across", facts.heads > 8 ? Math.ceil(facts.heads / 2) : facts.heads);
     this.heads.element.setAttribute("aria-busy", String(!scene.layerRows));
@@ -145,25 +147,25 @@ export class Views {
       this.headsBar,
       scale,
       `Attention, range of ${scene.scale === "all" ? "all blocks and heads" : `all heads of block ${layer}`}`,
-      "Each head has a range of its own, up to its largest value.",
+      "Each head has its own colour range, up to its largest magnitude.",
     );
   }
 
-  #showBar(bar, scale, words, none) {
-    if (scale) showBar(bar, scale, words);
+  #showBar(bar, scale, caption, alternative) {
+    if (scale) showBar(bar, scale, caption);
     else {
       bar.className = "quiet";
-      bar.replaceChildren(none);
+      bar.replaceChildren(alternative);
     }
   }
 
-  #takeStrip() {
+  #stripSnapshot() {
     const { scene } = this;
     const maps = Array.from({ length: scene.facts.layers }, (_, layer) => scene.blockMap(layer));
     const scale = scene.scale === "all" ? scene.scaleOfBlock(0, maps[0]) : null;
     return {
       name: "blocks",
-      title: `${this.#words}, every block`,
+      title: `${this.#title}, all blocks`,
       across: 8,
       scale,
       panels: this.strip.panels.slice(0, scene.facts.layers),
@@ -172,11 +174,11 @@ export class Views {
     };
   }
 
-  #takeView() {
+  #viewSnapshot() {
     const { scene } = this;
     const { layers, heads, tokens } = scene.facts;
     const { view } = this.state.values;
-    const block = `${this.#words}, ${scene.blockWords}`;
+    const block = `${this.#title}, ${scene.blockText}`;
     if (scene.rollout && view !== "grid") {
       const whole = view === "raw";
       return {
@@ -204,7 +206,7 @@ export class Views {
     if (view === "grid")
       return {
         name: "all-heads",
-        title: `${this.#words}: blocks across, heads down`,
+        title: `${this.#title}: blocks across, heads down`,
         panels: [{ label: `blocks 0 to ${layers - 1}`, canvas: this.grid.canvas }],
         arrays: { maps: { shape: [layers, heads, tokens], values: scene.rows } },
         call: this.#call({ layer: "all", head: "all" }),
@@ -218,10 +220,10 @@ export class Views {
         arrays: { maps: { shape: [tokens, tokens], values: this.raw.map } },
         call: this.#call({ layer: scene.layer, head: scene.head, query: "all" }),
       };
-    return this.#takeTheta();
+    return this.#thetaSnapshot();
   }
 
-  #takeTheta() {
+  #thetaSnapshot() {
     const { scene } = this;
     const { heads } = scene.facts;
     const mixing = scene.facts.mixing.get(scene.layer) ?? { theta: [], matrix: [], offset: [], row_sum: [] };
@@ -234,7 +236,7 @@ export class Views {
     return {
       name: `block-${scene.layer}-theta`,
       title: `${scene.model}: Theta of block ${scene.layer} as trained`,
-      panels: [{ label: "heads out by heads in", canvas }],
+      panels: [{ label: "rows: output heads, columns: input heads", canvas }],
       scale,
       arrays: {
         theta: array(mixing.theta),
@@ -253,7 +255,7 @@ export class Views {
     return view !== "raw" || Boolean(this.raw.map);
   }
 
-  get #words() {
+  get #title() {
     const { scene } = this;
     const who = scene.pinned === "cls" ? "class token" : `patch ${scene.pinned}`;
     return `${scene.model}, ${scene.stage} stage, ${scene.direction} ${who}`;
@@ -283,11 +285,11 @@ function caption(map, scale) {
     sum += map[i];
     negative += map[i] < 0;
   }
-  if (!scale.signed) return `max ${number(most)}`;
-  return `max ${number(most)}, sum ${number(sum)}\n${percent((negative + (map[0] < 0)) / map.length)} negative`;
+  if (!scale.signed) return `max ${formatNumber(most)}`;
+  return `max ${formatNumber(most)}, sum ${formatNumber(sum)}\n${formatPercent((negative + (map[0] < 0)) / map.length)} negative`;
 }
 
-const reach = (scale) => (scale.signed ? "±" : "") + number(scale.limit);
+const rangeText = (scale) => (scale.signed ? "±" : "") + formatNumber(scale.limit);
 
 function join(maps) {
   const all = new Float32Array(maps.length * maps[0].length);

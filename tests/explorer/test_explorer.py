@@ -83,7 +83,7 @@ def test_stage_heads_block_and_direction_change_the_numbers(
     page.get_by_role("radio", name=re.compile("^block 3,")).check(force=True)
     expect(page.locator("#map-title")).to_contain_text("Block 3")
     choose(page, "direction", "to")
-    expect(page.locator("#map-what")).to_contain_text("what looks at the class token")
+    expect(page.locator("#map-what")).to_contain_text("what attends to the class token")
     settled(page)
     query = {"id": image_id, "layer": 3, "head": head, "stage": stage, "direction": "to"}
     shows(page, maps(client, **query))

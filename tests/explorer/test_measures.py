@@ -17,7 +17,7 @@ def measured(client: httpx.Client, **query: Any) -> dict[str, Any]:
 
 
 def percent(shares: list[float]) -> str:
-    return f"{100 * sum(shares) / len(shares):.0f} %"
+    return f"{100 * sum(shares) / len(shares):.0f}%"
 
 
 def test_the_count_of_similar_blocks_follows_the_threshold(
@@ -76,6 +76,6 @@ def test_pairs_of_opposite_sign_are_told_where_they_cancel_in_the_mean(
     expect(cell).to_contain_text(f"{percent(found['below_negative'])} below \u22120.9")
     page.get_by_role("button", name="Understand").click()
     choose(page, "stage", "softmax")  # nothing is negative there
-    expect(pairs).to_contain_text("100 % of all pairs of head and token are above 0.9.")
+    expect(pairs).to_contain_text("100% of all pairs of head and token are above 0.9.")
     expect(pairs).not_to_contain_text("cancel")
     settled(page)

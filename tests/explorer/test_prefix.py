@@ -34,7 +34,7 @@ def test_the_raw_map_sets_every_token_before_the_patches_apart(
         choose(page, "view", "raw")
         settled(page)
         expect(page.locator(".raw")).to_contain_text(
-            "class token and distillation token first and apart"
+            "First, set apart: class token and distillation token."
         )
         expected = maps(client, id=image_id, layer=1, query="all")
         alpha = page.locator(".raw .plot canvas").evaluate(
@@ -51,23 +51,23 @@ def test_the_raw_map_sets_every_token_before_the_patches_apart(
             value = float(readout.get_attribute("data-value") or "nan")
             assert value == pytest.approx(float(expected[query, key]), rel=1e-4)
 
-        reads("class token looks at row 0, column 0", 0, PREFIX)
+        reads("class token attends to row 0, column 0", 0, PREFIX)
         plot.press("ArrowDown")
-        reads("distillation token looks at row 0, column 0", 1, PREFIX)
+        reads("distillation token attends to row 0, column 0", 1, PREFIX)
         plot.press("ArrowDown")
-        reads("row 0, column 0 looks at row 0, column 0", PREFIX, PREFIX)
+        reads("row 0, column 0 attends to row 0, column 0", PREFIX, PREFIX)
         page.wait_for_url(re.compile("query=0,0"))
         plot.press("ArrowLeft")
-        reads("row 0, column 0 looks at distillation token", PREFIX, 1)
+        reads("row 0, column 0 attends to distillation token", PREFIX, 1)
         plot.press("ArrowLeft")
-        reads("row 0, column 0 looks at class token", PREFIX, 0)
+        reads("row 0, column 0 attends to class token", PREFIX, 0)
         plot.press("ArrowUp")
-        reads("distillation token looks at class token", 1, 0)
+        reads("distillation token attends to class token", 1, 0)
         plot.press("ArrowUp")
-        reads("class token looks at class token", 0, 0)
+        reads("class token attends to class token", 0, 0)
         plot.click(position=cell_of(plot, SIDE - 1, SIDE - 1, SIDE))
         last = GRID * GRID + PREFIX - 1
-        reads("row 3, column 3 looks at row 3, column 3", last, last)
+        reads("row 3, column 3 attends to row 3, column 3", last, last)
 
 
 def test_every_token_before_the_patches_is_read_out(visit: Visit, distilled: Server) -> None:

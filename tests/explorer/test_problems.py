@@ -41,7 +41,7 @@ def test_a_busy_server_is_asked_again_after_its_wait(page: Page, wrong: list[str
     page.get_by_role("button", name="cat").click()
     expect(page.get_by_role("alert")).to_contain_text("The server is busy")
     expect(page.get_by_role("alert")).to_contain_text("256 images wait")
-    expect(page.get_by_role("alert")).to_contain_text("It asks to wait 1 s")
+    expect(page.get_by_role("alert")).to_contain_text("The server asks to wait 1 s")
     refused(page, wrong, 429)
     page.get_by_role("button", name="Try again", exact=True).click()
     expect(page.locator("#predictions li")).to_have_count(5)
@@ -80,7 +80,7 @@ def test_a_model_that_is_unloaded_and_a_server_that_ends(
         server.process.send_signal(signal.SIGTERM)
         page.get_by_role("button", name="Understand").click()
         expect(alert).to_contain_text("The server is shutting down")
-        expect(alert).to_contain_text("It asks to wait 1 s")
+        expect(alert).to_contain_text("The server asks to wait 1 s")
         refused(page, wrong, 503)
         server.process.kill()
         server.process.wait()
@@ -118,9 +118,9 @@ def test_a_key_is_asked_for_where_one_is_needed(
 ) -> None:
     with running_server(repository, api_keys="first-key") as server, visit(server) as page:
         for key in ("wrong-key", "first-key"):
-            expect(page.get_by_role("dialog")).to_contain_text("A key is needed")
+            expect(page.get_by_role("dialog")).to_contain_text("Authentication required")
             page.get_by_label("API key").fill(key)
-            page.get_by_role("button", name="Use it").click()
+            page.get_by_role("button", name="Use this key").click()
         page.get_by_role("button", name="cat").click()
         expect(page.locator("#predictions li")).to_have_count(5)
         refused(page, wrong, 401, 401)

@@ -94,7 +94,7 @@ def test_a_finger_on_a_phone_reaches_every_control(
         crop.tap(position=cell_of(crop, 1, 6, GRID))
         expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 1, column 6")
         page.locator("label", has=page.locator("input[name=direction][value=to]")).tap()
-        expect(page.locator("#map-what")).to_contain_text("what looks at patch 1,6")
+        expect(page.locator("#map-what")).to_contain_text("what attends to patch 1,6")
         settled(page)
         shows(page, maps(client, id=image_id, layer=15, query="1,6", direction="to"))
         for group, value in VIEWS:
@@ -123,7 +123,7 @@ def test_axe_finds_nothing_in_any_view(visit: Visit, server: Server, scheme: str
         for group, value in VIEWS:
             go(page, group, value)
             found[value] = axe.run(page)
-        page.get_by_role("button", name=re.compile("^Call of Maps")).click()
+        page.get_by_role("button", name=re.compile("^API call of Maps")).click()
         found["dialog"] = axe.run(page)
         assert {
             name: one.generate_report() for name, one in found.items() if one.violations_count

@@ -33,7 +33,7 @@ def test_numbers_of_maps(page: Page, client: httpx.Client) -> None:
     }
     for view, query in views.items():
         choose(page, "view", view)
-        with np.load(io.BytesIO(taken(page, "NPZ of Inside"))) as found:
+        with np.load(io.BytesIO(taken(page, "NPZ of Details"))) as found:
             answer = client.get("/attention-maps", params={"id": image_id, "format": "npy"} | query)
             expected = np.load(io.BytesIO(answer.content)).reshape(found["maps"].shape)
             np.testing.assert_allclose(found["maps"], expected, rtol=1e-4, atol=1e-6)
@@ -50,7 +50,7 @@ def test_numbers_of_measures(page: Page, client: httpx.Client) -> None:
     answer = client.get("/similarity", params={"id": image_id, "stage": "softmax"}).json()
     expected = {
         "Similarity of blocks": ("similarity", answer["matrix"]["column"]),
-        "Neighbours": ("neighbours", answer["neighbours"]["mean"]),
+        "Neighbouring blocks": ("neighbours", answer["neighbours"]["mean"]),
         "Heads of a block": ("heads", answer["heads"]),
         "Features": ("features", answer["features"]),
         "Entropy": ("entropy", answer["entropy"]),
@@ -63,14 +63,14 @@ def test_numbers_of_measures(page: Page, client: httpx.Client) -> None:
         for layer in (14, 15):
             block = maps(client, id=image_id, layer=layer, stage="softmax")
             np.testing.assert_allclose(found[f"block_{layer}"].ravel(), block[1:], rtol=1e-4)
-    with Image.open(io.BytesIO(taken(page, "PNG of Neighbours"))) as chart:
+    with Image.open(io.BytesIO(taken(page, "PNG of Neighbouring blocks"))) as chart:
         assert (chart.format, len(chart.getcolors(1 << 20) or []) > 2) == ("PNG", True)
 
 
 def test_a_picture_is_lighter_where_the_api_says_more(page: Page, client: httpx.Client) -> None:
     image_id = choose_sample(page)
     choose(page, "stage", "softmax")
-    with Image.open(io.BytesIO(taken(page, "PNG of Inside"))) as opened:
+    with Image.open(io.BytesIO(taken(page, "PNG of Details"))) as opened:
         light = np.asarray(opened.convert("L"), dtype=np.int64)
     centres = ((np.arange(GRID) + 0.5) * PANEL / GRID).astype(int)
     seen = []
@@ -84,11 +84,11 @@ def test_a_picture_is_lighter_where_the_api_says_more(page: Page, client: httpx.
     assert (np.diff(np.ravel(seen)[order]) >= -1).all()  # a step of grey for rounding
 
 
-@pytest.mark.parametrize("title", ["Blocks", "Inside"])
+@pytest.mark.parametrize("title", ["Blocks", "Details"])
 def test_the_call_behind_a_view_answers(page: Page, server: Server, title: str) -> None:
     choose_sample(page)
     settled(page)
-    card(page, title).get_by_role("button", name="Call").click()
+    card(page, title).get_by_role("button", name="API call").click()
     text = page.get_by_role("dialog").locator("pre").first.inner_text()
     (address,) = re.findall(r"'(http[^']+)'", text)
     assert address.startswith(server.url)
