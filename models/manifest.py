@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.collapse import VARIANTS
 from models.config import DeepViTConfig
 from models.preprocess import Preprocessing
 
@@ -22,6 +23,27 @@ STAGE_WORDS: dict[Stage, str] = {
     "negative, and rows of a head's map sum to one constant, or to none where a LayerNorm over "
     "heads stays in the graph; in a block that does not mix, the softmax map",
 }
+
+_MAP_MEASURES: dict[str, tuple[str, ...]] = {
+    **{f"similarity.{variant}": ("block", "block") for variant in VARIANTS},
+    "neighbour_similarity": ("block", "head", "token"),
+    "head_similarity": ("block", "head", "head"),
+}
+_SOFTMAX_MEASURES = {  # of maps whose rows sum to 1
+    "entropy": ("block", "head"),
+    "attention_distance": ("block", "head"),
+}
+TOKEN_MEASURES = ("feature_similarity", "rank_residual", "token_similarity")  # a value a block
+
+
+def stages(config: DeepViTConfig) -> tuple[Stage, ...]:
+    """The stages that differ: a network that never mixes heads has one map for both."""
+    return STAGES if config.reatten_blocks else ("softmax",)
+
+
+def map_measures(stage: Stage) -> dict[str, tuple[str, ...]]:
+    """What is measured of the maps of a stage, with the axes behind the batch."""
+    return _MAP_MEASURES | _SOFTMAX_MEASURES if stage == "softmax" else dict(_MAP_MEASURES)
 
 
 class _Record(BaseModel):

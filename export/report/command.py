@@ -12,7 +12,7 @@ from export.pictures import Pictures
 from export.report import ReportError, page, tables
 from export.report.measuring import Model
 from export.report.tables import Report
-from export.report.verdict import THRESHOLD
+from models.collapse import THRESHOLD
 
 _PROGRESS_S = 1.0
 

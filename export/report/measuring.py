@@ -15,10 +15,9 @@ from pydantic import ValidationError
 from export.report import ReportError
 from export.report.running import Estimate, Running
 from models.arrays import Float32Array, Float64Array, Pixels
-from models.manifest import STAGES, Manifest, Stage
+from models.collapse import by_block
+from models.manifest import TOKEN_MEASURES, Manifest, Stage, map_measures, stages
 from models.preprocess import preprocess
-
-VARIANTS = ("column", "row", "centred")
 
 
 class Key(NamedTuple):
@@ -38,7 +37,7 @@ class Measured:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        return stages(self.manifest)
+        return stages(self.manifest.config)
 
 
 class Model:
@@ -76,18 +75,13 @@ class Model:
         self._waiting.clear()
         outputs = dict(zip(wanted, answers, strict=True))
         found = {key: outputs[name] for key, name in self._names.items()}
-        for stage in stages(self.manifest):
+        for stage in stages(self.manifest.config):
             maps = [found.pop(Key(stage, f"map.{block}")) for block in _blocks(self.manifest)]
             means = [block.mean(axis=1) for block in maps]  # [B, N, N] each
             self._maps[stage].add(np.stack(means, axis=1))
             found |= _derived(stage, found, self._threshold)
         for key, values in found.items():
             self._running[key].add(values)
-
-
-def stages(manifest: Manifest) -> tuple[Stage, ...]:
-    """Stages that differ: a model that mixes no heads has only one."""
-    return STAGES if manifest.config.reatten_blocks else ("softmax",)
 
 
 def _derived(
@@ -110,23 +104,18 @@ def _derived(
 
 
 def _share(pairs: npt.NDArray[np.bool_]) -> Float32Array:
-    """[B, L - 1, H, N] to [B, L]: NaN for block 0, which has none before it."""
-    share = pairs.mean(axis=(2, 3), dtype=np.float32)
-    return np.pad(share, ((0, 0), (1, 0)), constant_values=np.nan)
+    """The share of (head, token) pairs by block: [B, L - 1, H, N] to [B, L]."""
+    return by_block(pairs.mean(axis=(2, 3), dtype=np.float32))
 
 
 def _wanted(manifest: Manifest) -> Iterator[tuple[Key, str]]:
-    """Measures and the outputs that hold them."""
-    for stage in stages(manifest):
-        measures = [f"similarity.{variant}" for variant in VARIANTS]
-        measures += ["neighbour_similarity", "head_similarity"]
-        if stage == "softmax":
-            measures += ["entropy", "attention_distance"]
-        for measure in measures:
+    """What is measured, and the output of the explain graph that has it."""
+    for stage in stages(manifest.config):
+        for measure in map_measures(stage):
             yield Key(stage, measure), manifest.output(measure, stage).name
         for block in _blocks(manifest):
             yield Key(stage, f"map.{block}"), manifest.output("map", stage, block).name
-    for measure in ("feature_similarity", "rank_residual", "token_similarity"):
+    for measure in TOKEN_MEASURES:
         try:
             yield Key(None, measure), manifest.output(measure).name
         except KeyError as exc:

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from export.comparison import batches
-from export.cosines import VARIANTS
 from export.fold import FoldedDeepViT
 from export.graphs import Explainer
 from export.pictures import Pictures
 from export.report.running import Running
-from export.report.verdict import THRESHOLD, Verdict, blocks_in_words, judge
+from export.report.verdict import Verdict, blocks_in_words, judge
 from export.reuse.sharing import shared
 from models.checkpoint import Checkpoint
+from models.collapse import THRESHOLD, VARIANTS
 from models.preprocess import preprocess
 
 _BATCH = 4

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from models.collapse import THRESHOLD
 from models.manifest import Manifest, Stage
 from service.errors import (
     CorruptImage,
@@ -54,7 +55,7 @@ class ClassifyQuery(BaseModel):
     attention: bool = Field(False, description="add the class token's maps of every block and head")
     similarity: bool = Field(False, description="add what /similarity answers")
     stage: Stage = Field("reattention", description=_STAGE)
-    threshold: float = Field(0.9, gt=-1, lt=1, description=_THRESHOLD)
+    threshold: float = Field(THRESHOLD, gt=-1, lt=1, description=_THRESHOLD)
 
 
 @router.post(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from models.collapse import THRESHOLD
 from service.errors import (
     DeadlineExceeded,
     ExpiredImage,
@@ -64,7 +65,7 @@ async def similarity(
     model: ModelName = None,
     version: ModelVersion = None,
     stage: StageName = "reattention",
-    threshold: Threshold = 0.9,
+    threshold: Threshold = THRESHOLD,
     format: Annotated[
         Literal["json", "png"], Query(description="numbers, or all of them in one picture")
     ] = "json",
