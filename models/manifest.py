@@ -5,6 +5,7 @@ manifest.json and in the metadata of each graph, under `METADATA_KEY`.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +45,12 @@ def stages(config: DeepViTConfig) -> tuple[Stage, ...]:
 def map_measures(stage: Stage) -> dict[str, tuple[str, ...]]:
     """What is measured of the maps of a stage, with the axes behind the batch."""
     return _MAP_MEASURES | _SOFTMAX_MEASURES if stage == "softmax" else dict(_MAP_MEASURES)
+
+
+def versions(model: Path) -> list[Path]:
+    """The folders of a model's versions in a model repository, the highest one last."""
+    found = [folder for folder in model.glob("*") if folder.name.isdecimal()]
+    return sorted(found, key=lambda folder: int(folder.name))
 
 
 class _Record(BaseModel):

@@ -8,15 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
+from onnxruntime import InferenceSession
 from PIL import Image
 from pydantic import ValidationError
 
 from export.report import ReportError
 from export.report.running import Estimate, Running
+from export.sessions import cpu_session
 from models.arrays import Float32Array, Float64Array, Pixels
 from models.collapse import by_block
-from models.manifest import TOKEN_MEASURES, Manifest, Stage, map_measures, stages
+from models.manifest import TOKEN_MEASURES, Manifest, Stage, map_measures, stages, versions
 from models.preprocess import preprocess
 
 
@@ -129,12 +130,11 @@ def _blocks(manifest: Manifest) -> range:
 
 
 def _version(repository: Path, name: str) -> Path:
-    versions = [path for path in (repository / name).glob("*") if path.name.isdecimal()]
-    if not versions or not name:
-        there = sorted(path.parents[1].name for path in repository.glob("*/*/manifest.json"))
-        listed = ", ".join(dict.fromkeys(there)) or "none"
-        raise ReportError(f"{repository} has no model {name!r}; its models: {listed}")
-    return max(versions, key=lambda path: int(path.name))
+    if name and (found := versions(repository / name)):
+        return found[-1]
+    others = sorted({path.parents[1].name for path in repository.glob("*/*/manifest.json")})
+    listed = ", ".join(others) or "none"
+    raise ReportError(f"{repository} has no model {name!r}; its models: {listed}")
 
 
 def _manifest(folder: Path) -> Manifest:
@@ -144,11 +144,9 @@ def _manifest(folder: Path) -> Manifest:
         raise ReportError(f"{folder} has no readable manifest; export it again") from exc
 
 
-def _open(graph: Path, needed: set[str]) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # its errors are raised too, and told by us
+def _open(graph: Path, needed: set[str]) -> InferenceSession:
     try:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = cpu_session(graph)
     except Exception as exc:  # ONNX Runtime's errors have no common class
         raise ReportError(f"{graph} cannot be loaded: {' '.join(str(exc).split())}") from exc
     if missing := needed - {output.name for output in session.get_outputs()}:
