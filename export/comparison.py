@@ -13,13 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from export.pictures import Picture, Pictures
+from export.pictures import Pictures
+from export.progress import Throttle
+from export.sessions import cpu_session
 from models.arrays import Pixels
 from models.manifest import Comparison, Speed
-from models.preprocess import Preprocessing, preprocess
+from models.preprocess import Preprocessing
 
-_BATCH = 8  # of answers; timings are at 1 and at this
+_BATCH = 8  # timings are at batches of 1 and of this
 _ROUNDS = 15
+_PROGRESS_S = 5.0
 
 
 def compare(
@@ -30,31 +33,28 @@ def compare(
     labels: Sequence[str],
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Comparison]:
-    """By name, from one pass over the pictures and timings in turns.
+    """Compare each of the cheaper classifiers, by name, in one pass over the pictures.
 
-    The folder is labelled if every picture lies below a folder that stands for a class: named
-    like its label, or one of as many as there are classes, in their order (as torchvision's
+    Accuracy is known if every picture lies in a folder that stands for a class. Such folders are
+    named like the labels, or there are as many as classes, in the classes' order (as torchvision's
     ImageFolder counts them). Raises `FileNotFoundError` if there is no picture.
     """
-    sessions = {name: _open(path) for name, path in cheaper.items()}
-    before = _open(exact)
+    sessions = {name: cpu_session(path) for name, path in cheaper.items()}
+    before = cpu_session(exact)
     contenders = [(None, before), *sessions.items()]
     agreed: Counter[str | None] = Counter()
     right: Counter[str | None] = Counter()
     classes = _classes(pictures.folder, labels)
     labelled = 0
-    said = time.perf_counter()
-    for batch in batches(pictures, _BATCH):
-        images = np.stack([preprocess(picture.image, rule) for picture in batch])
+    tell = Throttle(progress, _PROGRESS_S)
+    for batch, images in pictures.batches(_BATCH, rule):
         truth = np.array([classes.get(picture.path.parts[0], -1) for picture in batch])
         labelled += int((truth >= 0).sum())
         answers = {name: _best(session, images) for name, session in contenders}
         for name, answer in answers.items():
             agreed[name] += int((answer == answers[None]).sum())
             right[name] += int((answer == truth).sum())
-        if time.perf_counter() - said > 5:
-            said = time.perf_counter()
-            progress(f"{pictures.read:,} of {pictures.chosen:,} images")
+        tell(pictures.progress)
     read, has_labels = pictures.read, labelled == pictures.read
     return {
         name: Comparison(
@@ -69,7 +69,7 @@ def compare(
 
 
 def in_words(found: Comparison) -> str:
-    """One line: the answers, the accuracy where there is one, and the time."""
+    """One line: equal answers, accuracy where it is known, and time."""
     parts = [f"{found.agreement:.2%} of {found.images:,} answers as before"]
     if found.accuracy is not None and found.exact_accuracy is not None:
         parts.append(f"accuracy {found.accuracy:.2%}, before {found.exact_accuracy:.2%}")
@@ -81,20 +81,8 @@ def in_words(found: Comparison) -> str:
     return "; ".join(parts)
 
 
-def batches(pictures: Pictures, size: int) -> Iterator[list[Picture]]:
-    """The pictures by `size`; the last may be fewer."""
-    waiting: list[Picture] = []
-    for picture in pictures:
-        waiting.append(picture)
-        if len(waiting) == size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
-
-
 def _classes(folder: Path, labels: Sequence[str]) -> dict[str, int]:
-    """The class that each folder directly below stands for; nothing if they stand for none."""
+    """The class that each folder stands for, by its name; empty if they stand for none."""
     names = sorted(
         path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
@@ -106,13 +94,6 @@ def _classes(folder: Path, labels: Sequence[str]) -> dict[str, int]:
     return {}
 
 
-def _open(graph: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    # Threads that spin between runs would take the processors from the other contenders.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
 def _best(session: ort.InferenceSession, images: Pixels) -> npt.NDArray[np.int64]:
     best: npt.NDArray[np.int64] = session.run(["logits"], {"images": images})[0].argmax(axis=-1)
     return best
@@ -121,7 +102,7 @@ def _best(session: ort.InferenceSession, images: Pixels) -> npt.NDArray[np.int64
 def _speeds(
     exact: ort.InferenceSession, cheaper: ort.InferenceSession, images: Pixels
 ) -> Iterator[Speed]:
-    """Medians of both at batch 1 and 8, in turns, so that a busy moment spoils no comparison."""
+    """Median times of both, taken in turns, so that a busy moment slows down both."""
     for batch in (1, _BATCH):
         repeated = np.resize(images, (batch, *images.shape[1:]))
         seconds: tuple[list[float], list[float]] = ([], [])

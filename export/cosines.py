@@ -5,13 +5,8 @@ N tokens; a map is [query, key]. No vector is scaled to unit length: products of
 beside the entries of maps, so lengths are divided out of products.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
-
-Variant = Literal["column", "row", "centred"]
-VARIANTS: tuple[Variant, ...] = ("column", "row", "centred")
 
 # A vector shorter than this has no direction: its similarity to anything is 0.
 _TINY = 1e-20

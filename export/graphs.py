@@ -11,13 +11,7 @@ from export import measures, similarity
 from export.fold import FoldedBlock, FoldedDeepViT
 from models.config import DeepViTConfig
 from models.deepvit import BlockTrace
-from models.manifest import STAGES, Output, Stage
-
-# Of every block's output, [B, L, N, C] to [B, L].
-_OF_TOKENS = {
-    "rank_residual": measures.rank_residual,
-    "token_similarity": measures.token_similarity,
-}
+from models.manifest import TOKEN_MEASURES, Output, Stage, map_measures, stages
 
 
 class Classifier(nn.Module):
@@ -63,7 +57,7 @@ class Inside:
     """Every output of the explain graph but the logits, gathered block by block."""
 
     def __init__(self, config: DeepViTConfig) -> None:
-        self._stages = {stage: _Maps(stage, config) for stage in _stages(config)}
+        self._stages = {stage: _Maps(stage, config) for stage in stages(config)}
         self._tokens: list[Tensor] = []
 
     def add(self, block: BlockTrace) -> None:
@@ -79,8 +73,11 @@ class Inside:
             for name, value in maps.values().items()
         }
         tokens = torch.stack(self._tokens, dim=1)  # [B, L, N, C]
-        found["feature_similarity"] = similarity.feature_similarity(self._tokens)
-        return found | {name: measure(tokens) for name, measure in _OF_TOKENS.items()}
+        return found | {
+            "feature_similarity": similarity.feature_similarity(self._tokens),
+            "rank_residual": measures.rank_residual(tokens),
+            "token_similarity": measures.token_similarity(tokens),
+        }
 
 
 class _Maps:
@@ -117,49 +114,39 @@ class _Maps:
 
 def _outputs(config: DeepViTConfig) -> Iterator[Output]:
     """The explain graph's outputs, as the manifest describes them."""
-    L, H, N = config.depth, config.num_heads, config.num_tokens
-    yield Output(
-        name="logits", measure="logits", axes=("batch", "class"), shape=(config.num_classes,)
-    )
-    for stage in _stages(config):
-        stacked = {
-            "class_rows": (("block", "head", "key"), (L, H, N)),
-            "similarity.column": (("block", "block"), (L, L)),
-            "similarity.row": (("block", "block"), (L, L)),
-            "similarity.centred": (("block", "block"), (L, L)),
-            "neighbour_similarity": (("block", "head", "token"), (L - 1, H, N)),
-            "head_similarity": (("block", "head", "head"), (L, H, H)),
-        }
-        if stage == "softmax":
-            stacked |= {
-                "entropy": (("block", "head"), (L, H)),
-                "attention_distance": (("block", "head"), (L, H)),
-                "rollout": (("query", "key"), (N, N)),
-            }
+    yield _output(config, "logits", ("class",))
+    for stage in stages(config):
         for block in _blocks(config, stage):
-            yield Output(
-                name=f"{stage}.map.{block:02}",
-                measure="map",
-                axes=("batch", "head", "query", "key"),
-                shape=(H, N, N),
-                stage=stage,
-                block=block,
-            )
-        for measure, (axes, shape) in stacked.items():
-            yield Output(
-                name=f"{stage}.{measure}",
-                measure=measure,
-                axes=("batch", *axes),
-                shape=shape,
-                stage=stage,
-            )
-    for measure in ("feature_similarity", *_OF_TOKENS):
-        yield Output(name=measure, measure=measure, axes=("batch", "block"), shape=(L,))
+            yield _output(config, "map", ("head", "query", "key"), stage, block)
+        yield _output(config, "class_rows", ("block", "head", "key"), stage)
+        for measure, axes in map_measures(stage).items():
+            yield _output(config, measure, axes, stage)
+        if stage == "softmax":
+            yield _output(config, "rollout", ("query", "key"), stage)
+    for measure in TOKEN_MEASURES:
+        yield _output(config, measure, ("block",))
 
 
-def _stages(config: DeepViTConfig) -> tuple[Stage, ...]:
-    """A network that mixes nothing has one map for both stages, written once, as softmax."""
-    return STAGES if config.reatten_blocks else ("softmax",)
+def _output(
+    config: DeepViTConfig,
+    measure: str,
+    axes: tuple[str, ...],
+    stage: Stage | None = None,
+    block: int | None = None,
+) -> Output:
+    sizes = {"class": config.num_classes, "block": config.depth, "head": config.num_heads}
+    shape = [sizes.get(axis, config.num_tokens) for axis in axes]
+    if measure == "neighbour_similarity":
+        shape[0] -= 1  # block 0 has no block before it
+    name = measure if stage is None else f"{stage}.{measure}"
+    return Output(
+        name=name if block is None else f"{name}.{block:02}",
+        measure=measure,
+        axes=("batch", *axes),
+        shape=tuple(shape),
+        stage=stage,
+        block=block,
+    )
 
 
 def _blocks(config: DeepViTConfig, stage: Stage) -> tuple[int, ...]:

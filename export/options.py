@@ -1,75 +1,112 @@
-"""The command line: how a checkpoint is to be read, and what is to be written."""
+"""The command lines of all commands."""
 
 import argparse
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from models.collapse import THRESHOLD
 from models.config import ARCHITECTURES
 
+# First arguments that are commands rather than a checkpoint, and the modules that run them.
+COMMANDS = {
+    "inspect": "export.describe",
+    "report": "export.report.command",
+    "reuse": "export.reuse.curve",
+}
 IMAGENET_1K = "imagenet-1k"
 
 
-def export_parser(commands: Iterable[str] = ()) -> argparse.ArgumentParser:
+def export_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export",
-        description="A trained checkpoint to a served model.",
-        epilog=f"In place of a checkpoint, with flags of their own: {', '.join(commands)}.",
+        description="Export a trained checkpoint as a model that can be served.",
+        epilog="Other commands, each with its own --help: " + ", ".join(COMMANDS) + ".",
     )
     _add_reading(parser)
-    parser.add_argument("--name", type=_model_name, required=True, help="what clients ask for")
-    parser.add_argument("--output", type=Path, default=Path("model_repository"))
+    parser.add_argument("--name", type=_model_name, required=True, help="the name that clients use")
     parser.add_argument(
-        "--labels", help=f"a text file, one class name a line, or {IMAGENET_1K} for those built in"
+        "--output", type=Path, default=Path("model_repository"), help="the model repository"
     )
-    parser.add_argument("--max-batch-size", type=_positive, default=32)
+    parser.add_argument(
+        "--labels",
+        help=f"a text file with one class name a line, or {IMAGENET_1K} for the built-in names",
+    )
+    parser.add_argument(
+        "--max-batch-size", type=_positive, default=32, help="images in the largest batch"
+    )
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="a second classifier: fp16 for GPUs; int8 for processors, scaled to --images",
+        help="add a second classifier: fp16 for GPUs, or int8 for CPUs, calibrated on --images",
     )
-    reuse = parser.add_argument_group("attention reuse: later blocks share the map of one")
-    reuse.add_argument(
+    measured = parser.add_argument_group("int8 and attention reuse (later blocks share one map)")
+    measured.add_argument(
         "--reuse-attention",
         type=_donor,
         metavar="BLOCK|auto",
-        help="the block whose map is shared; auto takes the first after which all have collapsed",
+        help="the block that shares its map; auto takes the first whose later blocks have all "
+        "collapsed",
     )
-    reuse.add_argument(
+    measured.add_argument(
         "--force",
         action="store_true",
-        help="share also with blocks that have not collapsed; keep int8 whatever it answers",
+        help="share the map even if blocks have not collapsed; keep int8 even if answers differ",
     )
-    _add_images(reuse)
+    _add_images(measured)
     return parser
 
 
 def reuse_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export reuse",
-        description="Attention reuse with every block as donor: what it costs, what it saves.",
+        description="Measure what attention reuse costs and saves, with each block as donor.",
     )
     _add_reading(parser)
     _add_images(parser, required=True)
     parser.add_argument(
-        "--donors", type=_blocks, metavar="BLOCK[,BLOCK...]", help="all blocks if left out"
+        "--donors", type=_blocks, metavar="BLOCK[,BLOCK...]", help="all but the last by default"
     )
     parser.add_argument("--output", type=Path, default=Path("reuse"), help="a folder")
     return parser
 
 
+def report_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export report",
+        description="Report what attention does over many images.",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        help="the name of an exported model; repeat the flag to compare several",
+    )
+    _add_images(parser, required=True)
+    parser.add_argument(
+        "--threshold",
+        type=_threshold,
+        default=THRESHOLD,
+        help="blocks are similar above this cosine",
+    )
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="the model repository"
+    )
+    parser.add_argument("--output", type=Path, default=Path("report"), help="a folder")
+    return parser
+
+
 def inspect_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m export inspect", description="What is recognised in a checkpoint."
+        prog="python -m export inspect", description="Show what is recognised in a checkpoint."
     )
     _add_reading(parser)
     return parser
 
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """The facts told on the command line, as `checkpoint.load` takes them."""
+    """What the command line states about the checkpoint, as `checkpoint.load` takes it."""
     return {key: getattr(options, key) for key in _FACTS}
 
 
@@ -78,25 +115,31 @@ def _floats(text: str) -> tuple[float, ...]:
 
 
 _FACTS: dict[str, dict[str, Any]] = {
-    "num_heads": {"type": int, "help": "where no block mixes heads, the tensors do not tell"},
+    "num_heads": {"type": int, "help": "attention heads; needed where no block mixes heads"},
     "pool": {
         "choices": ("cls", "mean", "mean_patches"),
-        "help": "what the head sees",
+        "help": "what the classifier head sees: the class token, or a mean of tokens",
     },
-    "reatten_scale": {"type": float, "help": "factor on the mixed and normed map"},
-    "scale_adjustment": {"type": float, "help": "the a of x += f(norm(a x)) / a"},
+    "reatten_scale": {"type": float, "help": "factor on a map after mixing and norm"},
+    "scale_adjustment": {"type": float, "help": "a in x += f(norm(a x)) / a"},
     "softmax_temperatures": {
         "type": _floats,
         "metavar": "T[,T...]",
-        "help": "what divides attention logits, for all blocks or one a block",
+        "help": "divisor of the attention logits: one for all blocks, or one for each",
     },
     "layer_norm_eps": {"type": float, "help": "1e-6 in every published DeepViT"},
-    "img_size": {"type": int, "help": "another input size: positions are interpolated"},
-    "mean": {"type": _floats, "metavar": "R,G,B", "help": "of pixels between 0 and 1"},
-    "std": {"type": _floats, "metavar": "R,G,B"},
-    "crop_pct": {"type": float, "help": "share of the resized picture that is kept"},
-    "interpolation": {"choices": ("bicubic", "bilinear", "nearest", "lanczos")},
-    "resize_mode": {"choices": ("shorter_side", "both_sides")},
+    "img_size": {"type": int, "help": "another input size; positions are interpolated"},
+    "mean": {"type": _floats, "metavar": "R,G,B", "help": "mean of pixels between 0 and 1"},
+    "std": {"type": _floats, "metavar": "R,G,B", "help": "their standard deviation"},
+    "crop_pct": {"type": float, "help": "share of the resized image that the crop keeps"},
+    "interpolation": {
+        "choices": ("bicubic", "bilinear", "nearest", "lanczos"),
+        "help": "filter of the resizing",
+    },
+    "resize_mode": {
+        "choices": ("shorter_side", "both_sides"),
+        "help": "both_sides does not keep the proportions",
+    },
 }
 
 
@@ -105,10 +148,12 @@ def _add_images(parser: argparse._ActionsContainer, required: bool = False) -> N
         "--images",
         type=Path,
         required=required,
-        help="a folder to measure on, with a folder for each class if accuracy is wanted",
+        help="a folder of images to measure on; accuracy needs a folder for each class in it",
     )
     parser.add_argument(
-        "--limit", type=_positive, help="images at most, evenly spread over the sorted paths"
+        "--limit",
+        type=_positive,
+        help="the most images to read, evenly spread over the sorted paths",
     )
 
 
@@ -116,16 +161,16 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         type=Path,
-        help=".pth, .pth.tar, .bin or .safetensors, or a folder as Hugging Face lays it out",
+        help=".pth, .pth.tar, .bin or .safetensors file, or a Hugging Face model folder",
     )
     parser.add_argument("--arch", metavar="NAME", help=f"one of {', '.join(ARCHITECTURES)}")
-    for key, how in _FACTS.items():
-        parser.add_argument(f"--{key.replace('_', '-')}", **how)
+    for key, settings in _FACTS.items():
+        parser.add_argument(f"--{key.replace('_', '-')}", **settings)
 
 
 def _model_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
-        raise argparse.ArgumentTypeError("letters, digits, '.', '_' and '-', at most 64")
+        raise argparse.ArgumentTypeError("at most 64 letters, digits, '.', '_' and '-' are allowed")
     return text
 
 
@@ -139,11 +184,21 @@ def _blocks(text: str) -> tuple[int, ...]:
 
 def _block(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError("the number of a block, from 0")
+        raise argparse.ArgumentTypeError("not the number of a block, counted from 0")
     return int(text)
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("a whole number of at least 1")
+        raise argparse.ArgumentTypeError("not a whole number of at least 1")
     return int(text)
+
+
+def _threshold(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("not a number between 0 and 1")
+    return value

@@ -1,30 +1,37 @@
-"""The pictures of a folder, one after the other. Knows files and Pillow, not networks."""
+"""The pictures of a folder, one after the other. Knows files, not networks."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image
 
-from models.preprocess import READER_ERRORS
+from models.arrays import Pixels
+from models.imaging import ImageError, Reader
+from models.preprocess import Preprocessing, preprocess
 
 _NAMED = 20  # unreadable files whose names are kept
-_UNREADABLE = (*READER_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class Picture(NamedTuple):
-    path: Path  # below the folder
+    path: Path  # relative to the folder
     image: Image.Image  # RGB
+
+
+class Batch(NamedTuple):
+    pictures: list[Picture]
+    pixels: Pixels  # [B, S, S, 3]
 
 
 @dataclass
 class Pictures:
     """Every file below a folder, or `limit` of them evenly spread over their sorted paths.
 
-    Hidden files are left out. Counts while it is iterated; keeps neither paths nor pictures.
+    Hidden files are left out. The counts are those of the last iteration; neither paths nor
+    pictures are kept.
     """
 
     folder: Path
@@ -32,7 +39,7 @@ class Pictures:
     found: int = 0
     read: int = 0
     unreadable: int = 0
-    named: list[str] = field(default_factory=list)  # the first of the unreadable
+    named: list[str] = field(default_factory=list)  # the first of the unreadable files
 
     def __post_init__(self) -> None:
         """Raises `NotADirectoryError`, or `FileNotFoundError` for a folder without files."""
@@ -44,29 +51,46 @@ class Pictures:
 
     @property
     def chosen(self) -> int:
-        """Files that are tried."""
+        """How many files are tried."""
         return self.found if self.limit is None else min(self.limit, self.found)
+
+    @property
+    def progress(self) -> str:
+        return f"{self.read:,} of {self.chosen:,} images"
 
     def __iter__(self) -> Iterator[Picture]:
         """Raises `FileNotFoundError` at the end if not one file was a picture."""
         self.read = self.unreadable = tried = 0
         self.named.clear()
+        reader = Reader()
         for index, path in enumerate(self._paths()):
-            if tried * self.found > index * self.chosen:  # evenly: every found / chosen-th
+            if tried * self.found > index * self.chosen:  # take every found / chosen-th
                 continue
             tried += 1
-            below = path.relative_to(self.folder)
+            relative = path.relative_to(self.folder)
             try:
-                image = _read(path)
-            except _UNREADABLE:
+                with path.open("rb") as file:
+                    image = reader.read(file)
+            except (ImageError, OSError):
                 self.unreadable += 1
                 if len(self.named) < _NAMED:
-                    self.named.append(str(below))
+                    self.named.append(str(relative))
                 continue
             self.read += 1
-            yield Picture(below, image)
+            yield Picture(relative, image)
         if not self.read:
             raise FileNotFoundError(f"none of {self.chosen} files in {self.folder} is a picture")
+
+    def batches(self, size: int, rule: Preprocessing) -> Iterator[Batch]:
+        """The pictures as a network takes them, `size` at a time; the last batch may be smaller."""
+        waiting: list[Picture] = []
+        for picture in self:
+            waiting.append(picture)
+            if len(waiting) == size:
+                yield _batch(waiting, rule)
+                waiting = []
+        if waiting:
+            yield _batch(waiting, rule)
 
     def _paths(self) -> Iterator[Path]:
         for folder, folders, files in os.walk(self.folder):
@@ -77,17 +101,5 @@ class Pictures:
                     yield path
 
 
-def _read(path: Path) -> Image.Image:
-    """The first frame, upright, transparency over white, RGB."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-    if image.mode == "F" or image.mode.startswith("I"):
-        raise ValueError("more than 8 bits a channel")  # whose range Pillow would cut off
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, "white")
-        canvas.alpha_composite(image)
-        image = canvas
-    return image.convert("RGB")
+def _batch(pictures: list[Picture], rule: Preprocessing) -> Batch:
+    return Batch(pictures, np.stack([preprocess(picture.image, rule) for picture in pictures]))

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from export.rewriting import array, constant, insert, is_constant, present, replace
+from export.sessions import cpu_session
 from models.arrays import Float32Array, Pixels
 
 _DOMAIN = "com.microsoft"  # of ONNX Runtime's integer product with scales and bias
@@ -44,9 +44,7 @@ def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
             node.outputs[0].dtype = ir.DataType.FLOAT
             graph.append(node)
             graph.outputs.append(node.outputs[0])
-    session = ort.InferenceSession(
-        ir.to_proto(watched).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = cpu_session(ir.to_proto(watched).SerializeToString())
     outputs = [output.name for output in session.get_outputs()][-2 * len(inputs) :]
     ranges: dict[str, Range] = {}
     for images in batches:

@@ -1,7 +1,7 @@
-"""Writes an entry of the model repository, whole or not at all.
+"""Writes a version to the model repository, whole or not at all.
 
 The layout is the one NVIDIA Triton reads: config.pbtxt and labels.txt beside numbered
-versions, of which the highest is served.
+versions, the highest of which is served.
 """
 
 import os
@@ -11,18 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.manifest import Manifest
+from models.manifest import Manifest, versions
 
 
 def next_version(repository: Path, name: str) -> int:
-    folder = repository / name
-    taken = [int(entry.name) for entry in folder.glob("*") if entry.name.isdecimal()]
-    return max(taken, default=0) + 1
+    taken = versions(repository / name)
+    return int(taken[-1].name) + 1 if taken else 1
 
 
 @contextmanager
 def staging(repository: Path) -> Iterator[Path]:
-    """A hidden folder on the repository's file system, gone afterwards whatever happens."""
+    """A hidden folder on the repository's file system, removed afterwards whatever happens."""
     repository.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=repository))
     try:
@@ -32,9 +31,9 @@ def staging(repository: Path) -> Iterator[Path]:
 
 
 def publish(staged: Path, repository: Path, manifest: Manifest) -> Path:
-    """Move a staged version to its place; a reader sees all of it or nothing.
+    """Move a staged version into place, so that a reader sees all of it or nothing.
 
-    Raises `FileExistsError` if another export took the same version meanwhile.
+    Raises `FileExistsError` if another export has published the same version in the meantime.
     """
     (staged / "manifest.json").write_text(manifest.model_dump_json(indent=1))
     staged.chmod(0o755)

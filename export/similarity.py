@@ -6,7 +6,7 @@ through the maps in pieces that fit a cache. Shapes: L blocks, B images, H heads
 C width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 import torch
@@ -15,15 +15,7 @@ from torch import Tensor, nn
 from export import measures, tracing
 from export.attention import DOMAIN, VERSION
 from export.cosines import Columns, row_similarity
-
-_OF_MAPS = (
-    "similarity.column",
-    "similarity.row",
-    "similarity.centred",
-    "neighbour_similarity",
-    "head_similarity",
-)
-_OF_SOFTMAX = ("entropy", "attention_distance")
+from models.manifest import map_measures
 
 
 def measure(
@@ -58,31 +50,33 @@ def add_functions(model: ir.Model) -> None:
 def _computed(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
     stacked = torch.stack(list(maps))  # [L, B, H, N, N]
     columns = Columns(stacked)
-    found = (
+    values = [
         columns.layer_similarity(),
         row_similarity(stacked),
         columns.centred_similarity(),
         columns.neighbour_similarity(),
         columns.head_similarity(),
-    )
-    values = dict(zip(_OF_MAPS, found, strict=True))
+    ]
     if reach is not None:
-        distance = measures.attention_distance(stacked, reach, prefix)
-        of_softmax = (measures.entropy(stacked), distance)  # [L, B, H] each
-        values |= {
-            name: value.transpose(0, 1) for name, value in zip(_OF_SOFTMAX, of_softmax, strict=True)
-        }
-    return values
+        distance = measures.attention_distance(stacked, reach, prefix)  # [L, B, H]
+        values += [measures.entropy(stacked).transpose(0, 1), distance.transpose(0, 1)]
+    return dict(zip(_names(reach), values, strict=True))
 
 
 def _written(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
     L, (B, H, N, _) = len(maps), maps[0].shape
     shapes = [(B, L, L)] * 3 + [(B, L - 1, H, N), (B, L, H, H)]
     if reach is None:
-        return dict(zip(_OF_MAPS, _node("Similarity", maps, shapes), strict=True))
-    shapes += [(B, L, H)] * 2
-    outputs = _node("SoftmaxSimilarity", (reach, *maps), shapes, prefix=prefix)
-    return dict(zip(_OF_MAPS + _OF_SOFTMAX, outputs, strict=True))
+        outputs = _node("Similarity", maps, shapes)
+    else:
+        shapes += [(B, L, H)] * 2
+        outputs = _node("SoftmaxSimilarity", (reach, *maps), shapes, prefix=prefix)
+    return dict(zip(_names(reach), outputs, strict=True))
+
+
+def _names(reach: Tensor | None) -> Iterable[str]:
+    """The measures in the order of the operator's outputs."""
+    return map_measures("reattention" if reach is None else "softmax")
 
 
 def _node(

@@ -1,15 +1,15 @@
-"""Does ONNX Runtime say what PyTorch says? Measured, and refused where it does not."""
+"""Do the graphs in ONNX Runtime compute what the network in PyTorch computes?"""
 
 import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-import onnxruntime as ort
 import torch
 from torch import Tensor
 
 from export.graphs import Inside
+from export.sessions import cpu_session
 from models.arrays import Float32Array, Pixels
 from models.deepvit import DeepViT
 from models.manifest import Comparison, Manifest, Parity
@@ -17,13 +17,13 @@ from models.preprocess import Preprocessing
 
 Graph = Literal["model", "model.fp16", "explain"]
 
-# Largest difference allowed, as a share of the largest value of the reference.
-# A mixed map magnifies rounding by the norm's gain, and a cosine of single, nearly empty
-# columns magnifies it again; means over heads and tokens do not.
+# The largest difference allowed, as a share of the reference's largest value.
+# The norm's gain magnifies rounding in a mixed map, and the cosine of two nearly empty columns
+# magnifies it again; means over heads and tokens do not.
 _TOLERANCE = {"logits": 1e-4, "map": 2e-4, "class_rows": 2e-4, "neighbour_similarity": 2e-2}
 _MEASURES = 5e-4
-_HALF = 2e-2  # of everything that is computed in float16
-_AGREEMENT = 0.99  # of best classes, exact classifier and int8
+_HALF = 2e-2  # for everything that is computed in float16
+_AGREEMENT = 0.99  # share of images that int8 gives the same class as the exact classifier
 
 
 class VerificationError(Exception):
@@ -36,11 +36,11 @@ def verify(
     manifest: Manifest,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Parity, ...]:
-    """Compare every graph with the unfolded network at batch 1, 2 and the largest.
+    """Compare every graph with the network as trained, at batches of 1, 2 and the largest.
 
-    The network computes in float64: in float32 a deep one with near-uniform maps may be further
-    from that than the folded graphs are.
-    Raises `VerificationError` naming every output beyond its tolerance.
+    The network computes in float64: in float32, a deep network with near-uniform maps may be
+    further from the truth than the graphs are.
+    Raises `VerificationError`, which names every output beyond its tolerance.
     """
     found: list[Parity] = []
     exact = copy.deepcopy(network).double()
@@ -49,15 +49,10 @@ def verify(
         "model.fp16": manifest.max_batch_size,
         "explain": manifest.max_explain_batch_size,
     }
-    options = ort.SessionOptions()
-    # Threads that spin between runs would take the processors from PyTorch.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for graph in largest:
         if not (folder / f"{graph}.onnx").exists():
             continue
-        session = ort.InferenceSession(
-            folder / f"{graph}.onnx", options, providers=["CPUExecutionProvider"]
-        )
+        session = cpu_session(folder / f"{graph}.onnx")
         for batch in sorted({1, 2, largest[graph]}):
             progress(f"{graph}.onnx at batch {batch}")
             images = sample_images(batch, manifest.preprocessing.size)
@@ -77,19 +72,19 @@ def verify(
 
 
 def verify_int8(found: Comparison) -> None:
-    """Raises `VerificationError` where more than one answer in a hundred is another one.
+    """Raises `VerificationError` if more than one image in a hundred gets another class.
 
-    Logits have no tolerance here: rounded, they differ as far as the pictures make them.
+    Logits have no tolerance here, because how far rounding moves them depends on the images.
     """
     if found.agreement < _AGREEMENT:
         raise VerificationError(
-            f"int8 gives {found.agreement:.2%} of {found.images:,} images their class "
-            f"(at least {_AGREEMENT:.0%} is asked for); --force keeps it nevertheless"
+            f"int8 gives {found.agreement:.2%} of {found.images:,} images the class of the exact "
+            f"classifier, and at least {_AGREEMENT:.0%} is required; --force keeps it anyway"
         )
 
 
 def sample_images(batch: int, size: int) -> Pixels:
-    """Half noise, half smooth colour: [B, S, S, 3], the same on every call."""
+    """Images [B, S, S, 3], half of them noise and half smooth, the same on every call."""
     generator = torch.Generator().manual_seed(batch)
     noise = torch.rand((batch, 3, size, size), generator=generator)
     coarse = torch.rand((batch, 3, 4, 4), generator=generator)
@@ -100,7 +95,7 @@ def sample_images(batch: int, size: int) -> Pixels:
 
 
 def normalize(images: Pixels, rule: Preprocessing) -> Tensor:
-    """uint8 [B, S, S, 3] to the float32 [B, 3, S, S] that the network was trained on."""
+    """uint8 [B, S, S, 3] to float32 [B, 3, S, S], which the network was trained on."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (rule.mean, rule.std))
     return (torch.tensor(images).permute(0, 3, 1, 2) / 255 - mean) / std
 

@@ -5,10 +5,12 @@ manifest.json and in the metadata of each graph, under `METADATA_KEY`.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.collapse import VARIANTS
 from models.config import DeepViTConfig
 from models.preprocess import Preprocessing
 
@@ -22,6 +24,33 @@ STAGE_WORDS: dict[Stage, str] = {
     "negative, and rows of a head's map sum to one constant, or to none where a LayerNorm over "
     "heads stays in the graph; in a block that does not mix, the softmax map",
 }
+
+_MAP_MEASURES: dict[str, tuple[str, ...]] = {
+    **{f"similarity.{variant}": ("block", "block") for variant in VARIANTS},
+    "neighbour_similarity": ("block", "head", "token"),
+    "head_similarity": ("block", "head", "head"),
+}
+_SOFTMAX_MEASURES = {  # of maps whose rows sum to 1
+    "entropy": ("block", "head"),
+    "attention_distance": ("block", "head"),
+}
+TOKEN_MEASURES = ("feature_similarity", "rank_residual", "token_similarity")  # a value a block
+
+
+def stages(config: DeepViTConfig) -> tuple[Stage, ...]:
+    """The stages that differ: a network that never mixes heads has one map for both."""
+    return STAGES if config.reatten_blocks else ("softmax",)
+
+
+def map_measures(stage: Stage) -> dict[str, tuple[str, ...]]:
+    """What is measured of the maps of a stage, with the axes behind the batch."""
+    return _MAP_MEASURES | _SOFTMAX_MEASURES if stage == "softmax" else dict(_MAP_MEASURES)
+
+
+def versions(model: Path) -> list[Path]:
+    """The folders of a model's versions in a model repository, the highest one last."""
+    found = [folder for folder in model.glob("*") if folder.name.isdecimal()]
+    return sorted(found, key=lambda folder: int(folder.name))
 
 
 class _Record(BaseModel):

@@ -4,7 +4,6 @@ Free of torch, so that the service and the training-side code share it. Mean and
 standard deviation are facts that travel here, but they are applied inside the graph.
 """
 
-import struct
 from typing import Literal
 
 import numpy as np
@@ -12,19 +11,6 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.arrays import Pixels
-
-# What Pillow's readers raise on damaged files.
-READER_ERRORS = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 
 _MAX_ASPECT = 16
 

@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
+from onnxruntime import InferenceSession
 from PIL import Image
 from pydantic import ValidationError
 
 from export.report import ReportError
 from export.report.running import Estimate, Running
+from export.sessions import cpu_session
 from models.arrays import Float32Array, Float64Array, Pixels
-from models.manifest import STAGES, Manifest, Stage
+from models.collapse import by_block
+from models.manifest import TOKEN_MEASURES, Manifest, Stage, map_measures, stages, versions
 from models.preprocess import preprocess
-
-VARIANTS = ("column", "row", "centred")
 
 
 class Key(NamedTuple):
@@ -38,7 +38,7 @@ class Measured:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        return stages(self.manifest)
+        return stages(self.manifest.config)
 
 
 class Model:
@@ -76,18 +76,13 @@ class Model:
         self._waiting.clear()
         outputs = dict(zip(wanted, answers, strict=True))
         found = {key: outputs[name] for key, name in self._names.items()}
-        for stage in stages(self.manifest):
+        for stage in stages(self.manifest.config):
             maps = [found.pop(Key(stage, f"map.{block}")) for block in _blocks(self.manifest)]
             means = [block.mean(axis=1) for block in maps]  # [B, N, N] each
             self._maps[stage].add(np.stack(means, axis=1))
             found |= _derived(stage, found, self._threshold)
         for key, values in found.items():
             self._running[key].add(values)
-
-
-def stages(manifest: Manifest) -> tuple[Stage, ...]:
-    """Stages that differ: a model that mixes no heads has only one."""
-    return STAGES if manifest.config.reatten_blocks else ("softmax",)
 
 
 def _derived(
@@ -110,23 +105,18 @@ def _derived(
 
 
 def _share(pairs: npt.NDArray[np.bool_]) -> Float32Array:
-    """[B, L - 1, H, N] to [B, L]: NaN for block 0, which has none before it."""
-    share = pairs.mean(axis=(2, 3), dtype=np.float32)
-    return np.pad(share, ((0, 0), (1, 0)), constant_values=np.nan)
+    """The share of (head, token) pairs by block: [B, L - 1, H, N] to [B, L]."""
+    return by_block(pairs.mean(axis=(2, 3), dtype=np.float32))
 
 
 def _wanted(manifest: Manifest) -> Iterator[tuple[Key, str]]:
-    """Measures and the outputs that hold them."""
-    for stage in stages(manifest):
-        measures = [f"similarity.{variant}" for variant in VARIANTS]
-        measures += ["neighbour_similarity", "head_similarity"]
-        if stage == "softmax":
-            measures += ["entropy", "attention_distance"]
-        for measure in measures:
+    """What is measured, and the output of the explain graph that has it."""
+    for stage in stages(manifest.config):
+        for measure in map_measures(stage):
             yield Key(stage, measure), manifest.output(measure, stage).name
         for block in _blocks(manifest):
             yield Key(stage, f"map.{block}"), manifest.output("map", stage, block).name
-    for measure in ("feature_similarity", "rank_residual", "token_similarity"):
+    for measure in TOKEN_MEASURES:
         try:
             yield Key(None, measure), manifest.output(measure).name
         except KeyError as exc:
@@ -140,12 +130,11 @@ def _blocks(manifest: Manifest) -> range:
 
 
 def _version(repository: Path, name: str) -> Path:
-    versions = [path for path in (repository / name).glob("*") if path.name.isdecimal()]
-    if not versions or not name:
-        there = sorted(path.parents[1].name for path in repository.glob("*/*/manifest.json"))
-        listed = ", ".join(dict.fromkeys(there)) or "none"
-        raise ReportError(f"{repository} has no model {name!r}; its models: {listed}")
-    return max(versions, key=lambda path: int(path.name))
+    if name and (found := versions(repository / name)):
+        return found[-1]
+    others = sorted({path.parents[1].name for path in repository.glob("*/*/manifest.json")})
+    listed = ", ".join(others) or "none"
+    raise ReportError(f"{repository} has no model {name!r}; its models: {listed}")
 
 
 def _manifest(folder: Path) -> Manifest:
@@ -155,11 +144,9 @@ def _manifest(folder: Path) -> Manifest:
         raise ReportError(f"{folder} has no readable manifest; export it again") from exc
 
 
-def _open(graph: Path, needed: set[str]) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # its errors are raised too, and told by us
+def _open(graph: Path, needed: set[str]) -> InferenceSession:
     try:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = cpu_session(graph)
     except Exception as exc:  # ONNX Runtime's errors have no common class
         raise ReportError(f"{graph} cannot be loaded: {' '.join(str(exc).split())}") from exc
     if missing := needed - {output.name for output in session.get_outputs()}:

@@ -12,11 +12,12 @@ from export.comparison import in_words
 from export.report import charts
 from export.report.charts import Line, Scale
 from export.report.definitions import DEFINITIONS, TERMS
-from export.report.measuring import VARIANTS, Key, Measured
+from export.report.measuring import Key, Measured
 from export.report.running import Estimate
 from export.report.tables import Report
-from export.report.verdict import blocks_in_words, neighbours
+from export.report.verdict import blocks_in_words
 from models.arrays import Float64Array
+from models.collapse import VARIANTS, neighbours
 from models.manifest import Stage
 
 _ALIKE = Scale(-1, 1, "RdBu_r")

@@ -12,10 +12,11 @@ import numpy as np
 
 from export.pictures import Pictures
 from export.report.definitions import DEFINITIONS, TERMS
-from export.report.measuring import VARIANTS, Key, Measured
+from export.report.measuring import Key, Measured
 from export.report.running import CONFIDENCE
 from export.report.verdict import Verdict, judge
 from models.arrays import Float64Array
+from models.collapse import VARIANTS
 from models.manifest import Stage
 
 COLUMNS = (

@@ -1,7 +1,4 @@
-"""Has attention collapsed? In blocks, numbers and words. Knows means, not images.
-
-Blocks are counted from 0, as everywhere.
-"""
+"""Whether attention has collapsed, in words. The definitions are those of models/collapse.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,27 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.report.running import Estimate
+from models import collapse
 from models.arrays import Float64Array
 from models.manifest import Stage
-
-THRESHOLD = 0.9  # of similar blocks, as in the paper
-_MOST = 0.5  # of (head, token) pairs
-_CANCELLING = 0.05  # of them: from here on opposite ones are worth a sentence
-_NEAR_UNIFORM = 0.95  # of the largest entropy: maps so even are alike whatever they attend to
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """On one model at one stage."""
+    """What was found for one model at one stage; blocks by their numbers."""
 
     stage: Stage
     threshold: float
-    similar: tuple[int, ...]  # by Eq. 2: the column cosine to the block before is above
-    collapsed: tuple[int, ...]  # similar, and the row cosine is above too
-    alike_up_to_sign: tuple[int, ...]  # not similar, but most vectors are, or are opposite
-    undecided: tuple[int, ...]  # an interval on which these depend holds the threshold
-    donor: int  # of attention reuse, by the paper's rule
-    donor_by_rows: int  # the same where rows have to be alike as well
+    similar: tuple[int, ...]
+    collapsed: tuple[int, ...]
+    alike_up_to_sign: tuple[int, ...]
+    undecided: tuple[int, ...]  # the threshold is in a confidence interval that decides
+    donor: int  # for attention reuse, by the paper's rule: all later blocks are similar
+    donor_by_rows: int  # by the stricter rule: all later blocks have collapsed
     sentences: tuple[str, ...]
 
 
@@ -43,36 +36,29 @@ def judge(
     below: Float64Array | None = None,
     evenness: Float64Array | None = None,
 ) -> Verdict:
-    """From the similarities of all pairs of blocks, [L, L] each.
+    """Judge a model by the similarities of all pairs of blocks, [L, L] each.
 
-    `above` and `below` [L], of maps with signs, are the shares of (head, token) pairs beyond
-    ± the threshold.
+    `above` and `below` [L] are the shares of (head, token) pairs above the threshold and below
+    its negative; they matter where maps have negative entries.
     `evenness` [L], at the softmax stage, is entropy as a share of that of uniform attention.
     """
     depth = len(column.mean)
-    later = range(1, depth)
-    columns, rows, middles = (neighbours(estimate.mean) for estimate in (column, row, centred))
-    similar = tuple(block for block in later if columns[block] > threshold)
-    collapsed = tuple(block for block in similar if rows[block] > threshold)
-    above, below = (np.zeros(depth) if share is None else share for share in (above, below))
-    signed = tuple(
-        block
-        for block in later
-        if block not in similar
-        and above[block] + below[block] > _MOST
-        and below[block] >= _CANCELLING
+    columns, rows, middles = (
+        collapse.neighbours(estimate.mean) for estimate in (column, row, centred)
     )
+    similar = collapse.similar_blocks(columns, threshold)
+    collapsed = collapse.collapsed_blocks(columns, rows, threshold)
+    above, below = (np.zeros(depth) if share is None else share for share in (above, below))
+    signed = collapse.blocks_alike_up_to_sign(above, below, similar)
     close, close_by_rows = _close(column, threshold), _close(row, threshold)
-    donor, donor_by_rows = _donor(depth, similar), _donor(depth, collapsed)
+    donor, donor_by_rows = collapse.donor(depth, similar), collapse.donor(depth, collapsed)
     return Verdict(
         stage=stage,
         threshold=threshold,
         similar=similar,
         collapsed=collapsed,
         alike_up_to_sign=signed,
-        undecided=tuple(
-            block for block in later if block in close or block in {*similar} & close_by_rows
-        ),
+        undecided=tuple(sorted(close | {*similar} & close_by_rows)),
         donor=donor,
         donor_by_rows=donor_by_rows,
         sentences=tuple(
@@ -91,13 +77,8 @@ def judge(
     )
 
 
-def neighbours(matrix: Float64Array) -> Float64Array:
-    """Each block with the one before it: [L, L] to [L], NaN for block 0, which has none."""
-    return np.concatenate([[np.nan], np.diagonal(matrix, offset=-1)])
-
-
 def blocks_in_words(blocks: Sequence[int]) -> str:
-    """As `block 3` or `blocks 1, 4 to 7 and 9`."""
+    """`block 3`, or `blocks 1, 4 to 7 and 9`."""
     runs: list[list[int]] = []
     for block in blocks:
         if runs and runs[-1][-1] == block - 1:
@@ -110,13 +91,9 @@ def blocks_in_words(blocks: Sequence[int]) -> str:
 
 
 def _close(matrix: Estimate, threshold: float) -> set[int]:
-    low, high = neighbours(matrix.low), neighbours(matrix.high)
+    """Blocks whose confidence interval contains the threshold."""
+    low, high = collapse.neighbours(matrix.low), collapse.neighbours(matrix.high)
     return set(np.flatnonzero((low <= threshold) & (threshold < high)).tolist())
-
-
-def _donor(depth: int, alike: Sequence[int]) -> int:
-    """The last block that is not like the one before it: all later ones are."""
-    return max(set(range(depth)) - set(alike))
 
 
 def _on_similar(
@@ -179,7 +156,7 @@ def _on_evenness(similar: Sequence[int], evenness: Float64Array | None) -> str:
     if evenness is None or not similar:
         return ""
     span = f"the entropy of similar blocks is {_span(evenness[list(similar)])} of its maximum"
-    near = [block for block in similar if evenness[block] > _NEAR_UNIFORM]
+    near = [block for block in similar if evenness[block] > collapse.NEAR_UNIFORM]
     if not near:
         return f"Their maps are not uniform: {span}."
     return f"Attention is near uniform in {blocks_in_words(near)}: {span}."

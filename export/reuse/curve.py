@@ -1,4 +1,4 @@
-"""`python -m export reuse CHECKPOINT --images FOLDER`: every donor's cost and saving, measured."""
+"""`python -m export reuse CHECKPOINT --images FOLDER`: what each donor costs and saves."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from export.comparison import compare, in_words
 from export.options import overrides, reuse_parser
 from export.pictures import Pictures
+from export.progress import Progress
 from export.reuse.sharing import shared, write_classifier
 from models import checkpoint
 from models.manifest import Comparison
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
     """Exit status 0, or 1 with one line that says what to do."""
     options = reuse_parser().parse_args(arguments)
     try:
-        written = curve(options)
+        written = curve(options, Progress())
     except (checkpoint.CheckpointError, OSError, ValueError) as exc:
         print(f"export reuse: {exc}", file=sys.stderr)
         return 1
@@ -30,8 +31,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def curve(options: argparse.Namespace) -> Path:
-    """Measure and write reuse.json and reuse.png; the picture that was written."""
+def curve(options: argparse.Namespace, say: Progress) -> Path:
+    """Write reuse.json and reuse.png; returns the picture that was written."""
     source = checkpoint.load(options.checkpoint, options.arch, **overrides(options))
     pictures = Pictures(options.images, options.limit)
     donors = options.donors or range(source.config.depth - 1)
@@ -41,11 +42,11 @@ def curve(options: argparse.Namespace) -> Path:
         exact = write_classifier(source, Path(folder, "exact"))
         cheaper = {}
         for donor, changed in sources.items():
-            _say(f"trace with block {donor} as donor")
+            say(f"trace with block {donor} as donor")
             cheaper[donor] = write_classifier(changed, Path(folder, donor))
-        found = compare(
-            exact, cheaper, pictures, source.preprocessing, source.labels or (), progress=_say
-        )
+        say(f"compare {len(cheaper)} donors over {options.images}")
+        rule, labels = source.preprocessing, source.labels or ()
+        found = compare(exact, cheaper, pictures, rule, labels, say.detail)
     for donor, comparison in found.items():
         print(f"donor {donor}: {in_words(comparison)}")
     record = {donor: comparison.model_dump() for donor, comparison in found.items()}
@@ -56,7 +57,7 @@ def curve(options: argparse.Namespace) -> Path:
 
 
 def draw(found: Mapping[str, Comparison], name: str, path: Path) -> None:
-    """Accuracy, or agreement where there is none, against speed; a point for each donor."""
+    """Accuracy against speed, a point for each donor; agreement where accuracy is not known."""
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False}):
         figure = Figure(figsize=(6.4, 3.6), dpi=150, layout="constrained")
         axes = figure.subplots()
@@ -87,7 +88,3 @@ def _points(found: Mapping[str, Comparison], index: int) -> Iterator[tuple[float
         speed = comparison.speed[index]
         share = comparison.agreement if comparison.accuracy is None else comparison.accuracy
         yield speed.exact_ms / speed.ms, 100 * share
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,11 +1,11 @@
-"""The network that shares a map, and its classifier alone, for comparisons."""
+"""A network whose later blocks share one map, and its classifier alone, for comparisons."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from export import to_onnx
+from export.build import trace_classifier
 from export.fold import FoldedDeepViT
-from export.graphs import Classifier
 from models.checkpoint import Checkpoint
 
 
@@ -21,10 +21,10 @@ def shared(source: Checkpoint, donor: int) -> Checkpoint:
 
 
 def write_classifier(source: Checkpoint, folder: Path) -> Path:
-    """Trace nothing but the classifier, to a new folder; the graph's path."""
+    """Write nothing but the classifier, to a new folder; returns the graph's path."""
     folder.mkdir()
     folded = FoldedDeepViT(source.network(), source.preprocessing).eval()
-    graph = to_onnx.trace(Classifier(folded), source.config.img_size, ["logits"])
+    graph = trace_classifier(folded)
     to_onnx.save_weights([graph], folder)
     to_onnx.save_graph(graph, folder / "model.onnx")
     return folder / "model.onnx"

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models import collapse
 from models.arrays import Float32Array
-from models.manifest import STAGE_WORDS, Manifest, Stage
-
-VARIANTS = ("column", "row", "centred")
-SOFTMAX_ONLY = ("entropy", "attention_distance")
+from models.collapse import VARIANTS
+from models.manifest import STAGE_WORDS, Manifest, Stage, map_measures
 
 DEFINITIONS = {
     "stage": "; ".join(f"{name}: {words}" for name, words in STAGE_WORDS.items()),
@@ -54,8 +53,7 @@ class Similarity:
 
     @property
     def similar_blocks(self) -> list[int]:
-        """Blocks that are more alike their predecessor than the threshold."""
-        return [int(index) + 1 for index in np.flatnonzero(self.neighbours > self.threshold)]
+        return list(collapse.similar_blocks(collapse.by_block(self.neighbours), self.threshold))
 
     @property
     def similar_share(self) -> float:
@@ -64,10 +62,7 @@ class Similarity:
 
 def outputs(manifest: Manifest, stage: Stage) -> dict[str, str]:
     """Names of the explain outputs that hold each measure of a stage."""
-    measures = [f"similarity.{variant}" for variant in VARIANTS]
-    measures += ["neighbour_similarity", "head_similarity"]
-    measures += SOFTMAX_ONLY if stage == "softmax" else ()
-    names = {measure: manifest.output(measure, stage).name for measure in measures}
+    names = {measure: manifest.output(measure, stage).name for measure in map_measures(stage)}
     return names | {"feature_similarity": manifest.output("feature_similarity").name}
 
 

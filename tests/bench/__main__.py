@@ -7,6 +7,8 @@ exported with random weights first, which takes minutes.
 """
 
 import argparse
+from collections.abc import Sequence
+from importlib import import_module
 
 from tests.bench import models, tables
 
@@ -19,38 +21,22 @@ def main() -> None:
     parser.add_argument("part", nargs="*", choices=[*PARTS, ON_GPU, []], metavar="part")
     parser.add_argument("--model", action="append", help="may be repeated")
     options = parser.parse_args()
-    names = options.model or [models.BUNDLED]
     for part in options.part or PARTS:
-        if part == "graph":
-            from tests.bench import graph  # needs all of PyTorch
+        _run(part, options.model or [models.BUNDLED])
 
-            for name in names:
-                graph.run(name)
-        elif part == ON_GPU:
-            from tests.bench import gpu
 
-            for name in names:
-                gpu.run(name)
-        elif part == "profile":
-            from tests.bench import profile
-
-            for name in names:
-                profile.run(name)
-        elif part == "serving":
-            from tests.bench import serving
-
-            for name in names:
-                serving.run(name)
-        elif part == "decode":
-            from tests.bench import decode
-
-            decode.run(models.BUNDLED)
-        elif part == "scaling":
-            from tests.bench import scaling
-
-            scaling.run()
-        else:
-            tables.show()
+def _run(part: str, names: Sequence[str]) -> None:
+    if part == "tables":
+        tables.show()
+        return
+    module = import_module(f"tests.bench.{part}")  # not before: some need all of PyTorch
+    if part == "decode":
+        module.run(models.BUNDLED)
+    elif part == "scaling":
+        module.run()
+    else:
+        for name in names:
+            module.run(name)
 
 
 if __name__ == "__main__":

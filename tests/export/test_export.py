@@ -1,6 +1,8 @@
 """The command line: what it writes, that it writes whole versions only, what it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from models import checkpoint
 from models.config import ARCHITECTURES
 from models.manifest import METADATA_KEY, Manifest
 from tests.support.networks import random_network
+from tests.support.server import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +150,11 @@ def test_labels_come_from_a_file_that_must_fit(
 def test_names_that_would_leave_the_repository_are_refused(name: str, weights: Path) -> None:
     with pytest.raises(SystemExit):
         main([str(weights), "--name", name])
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = "import sys, export.__main__, export.report.command; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_the_bundled_checkpoints_are_the_trained_ones() -> None:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, ExifTags, Image
 
+from models.imaging import FORMATS
 from service.errors import CorruptImage, ImageTooLarge, NoImage, ServiceError, UnsupportedMedia
-from service.imaging import FORMATS, Decoder
+from service.imaging import Decoder
 from tests.support.memory import little_memory
 from tests.support.server import ROOT
 

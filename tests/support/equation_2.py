@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from export.cosines import Variant
+from models.collapse import Variant
 
 
 def directions(maps: Tensor, variant: Variant = "column") -> Tensor:

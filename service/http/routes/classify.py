@@ -5,6 +5,7 @@ import time
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from models.collapse import THRESHOLD
 from models.manifest import Manifest
 from service.errors import (
     CorruptImage,
@@ -51,7 +52,7 @@ class ClassifyParameters(DeadlineParameters):
     attention: bool = Field(False, description="add the class token's maps of every block and head")
     similarity: bool = Field(False, description="add what /similarity answers")
     stage: StageName = "reattention"
-    threshold: Threshold = 0.9
+    threshold: Threshold = THRESHOLD
 
 
 @router.post(

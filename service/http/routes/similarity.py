@@ -6,6 +6,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from models.collapse import THRESHOLD
 from service.explain import similarity as measures
 from service.http import answers, pictures
 from service.http.dependencies import WorkingDep, use_model
@@ -18,7 +19,7 @@ router = APIRouter(tags=[TAG])
 
 
 class SimilarityParameters(LookInsideParameters):
-    threshold: Threshold = 0.9
+    threshold: Threshold = THRESHOLD
     format: Literal["json", "png"] = Field(
         "json", description="the measures as JSON, or drawn in one picture"
     )

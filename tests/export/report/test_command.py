@@ -19,9 +19,9 @@ from PIL import Image
 
 from export import measures
 from export.__main__ import main
-from export.cosines import VARIANTS
 from export.verify import normalize
 from models import checkpoint
+from models.collapse import VARIANTS
 from models.config import ARCHITECTURES
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from models.arrays import Float32Array
+from models.collapse import VARIANTS
 from models.config import ARCHITECTURES
 from models.manifest import STAGES, Stage
-from service.explain.similarity import VARIANTS, Similarity, measure, outputs
+from service.explain.similarity import Similarity, measure, outputs
 from tests.service.explain.test_selection import manifest_of
 
 DEEPVIT = manifest_of(ARCHITECTURES["deepvit_test"].config)

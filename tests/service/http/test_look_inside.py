@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from export import measures
-from export.cosines import VARIANTS
 from export.verify import normalize
 from models import checkpoint
 from models.arrays import Float64Array, Pixels
+from models.collapse import VARIANTS
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, VIT

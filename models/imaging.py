@@ -1,0 +1,155 @@
+"""Image files to upright RGB pictures: the one reader, for serving, reports and calibration.
+
+Takes bytes that nobody has checked. Knows neither HTTP nor networks.
+"""
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+# Formats whose readers are pure image decoders: none that runs programs or follows links.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
+MAX_PIXELS = 64 * 10**6  # of the largest image unless a reader is told otherwise
+
+_BACKGROUND = "white"  # behind transparent pixels
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
+# What Pillow's readers raise on damaged files.
+_PILLOW_ERRORS = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+# EXIF orientation to what turns the picture upright.
+_UPRIGHT: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(Exception):
+    """The bytes are not read as a picture; the message says why."""
+
+
+class UnsupportedImage(ImageError):
+    """Not an image, or not in a format that is read."""
+
+
+class DamagedImage(ImageError):
+    """An image that is truncated or otherwise broken."""
+
+
+class OversizedImage(ImageError):
+    """An image of more pixels than the reader takes."""
+
+
+class Reader:
+    """Reads images of at most `max_pixels`.
+
+    Pillow keeps its own limit and its warning filter for the whole process: the last reader made
+    sets them.
+    """
+
+    def __init__(self, max_pixels: int = MAX_PIXELS, reduced: bool = False) -> None:
+        """With `reduced`, JPEGs may be decoded smaller, never below twice the `side` needed."""
+        self._max_pixels = max_pixels
+        self._reduced = reduced
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def read(self, file: BinaryIO, side: int = 0) -> Image.Image:
+        """The first frame, upright by its EXIF orientation, transparency over white, RGB.
+
+        `side` is what its shorter side will be resized to, in pixels, where that is known.
+        Raises `ImageError`, or `MemoryError`.
+        """
+        with self._opened(file, FORMATS) as image:
+            return self._decoded(image, side)
+
+    def read_small_jpeg(self, data: bytes, side: int, max_pixels: int) -> Image.Image | None:
+        """What `read` gives for a JPEG of at most `max_pixels`; None for a larger one."""
+        with self._opened(io.BytesIO(data), ("JPEG",)) as image:
+            return self._decoded(image, side) if image.width * image.height <= max_pixels else None
+
+    @contextmanager
+    def _opened(self, file: BinaryIO, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
+        """An image whose size is known, with Pillow's errors as this module's."""
+        try:
+            with Image.open(file, formats=formats) as image:
+                yield image
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as exc:
+            raise OversizedImage(f"the image has more than {self._max_pixels:,} pixels") from exc
+        except UnidentifiedImageError as exc:
+            raise UnsupportedImage(
+                "the bytes are not an image in a supported format: " + ", ".join(FORMATS)
+            ) from exc
+        except _PILLOW_ERRORS as exc:
+            raise DamagedImage("the image is truncated or damaged") from exc
+
+    def _decoded(self, image: ImageFile.ImageFile, side: int) -> Image.Image:
+        self._check_size(image)
+        if self._reduced and side:  # a half, a quarter or an eighth, of JPEGs only
+            image.draft(None, (2 * side, 2 * side))
+        image.load()
+        return _rgb(_upright(image))
+
+    def _check_size(self, image: ImageFile.ImageFile) -> None:
+        """Before any pixel is decoded."""
+        sizes = [image.size]
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # whole tiles are decoded
+            sizes.append((image.tag_v2.get(_TILE_WIDTH, 1), image.tag_v2.get(_TILE_LENGTH, 1)))
+        for width, height in sizes:
+            if width < 1 or height < 1:
+                raise DamagedImage("the image has no pixels")
+            if width * height > self._max_pixels:
+                raise OversizedImage(
+                    f"the image has {width} x {height} pixels; "
+                    f"at most {self._max_pixels:,} are allowed"
+                )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    except _PILLOW_ERRORS:  # broken metadata does not spoil the picture
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnsupportedImage("floating-point pixels have no agreed range; send integers")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, _BACKGROUND)
+        canvas.alpha_composite(image)
+        image = canvas
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The upper eight of 16 bits a pixel, with one transparent value as alpha."""
+    values = np.asarray(image).astype(np.int64)
+    grey = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+    if "transparency" in image.info:
+        alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+        grey.putalpha(Image.fromarray(alpha))
+    return grey
