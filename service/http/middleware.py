@@ -3,7 +3,6 @@
 Plain ASGI, so that streaming bodies and disconnects pass through untouched.
 """
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
@@ -18,7 +17,6 @@ from service.http.protocol import REFUSED
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
 
-_logger = logging.getLogger("service.access")
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -50,7 +48,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = log.begin(given)
+        request_id = log.begin_request(given)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         if self._trace:
@@ -89,15 +87,8 @@ class Observe:
             self._metrics.stage(stage, duration)
         if code := scope["state"].get("problem"):
             self._metrics.reject(code)
-        if scope["path"] in PROBES:
-            return
-        _logger.info(
-            "%s %s %d",
-            scope["method"],
-            quote(scope["path"]),
-            status,
-            extra={"status": status, "route": route, "duration_ms": round(seconds * 1e3, 2)},
-        )
+        if scope["path"] not in PROBES:
+            log.access(f"{scope['method']} {quote(scope['path'])}", route, status, seconds)
 
 
 def _server_timing(timings_s: dict[str, float]) -> str:
