@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from service.telemetry.metrics import FATES
+from service.telemetry.metrics import IMAGE_OUTCOMES
 from tests.conftest import DEEPVIT, VIT
 from tests.support import load, traffic
 from tests.support.load import Request
@@ -137,10 +137,12 @@ def _print_requests(report: load.Report, seconds: float) -> None:
 
 def _print_books(books: load.Books) -> bool:
     """Whether they balance."""
-    print(f"\n{'images by queue':40}" + "".join(f"{fate:>10}" for fate in FATES))
+    print(f"\n{'images by queue':40}" + "".join(f"{fate:>10}" for fate in IMAGE_OUTCOMES))
     for queue, fates in books.items():
         note = "" if load.balanced(fates) else "  DO NOT BALANCE"
-        print(f"{' '.join(queue):40}" + "".join(f"{fates[fate]:10}" for fate in FATES) + note)
+        print(
+            f"{' '.join(queue):40}" + "".join(f"{fates[fate]:10}" for fate in IMAGE_OUTCOMES) + note
+        )
     return all(map(load.balanced, books.values()))
 
 

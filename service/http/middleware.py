@@ -3,7 +3,6 @@
 It is plain ASGI, so that streamed bodies and disconnects pass through untouched.
 """
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
@@ -18,7 +17,6 @@ from service.http.protocol import REFUSAL
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
 
-_logger = logging.getLogger("service.access")
 _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -54,7 +52,7 @@ class ObserveRequests:
             await self._app(scope, receive, send)
             return
         given_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = log.begin(given_id)
+        request_id = log.begin_request(given_id)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         if self._trace:
@@ -90,15 +88,8 @@ class ObserveRequests:
             self._metrics.stage(stage, duration)
         if code := scope["state"].get("problem"):
             self._metrics.reject(code)
-        if scope["path"] in PROBES:
-            return
-        _logger.info(
-            "%s %s %d",
-            scope["method"],
-            quote(scope["path"]),
-            status,
-            extra={"status": status, "route": route, "duration_ms": round(seconds * 1e3, 2)},
-        )
+        if scope["path"] not in PROBES:
+            log.access(f"{scope['method']} {quote(scope['path'])}", route, status, seconds)
 
 
 def _added_headers(state: MutableMapping[str, Any]) -> list[tuple[bytes, bytes]]:

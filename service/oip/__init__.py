@@ -1,1 +1,1 @@
-"""The Open Inference Protocol's inference requests and answers, apart from how they travel."""
+"""The Open Inference Protocol: its requests and responses, as REST JSON and as gRPC messages."""

@@ -1,6 +1,6 @@
-"""Content encodings: gzip and deflate, undone within a bound and applied on request.
+"""Content encodings: gzip and deflate, decompressed within a size limit, compressed on request.
 
-Knows bytes and the values of headers; nothing of requests, or of what the bytes mean.
+Knows bytes and header values; nothing of requests, or of what the bytes mean.
 """
 
 import re
@@ -8,13 +8,13 @@ import zlib
 
 from service.errors import MalformedUpload, UnsupportedEncoding, UploadTooLarge
 
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}  # HTTP's deflate is what zlib calls zlib
-_LEVEL = 1  # tensors of floats shrink little: higher levels cost time and save nothing
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}  # what HTTP calls deflate is the zlib format
+_LEVEL = 1  # float tensors compress poorly: higher levels take longer and save next to nothing
 _QUALITY = re.compile(r"\s*q\s*=\s*([01](?:\.\d{0,3})?)\s*")
 
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """A body without its content encoding, at most `max_bytes` long; a bomb stops there.
+    """The decoded body, at most `max_bytes` long; a decompression bomb is cut off there.
 
     Raises `UnsupportedEncoding`, `MalformedUpload` or `UploadTooLarge`.
     """
@@ -36,23 +36,23 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def choose(accepted: str) -> str | None:
-    """The encoding that an Accept-Encoding header likes best, or none."""
-    liked = {}
+    """The supported encoding that an Accept-Encoding header prefers; None to send it as it is."""
+    qualities = {}
     for part in accepted.split(","):
         name, _, parameter = part.partition(";")
-        liked[name.strip().lower()] = _quality(parameter)
-    best = max(_WINDOW_BITS, key=lambda name: liked.get(name, 0.0))
-    return best if liked.get(best, 0.0) > liked.get("identity", 0.0) else None
+        qualities[name.strip().lower()] = _quality(parameter)
+    best = max(_WINDOW_BITS, key=lambda name: qualities.get(name, 0.0))
+    return best if qualities.get(best, 0.0) > qualities.get("identity", 0.0) else None
 
 
-def compress(body: bytes, name: str) -> bytes:
-    """In one of the encodings that `choose` gives."""
-    stream = zlib.compressobj(_LEVEL, wbits=_WINDOW_BITS[name])
+def compress(body: bytes, encoding: str) -> bytes:
+    """`encoding` is one that `choose` returned."""
+    stream = zlib.compressobj(_LEVEL, wbits=_WINDOW_BITS[encoding])
     return stream.compress(body) + stream.flush()
 
 
 def _quality(parameter: str) -> float:
     if not parameter.strip():
         return 1.0
-    found = _QUALITY.fullmatch(parameter)
-    return float(found[1]) if found else 0.0
+    match = _QUALITY.fullmatch(parameter)
+    return float(match[1]) if match else 0.0

@@ -1,4 +1,4 @@
-"""What is served in the Open Inference Protocol's words: metadata, configuration, statistics."""
+"""Metadata, configuration and statistics of models, as the Open Inference Protocol has them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,14 +25,14 @@ _NEVER = DurationStatistic(count=0, ns=0)
 
 
 def server(*extensions: str) -> ServerMetadata:
-    """`extensions` of one way to send requests, beside those of all."""
+    """`extensions` are those of one transport, beside those of every transport."""
     return ServerMetadata(
         name="deepvit-inference", version=__version__, extensions=[*extensions, *_EXTENSIONS]
     )
 
 
 def contract(served: ServedModel, max_images: int) -> Contract:
-    """What a request to a model may hold; `max_images` bounds requests of every kind."""
+    """What a request to a model may contain; `max_images` is the limit of every request."""
     manifest = served.manifest
     return Contract(
         size=manifest.preprocessing.size,
@@ -58,7 +58,7 @@ def model(served: ServedModel, versions: Sequence[int]) -> ModelMetadata:
 
 
 def config(served: ServedModel, models: ModelRepository, max_images: int) -> dict[str, Any]:
-    """Triton's model configuration, with every output that may be asked for."""
+    """Triton's model configuration, with every output that may be requested."""
     manifest = served.manifest
     size = manifest.preprocessing.size
     return {
@@ -105,19 +105,19 @@ def config(served: ServedModel, models: ModelRepository, max_images: int) -> dic
 
 
 def statistics(served: ServedModel) -> ModelStatistics:
-    found = served.statistics.snapshot()
+    snapshot = served.statistics.snapshot()
     return ModelStatistics(
         name=served.manifest.name,
         version=str(served.manifest.version),
-        last_inference=int(found.last_s * 1e3),
-        inference_count=found.images,
-        execution_count=found.executions,
+        last_inference=int(snapshot.last_s * 1e3),
+        inference_count=snapshot.images,
+        execution_count=snapshot.executions,
         inference_stats=InferStatistics(
-            success=_duration(found.success),
-            fail=_duration(found.failure),
-            queue=_duration(found.queue),
+            success=_duration(snapshot.success),
+            fail=_duration(snapshot.failure),
+            queue=_duration(snapshot.queue),
             compute_input=_NEVER,
-            compute_infer=_duration(found.inference),
+            compute_infer=_duration(snapshot.inference),
             compute_output=_NEVER,
             cache_hit=_NEVER,
             cache_miss=_NEVER,
@@ -129,13 +129,13 @@ def statistics(served: ServedModel) -> ModelStatistics:
                 compute_infer=_duration(duration),
                 compute_output=_NEVER,
             )
-            for size, duration in found.batches.items()
+            for size, duration in snapshot.batches.items()
         ],
     )
 
 
 def index(models: ModelRepository, *, ready: bool = False) -> list[IndexEntry]:
-    """Every served version and, unless only those that are `ready`, what else the folder holds."""
+    """The served versions and, unless `ready`, the models of the folder that are not served."""
     return [
         IndexEntry(
             name=listed.name,

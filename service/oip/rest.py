@@ -1,6 +1,6 @@
-"""Requests and answers as they travel over HTTP: JSON, with Triton's binary tensors behind it.
+"""Inference requests and responses over REST: JSON, optionally followed by Triton's binary tensors.
 
-Knows nothing of HTTP frameworks, and leaves what a request may ask for to `inference`.
+Knows nothing of HTTP frameworks; `inference` decides what a request may ask for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,60 +15,60 @@ import orjson
 from models.arrays import Float32Array, Pixels
 from service.errors import InvalidInference, UploadTooLarge
 from service.oip import inference
-from service.oip.inference import INPUT, Contract, InferRequest, check_count, shown
+from service.oip.inference import INPUT, Contract, InferRequest, check_count, quoted
 
-# A value takes "255," on one line and about this in pretty-printed JSON. Objects of a parser
-# take many times their text, so no more text is parsed than a fitting request may have.
+# A value takes 4 bytes ("255,") on one line and up to this many in pretty-printed JSON. Parsed
+# JSON takes many times the memory of its text, so text longer than any valid request is refused.
 _JSON_BYTES_PER_VALUE = 16
 _JSON_BYTES_BESIDE_VALUES = 64 * 1024
 
 
 @dataclass(frozen=True)
-class EncodedAnswer:
+class EncodedResponse:
     body: bytes
-    json_length: int | None  # of the JSON before binary tensors; None if there are none
+    json_length: int | None  # bytes of JSON before the binary tensors; None if there are none
 
 
 def decode(body: bytes, json_length: str | None, contract: Contract) -> InferRequest:
-    """A request; `json_length` is the Inference-Header-Content-Length header.
+    """A request; `json_length` is its Inference-Header-Content-Length header.
 
-    Raises `InvalidInference` saying what would fit, or `UploadTooLarge`.
+    Raises `UploadTooLarge`, or `InvalidInference`, which says what would be valid.
     """
     text, binary = _split(body, json_length)
-    if len(text) > (most := max_json_bytes(contract)):
+    if len(text) > (max_bytes := max_json_bytes(contract)):
         raise UploadTooLarge(
             f"{len(text):,} bytes of JSON, and a request to this model needs at most "
-            f"{most:,}; send tensors in binary form"
+            f"{max_bytes:,}; send tensors in binary form"
         )
-    return inference.read(_parse(text), contract, partial(_values, binary))
+    return inference.parse_request(_parse(text), contract, partial(_read_values, binary))
 
 
 def max_json_bytes(contract: Contract) -> int:
-    """No fitting request has more JSON."""
+    """The most JSON that a valid request can have."""
     values = contract.max_batch_size * contract.size * contract.size * 3
     return _JSON_BYTES_BESIDE_VALUES + _JSON_BYTES_PER_VALUE * values
 
 
 def encode(
     request: InferRequest,
-    answers: Sequence[Mapping[str, Float32Array]],
+    results: Sequence[Mapping[str, Float32Array]],
     *,
     model: str,
     version: int,
     labels: Sequence[str],
-) -> EncodedAnswer:
-    """The answer to a request, from the outputs of each of its images."""
-    outputs, tail = [], []
-    for wanted, tensor in inference.answer(request, answers, labels):
+) -> EncodedResponse:
+    """The response to a request, from the model's outputs for each of its images."""
+    outputs, binary = [], []
+    for requested, tensor in inference.output_tensors(request, results, labels):
         output: dict[str, Any] = {
             "name": tensor.name,
             "datatype": tensor.datatype,
             "shape": tensor.shape,
         }
-        if wanted.binary:
+        if requested.binary:
             data = tensor.tobytes()
             output["parameters"] = {"binary_data_size": len(data)}
-            tail.append(data)
+            binary.append(data)
         else:
             output["data"] = tensor.values
         outputs.append(output)
@@ -76,13 +76,14 @@ def encode(
     if request.id is not None:
         message["id"] = request.id
     text = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
-    return EncodedAnswer(b"".join([text, *tail]), len(text) if tail else None)
+    return EncodedResponse(b"".join([text, *binary]), len(text) if binary else None)
 
 
 def _split(body: bytes, json_length: str | None) -> tuple[memoryview, memoryview]:
-    whole = memoryview(body)
+    """The JSON and the binary tensors behind it."""
+    content = memoryview(body)
     if json_length is None:
-        return whole, whole[len(body) :]
+        return content, content[len(body) :]
     digits = json_length.strip()
     if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
         raise InvalidInference("Inference-Header-Content-Length is not a number of bytes")
@@ -90,7 +91,7 @@ def _split(body: bytes, json_length: str | None) -> tuple[memoryview, memoryview
         raise InvalidInference(
             f"Inference-Header-Content-Length is {int(digits)}, and the body has {len(body)} bytes"
         )
-    return whole[: int(digits)], whole[int(digits) :]
+    return content[: int(digits)], content[int(digits) :]
 
 
 def _parse(text: memoryview) -> Any:
@@ -100,21 +101,21 @@ def _parse(text: memoryview) -> Any:
         raise InvalidInference(f"not JSON: {exc.msg} at byte {exc.pos}") from exc
 
 
-def _values(binary: memoryview, tensor: dict[str, Any], shape: tuple[int, ...]) -> Pixels:
+def _read_values(binary: memoryview, tensor: dict[str, Any], shape: tuple[int, ...]) -> Pixels:
     parameters = tensor.get("parameters") or {}
     if "binary_data_size" in parameters:
         if "data" in tensor:
-            raise InvalidInference(f"{INPUT}: data or binary_data_size, not both")
+            raise InvalidInference(f"{INPUT}: send data or binary_data_size, not both")
         return _from_binary(binary, parameters["binary_data_size"], shape)
     if len(binary):
-        raise InvalidInference(f"no input claims the {len(binary)} bytes after the JSON")
+        raise InvalidInference(f"no input declares the {len(binary)} bytes after the JSON")
     return _from_json(tensor.get("data"), shape)
 
 
 def _from_binary(binary: memoryview, declared: Any, shape: tuple[int, ...]) -> Pixels:
     if type(declared) is not int or declared != len(binary):
         raise InvalidInference(
-            f"{INPUT}: binary_data_size is {shown(declared)}, and {len(binary)} bytes follow "
+            f"{INPUT}: binary_data_size is {quoted(declared)}, and {len(binary)} bytes follow "
             "the JSON"
         )
     return inference.from_bytes(binary, shape)
@@ -123,14 +124,14 @@ def _from_binary(binary: memoryview, declared: Any, shape: tuple[int, ...]) -> P
 def _from_json(data: Any, shape: tuple[int, ...]) -> Pixels:
     values = _flatten(data, shape)
     check_count(len(values), shape)
-    # The exact type: to Python, true is a number.
+    # Compare exact types: isinstance(True, int) holds in Python.
     if set(map(type, values)) != {int} or min(values) < 0 or max(values) > 255:
-        raise InvalidInference(f"{INPUT}: data are whole numbers from 0 to 255")
+        raise InvalidInference(f"{INPUT}: data must be whole numbers from 0 to 255")
     return np.array(values, np.uint8).reshape(shape)
 
 
 def _flatten(data: Any, shape: tuple[int, ...]) -> list[Any]:
-    """Values row by row, from a flat list or from lists nested as the shape says."""
+    """The values in row-major order, from a flat list or from lists nested like the shape."""
     if not isinstance(data, list):
         raise InvalidInference(f"{INPUT}: data is missing or not a list")
     if not data or not isinstance(data[0], list):
@@ -138,6 +139,6 @@ def _flatten(data: Any, shape: tuple[int, ...]) -> list[Any]:
     level = [data]
     for length in shape:
         if any(type(part) is not list or len(part) != length for part in level):
-            raise InvalidInference(f"{INPUT}: data is neither flat nor nested as the shape says")
+            raise InvalidInference(f"{INPUT}: data must be flat, or nested like the shape")
         level = list(chain.from_iterable(level))
     return level

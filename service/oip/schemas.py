@@ -1,6 +1,6 @@
-"""What the Open Inference Protocol's endpoints answer, as OpenAPI shows it.
+"""Bodies of the Open Inference Protocol's REST endpoints, for OpenAPI.
 
-The protocol's own words, with Triton's extensions; nothing here is ours to change.
+The protocol and Triton's extensions of it define these fields; nothing here is ours to change.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ class ServerMetadata(BaseModel):
 class TensorMetadata(BaseModel):
     name: str
     datatype: str = Field(examples=["FP32"])
-    shape: list[int] = Field(description="-1 stands for the batch")
+    shape: list[int] = Field(description="-1 is the batch size")
 
 
 class ModelMetadata(BaseModel):
@@ -52,7 +52,9 @@ class InferInput(BaseModel):
     datatype: str = Field(examples=["UINT8"])
     shape: list[int] = Field(examples=[[1, 32, 32, 3]])
     parameters: dict[str, Any] | None = Field(None, description="binary_data_size")
-    data: list[Any] | None = Field(None, description="row by row, flat or nested as the shape")
+    data: list[Any] | None = Field(
+        None, description="in row-major order, flat or nested like the shape"
+    )
 
 
 class InferRequestedOutput(BaseModel):
@@ -61,7 +63,7 @@ class InferRequestedOutput(BaseModel):
 
 
 class InferRequestBody(BaseModel):
-    """Inputs [B, S, S, 3]; logits are answered where no output is named."""
+    """Inputs [B, S, S, 3]; without `outputs`, the response has the logits."""
 
     id: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="binary_data_output")
@@ -74,10 +76,10 @@ class InferOutput(BaseModel):
     datatype: str
     shape: list[int]
     parameters: dict[str, Any] | None = Field(None, description="binary_data_size")
-    data: list[float | str] | None = Field(None, description="row by row")
+    data: list[float | str] | None = Field(None, description="in row-major order")
 
 
-class InferAnswer(BaseModel):
+class InferResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
@@ -90,14 +92,14 @@ class DurationStatistic(BaseModel):
 
 
 class InferStatistics(BaseModel):
-    """Requests: of each, the seconds of the image that was answered last."""
+    """Counts and total times of requests; a request takes as long as its slowest image."""
 
     success: DurationStatistic
     fail: DurationStatistic
     queue: DurationStatistic
-    compute_input: DurationStatistic = Field(description="part of compute_infer here")
+    compute_input: DurationStatistic = Field(description="included in compute_infer")
     compute_infer: DurationStatistic
-    compute_output: DurationStatistic = Field(description="part of compute_infer here")
+    compute_output: DurationStatistic = Field(description="included in compute_infer")
     cache_hit: DurationStatistic
     cache_miss: DurationStatistic
 
@@ -110,7 +112,7 @@ class BatchStatistics(BaseModel):
 
 
 class ModelStatistics(BaseModel):
-    """Of all requests to a model, whichever endpoint they came by."""
+    """Statistics over all requests to a model, whatever the endpoint or protocol."""
 
     name: str
     version: str
@@ -121,31 +123,31 @@ class ModelStatistics(BaseModel):
     batch_stats: list[BatchStatistics]
 
 
-class StatisticsAnswer(BaseModel):
+class StatisticsResponse(BaseModel):
     model_stats: list[ModelStatistics]
 
 
 class IndexEntry(BaseModel):
     name: str
-    version: str = Field(description="empty where no version was served")
+    version: str = Field(description="empty if no version was ever served")
     state: str = Field(
         examples=["READY"], description="READY, UNAVAILABLE, or empty before the first load"
     )
     reason: str = Field("", description="why the model is unavailable")
 
 
-def in_one_piece(model: type[BaseModel]) -> dict[str, Any]:
-    """A schema without `$defs`, for places in OpenAPI where references to them lead nowhere."""
+def inlined_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A schema without `$defs`, for parts of OpenAPI where references to them do not resolve."""
     schema = model.model_json_schema()
-    parts = schema.pop("$defs", {})
+    definitions = schema.pop("$defs", {})
 
-    def filled(node: Any) -> Any:
+    def inlined(node: Any) -> Any:
         if isinstance(node, list):
-            return [filled(item) for item in node]
+            return [inlined(item) for item in node]
         if not isinstance(node, dict):
             return node
         if "$ref" in node:
-            return filled(parts[node["$ref"].rpartition("/")[2]])
-        return {key: filled(value) for key, value in node.items()}
+            return inlined(definitions[node["$ref"].rpartition("/")[2]])
+        return {key: inlined(value) for key, value in node.items()}
 
-    return {key: filled(value) for key, value in schema.items()}
+    return {key: inlined(value) for key, value in schema.items()}

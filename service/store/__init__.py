@@ -1,7 +1,7 @@
-"""Inputs of classified images by id, for a while; knows no home of them, of which there are two.
+"""The store of classified images by id: interface and ids; implementations: memory and Redis.
 
-What is kept is the input itself, not what was computed from it: maps are 400 times larger
-and computed again when somebody asks.
+It keeps the model input for a limited time, not the maps computed from it: these are 400 times
+larger, and are recomputed on request.
 """
 
 import hashlib
@@ -16,44 +16,44 @@ from service.errors import ExpiredImage, ServiceError, StoreUnavailable, Unknown
 StoreState = Literal["memory", "redis", "redis, unavailable"]
 
 HIT = "hit"
-OUTCOMES = (HIT, UnknownImage.code, ExpiredImage.code, StoreUnavailable.code)  # of a lookup
+LOOKUP_OUTCOMES = (HIT, UnknownImage.code, ExpiredImage.code, StoreUnavailable.code)
 
 
 class Store(Protocol):
-    """Where inputs are kept; used from one event loop."""
+    """Keeps inputs; used from one event loop."""
 
     @property
     def state(self) -> StoreState: ...
     @property
     def lookups(self) -> Mapping[str, int]:
-        """Calls of `get` since the start, by outcome."""
+        """The number of `get` calls since the start, by outcome."""
 
     @property
     def bytes(self) -> int | None:
-        """Of the inputs kept now; None where that is for others to count."""
+        """The size of all inputs kept now; None if this process does not know it."""
 
     async def open(self) -> None:
-        """Before the first input; never fails."""
+        """Called before any other method; never fails."""
 
     async def put(self, image_id: str, pixels: Pixels) -> None:
-        """Keep an input, or keep it longer. Never fails: what cannot be kept is not kept."""
+        """Keep an input, or renew its time to live. Never fails: it may silently not be kept."""
 
     async def get(self, image_id: str) -> Pixels:
         """The input [S, S, 3]. Raises `UnknownImage`, `ExpiredImage` or `StoreUnavailable`."""
 
     async def close(self) -> None:
-        """After the last one."""
+        """Called once, after all other methods."""
 
 
 def content_id(pixels: Pixels) -> str:
-    """The id of an input: equal pixels have equal ids, on every replica. 32 hex digits."""
+    """The id of an input, 32 hex digits: equal pixels have equal ids, on every replica."""
     shape = "x".join(map(str, pixels.shape)).encode()
     return hashlib.sha256(shape + pixels.tobytes()).hexdigest()[:32]
 
 
 @contextmanager
-def counted(lookups: Counter[str]) -> Iterator[None]:
-    """The outcome of the lookup inside, added to the others."""
+def count_lookup(lookups: Counter[str]) -> Iterator[None]:
+    """Count the outcome of the lookup in the `with` block."""
     try:
         yield
     except ServiceError as exc:
@@ -62,12 +62,12 @@ def counted(lookups: Counter[str]) -> Iterator[None]:
     lookups[HIT] += 1
 
 
-def unknown(image_id: str) -> UnknownImage:
+def unknown_image(image_id: str) -> UnknownImage:
     return UnknownImage(f"no image {image_id} was classified here; POST it to /classify first")
 
 
-def expired(image_id: str, ttl_s: float) -> ExpiredImage:
+def expired_image(image_id: str, ttl_s: float) -> ExpiredImage:
     return ExpiredImage(
-        f"{image_id} is kept for {ttl_s:g} s at most, less when memory runs short; "
+        f"image {image_id} is kept for at most {ttl_s:g} s, less if memory is short; "
         "classify the image again"
     )

@@ -1,6 +1,6 @@
-"""The store of one process: inputs in its memory, bounded in bytes and in time.
+"""The store in the memory of one process, limited in bytes and in time.
 
-Knows nothing of other replicas; its methods never wait.
+Not shared with other replicas; no method ever awaits anything.
 """
 
 import time
@@ -8,9 +8,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from models.arrays import Pixels
-from service.store import StoreState, counted, expired, unknown
+from service.store import StoreState, count_lookup, expired_image, unknown_image
 
-_REMEMBERED = 10_000  # ids that are told apart from never seen ones after they expired
+_MAX_EXPIRED_IDS = 10_000  # that are remembered, to tell expired images from unknown ones
 
 
 class MemoryStore:
@@ -24,9 +24,9 @@ class MemoryStore:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
-        self._kept: OrderedDict[str, Pixels] = OrderedDict()  # least recently used first
+        self._inputs: OrderedDict[str, Pixels] = OrderedDict()  # least recently used first
         self._expiry: OrderedDict[str, float] = OrderedDict()  # soonest first
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._expired: OrderedDict[str, None] = OrderedDict()  # ids; oldest first
         self._bytes = 0
         self.lookups: Counter[str] = Counter()
 
@@ -38,42 +38,42 @@ class MemoryStore:
         """Nothing to open."""
 
     async def put(self, image_id: str, pixels: Pixels) -> None:
-        """Keep an input, or keep it longer; the least recently used ones make room."""
-        self._expire()
-        if image_id in self._kept:
+        """Keep an input, or renew its time to live; evicts the least recently used ones."""
+        self._evict_expired()
+        if image_id in self._inputs:
             self._drop(image_id)
-        self._gone.pop(image_id, None)
-        self._kept[image_id] = pixels
+        self._expired.pop(image_id, None)
+        self._inputs[image_id] = pixels
         self._expiry[image_id] = self._clock() + self._ttl_s
         self._bytes += pixels.nbytes
         while self._bytes > self._max_bytes:
-            self._forget(next(iter(self._kept)))
+            self._evict(next(iter(self._inputs)))
 
     async def get(self, image_id: str) -> Pixels:
         """The input [S, S, 3]. Raises `UnknownImage` or `ExpiredImage`."""
-        with counted(self.lookups):
-            self._expire()
-            if image_id in self._kept:
-                self._kept.move_to_end(image_id)
-                return self._kept[image_id]
-            if image_id in self._gone:
-                raise expired(image_id, self._ttl_s)
-            raise unknown(image_id)
+        with count_lookup(self.lookups):
+            self._evict_expired()
+            if image_id in self._inputs:
+                self._inputs.move_to_end(image_id)
+                return self._inputs[image_id]
+            if image_id in self._expired:
+                raise expired_image(image_id, self._ttl_s)
+            raise unknown_image(image_id)
 
     async def close(self) -> None:
         """Nothing to close."""
 
-    def _expire(self) -> None:
+    def _evict_expired(self) -> None:
         now = self._clock()
         while self._expiry and next(iter(self._expiry.values())) <= now:
-            self._forget(next(iter(self._expiry)))
+            self._evict(next(iter(self._expiry)))
 
-    def _forget(self, image_id: str) -> None:
+    def _evict(self, image_id: str) -> None:
         self._drop(image_id)
-        self._gone[image_id] = None
-        while len(self._gone) > _REMEMBERED:
-            self._gone.popitem(last=False)
+        self._expired[image_id] = None
+        while len(self._expired) > _MAX_EXPIRED_IDS:
+            self._expired.popitem(last=False)
 
     def _drop(self, image_id: str) -> None:
-        self._bytes -= self._kept.pop(image_id).nbytes
+        self._bytes -= self._inputs.pop(image_id).nbytes
         del self._expiry[image_id]

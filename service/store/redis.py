@@ -1,11 +1,11 @@
-"""The store that replicas share: inputs in a Redis, which may be away or slow at any time.
+"""The store that replicas share: a Redis, which may be slow or unavailable at any time.
 
-Knows nothing of what is done without it. Time is bounded here (TTL), bytes are not: that is for
-Redis' own `maxmemory`, with a `maxmemory-policy` that evicts.
+Time is limited here (TTL); bytes are limited by Redis itself, with `maxmemory` and a
+`maxmemory-policy` that evicts.
 
-    deepvit:input:ID  the input, for the TTL
-    deepvit:seen:ID   that there was one, ten times as long, so that expired is not unknown
-    deepvit:alive     written by every replica every second
+    deepvit:input:ID  the input; expires after the TTL
+    deepvit:seen:ID   empty; expires after ten TTLs, to tell expired images from unknown ones
+    deepvit:alive     empty; every replica writes it every second to see whether Redis works
 """
 
 import asyncio
@@ -27,129 +27,129 @@ from redis.exceptions import RedisError
 
 from models.arrays import Pixels
 from service.errors import StartupError, StoreUnavailable
-from service.store import StoreState, counted, expired, unknown
+from service.store import StoreState, count_lookup, expired_image, unknown_image
 
 _logger = logging.getLogger(__name__)
 
 _INPUT = "deepvit:input:"
 _SEEN = "deepvit:seen:"
 _ALIVE = "deepvit:alive"
-_REMEMBERED = 10  # TTLs that an id is told apart from never seen ones
-_LONGEST_MS = 10**12  # 30 years; Redis refuses times that overflow
+_SEEN_TTLS = 10
+_MAX_TTL_MS = 10**12  # 30 years; Redis refuses times that overflow
 _HEARTBEAT_S = 1
 _MAX_CONNECTIONS = 16
 
-_MARK = b"deepvit\x01"  # of this format of values, its version last
+_MAGIC = b"deepvit\x01"  # starts every value; the last byte is the version of the format
 
 
 class RedisStore:
-    """Inputs in one Redis database. Whatever is asked of it is answered within `timeout_s`.
+    """Keeps inputs in one Redis database; every method returns within `timeout_s`.
 
-    A failure starts an outage: nothing is put until a heartbeat has reached Redis again, so an
-    outage delays the classifications under way at its start, and none after them.
+    A failure starts an outage: until a heartbeat succeeds again, `put` does nothing. So an outage
+    delays only the classifications that are running when it starts.
     """
 
-    bytes = None  # Redis knows
+    bytes = None  # only Redis knows
 
     def __init__(self, url: str, *, timeout_s: float, ttl_s: float) -> None:
-        """Connects to nothing yet. Raises `StartupError` for a wrong URL."""
+        """Does not connect yet. Raises `StartupError` for a wrong URL."""
         pool = _pool(url, timeout_s)
         self._redis = Redis.from_pool(pool)
         self._address = f"{urlsplit(url).hostname}:{pool.connection_kwargs.get('port', 6379)}"
         self._timeout_s = timeout_s
         self._ttl_s = ttl_s
-        self._away = False
+        self._unavailable = False
         self.lookups: Counter[str] = Counter()
-        self._watching: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> StoreState:
-        """As of the last second."""
-        return "redis, unavailable" if self._away else "redis"
+        """At most about a second old."""
+        return "redis, unavailable" if self._unavailable else "redis"
 
     async def open(self) -> None:
-        """Say in the log if Redis is away, and watch it from now on."""
-        await self._beat()
-        self._watching = asyncio.create_task(self._watch())
+        """Send the first heartbeat, which logs a warning if Redis is unavailable, then go on."""
+        await self._check()
+        self._heartbeat = asyncio.create_task(self._check_repeatedly())
 
     async def put(self, image_id: str, pixels: Pixels) -> None:
-        """Keep an input, or keep it longer; in an outage do nothing."""
-        if self._away:
+        """Keep an input, or renew its time to live; does nothing in an outage."""
+        if self._unavailable:
             return
-        with suppress(StoreUnavailable):  # it is in the log
+        with suppress(StoreUnavailable):  # already logged
             async with self._exchange(), self._redis.pipeline(transaction=False) as commands:
                 commands.set(_INPUT + image_id, pack(pixels), px=_milliseconds(self._ttl_s))
-                commands.set(_SEEN + image_id, b"", px=_milliseconds(_REMEMBERED * self._ttl_s))
+                commands.set(_SEEN + image_id, b"", px=_milliseconds(_SEEN_TTLS * self._ttl_s))
                 await commands.execute()
 
     async def get(self, image_id: str) -> Pixels:
         """The input [S, S, 3], read-only. Raises `UnknownImage`, `ExpiredImage` or
         `StoreUnavailable`.
 
-        Asks in an outage too: a Redis that takes nothing more may still give.
+        Tries in an outage too: a full Redis refuses writes but still answers reads.
         """
-        with counted(self.lookups):
+        with count_lookup(self.lookups):
             async with self._exchange():
                 value, seen = await self._redis.mget(_INPUT + image_id, _SEEN + image_id)
             if value is None and seen is not None:
-                raise expired(image_id, self._ttl_s)
+                raise expired_image(image_id, self._ttl_s)
             pixels = unpack(value) if isinstance(value, bytes) else None
             if pixels is None:
-                raise unknown(image_id)
+                raise unknown_image(image_id)
             return pixels
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.wait([self._heartbeat])
         with suppress(StoreUnavailable):
             async with self._exchange():
                 await self._redis.aclose()
 
-    async def _watch(self) -> None:
+    async def _check_repeatedly(self) -> None:
         while True:
             await asyncio.sleep(_HEARTBEAT_S)
-            await self._beat()
+            await self._check()
 
-    async def _beat(self) -> None:
-        """Find out whether inputs can be kept. A write, as a full Redis answers PING too."""
+    async def _check(self) -> None:
+        """Find out whether Redis accepts writes; one that is full would still answer a PING."""
         with suppress(StoreUnavailable):
             async with self._exchange():
                 await self._redis.set(_ALIVE, b"", ex=60)
-            if self._away:
-                self._away = False
-                _logger.info("store: Redis at %s is back", self._address)
+            if self._unavailable:
+                self._unavailable = False
+                _logger.info("store: Redis at %s is available again", self._address)
 
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[None]:
-        """Bounds the time of what is inside. Raises `StoreUnavailable` for whatever fails there."""
+        """Limit the time of the `with` block. Raises `StoreUnavailable` if anything in it fails."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 yield
         except Exception as exc:
-            if not self._away:
-                self._away = True
+            if not self._unavailable:
+                self._unavailable = True
                 _logger.warning(
-                    "store: no Redis at %s: %s; classification goes on without keeping inputs",
+                    "store: no Redis at %s: %s; classification continues without storing images",
                     self._address,
                     str(exc) or f"no answer within {self._timeout_s:g} s",
                 )
             raise StoreUnavailable(
-                "the store of classified images is away; classifying still works",
+                "the store of classified images is unavailable; classification still works",
                 retry_after_s=_HEARTBEAT_S,
             ) from exc
 
 
 def pack(pixels: Pixels) -> bytes:
-    """Mark, number of axes, their lengths, bytes."""
+    """The magic bytes, the number of axes, their lengths, then the pixels."""
     shape = pixels.shape
-    return _MARK + struct.pack(f"<B{len(shape)}I", len(shape), *shape) + pixels.tobytes()
+    return _MAGIC + struct.pack(f"<B{len(shape)}I", len(shape), *shape) + pixels.tobytes()
 
 
 def unpack(value: bytes) -> Pixels | None:
-    """What `pack` was given, or None if that is not where the value comes from."""
-    start = len(_MARK)
-    if not value.startswith(_MARK) or len(value) == start:
+    """The pixels that `pack` was given, or None for a value that `pack` did not make."""
+    start = len(_MAGIC)
+    if not value.startswith(_MAGIC) or len(value) == start:
         return None
     lengths = struct.Struct(f"<{value[start]}I")
     start += 1
@@ -158,16 +158,16 @@ def unpack(value: bytes) -> Pixels | None:
     shape = lengths.unpack_from(value, start)
     try:
         return np.frombuffer(value, np.uint8, offset=start + lengths.size).reshape(shape)
-    except ValueError:  # another number of bytes, or a shape that no array has
+    except ValueError:  # the number of bytes does not fit the shape, or NumPy allows no such shape
         return None
 
 
 def _milliseconds(seconds: float) -> int:
-    return round(max(1, min(1e3 * seconds, _LONGEST_MS)))
+    return round(max(1, min(1e3 * seconds, _MAX_TTL_MS)))
 
 
 def _pool(url: str, timeout_s: float) -> BlockingConnectionPool:
-    """Raises `StartupError`, which does not repeat the URL: it may hold a password."""
+    """Raises `StartupError`, which does not quote the URL, as that may contain a password."""
     try:
         parts = urlsplit(url)
         if (
@@ -176,19 +176,21 @@ def _pool(url: str, timeout_s: float) -> BlockingConnectionPool:
             or not re.fullmatch(r"/?|/\d+", parts.path)
         ):
             raise ValueError
-        # What the URL says, but for what this file relies on.
+        # Options from the URL, except for those that this file relies on.
         options: dict[str, Any] = {
             **parse_url(url),
             "max_connections": _MAX_CONNECTIONS,
-            "timeout": timeout_s,  # for a free connection
+            "timeout": timeout_s,  # of waiting for a free connection
             "socket_connect_timeout": timeout_s,
             "socket_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 1),  # Redis may have closed an idle connection
             "decode_responses": False,
-            "protocol": 2,  # which every Redis speaks
+            "protocol": 2,  # every version of Redis speaks it
         }
         pool = BlockingConnectionPool(**options)
-        pool.connection_class(**pool.connection_kwargs)  # finds unknown options; connects nowhere
+        pool.connection_class(
+            **pool.connection_kwargs
+        )  # fails on unknown options; does not connect
     except (TypeError, ValueError, RedisError):
         raise StartupError(
             "wrong setting: store_url: not redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], "

@@ -1,1 +1,1 @@
-"""What operators see: logs, metrics and traces, with Prometheus and Grafana set up for them."""
+"""Logs, metrics and traces, and the configuration of Prometheus and Grafana for them."""

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line with the ids of request and trace, or plain text for a terminal."""
+"""Logs with request and trace ids: one JSON object per line, or plain text for a terminal."""
 
 import logging
 import logging.config
@@ -12,6 +12,7 @@ LogFormat = Literal["json", "text"]
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
+_access = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s"
 
@@ -24,17 +25,27 @@ class _AddIds(logging.Filter):
         return True
 
 
-def begin(given: str) -> str:
-    """The caller's request id or a new one, in every line of this request from now on."""
-    # Ids need not be secret, and random bytes of the system cost a system call.
+def begin_request(given: str) -> str:
+    """Log the caller's request id, or a new one if it is not valid, with this request's lines."""
+    # Ids need not be secret, and os.urandom would cost a system call.
     chosen = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
     request_id.set(chosen)
     return chosen
 
 
+def access(call: str, route: str, status: int | str, seconds: float) -> None:
+    """The access log line of one request, the same for HTTP and gRPC."""
+    _access.info(
+        "%s %s",
+        call,
+        status,
+        extra={"status": status, "route": route, "duration_ms": round(seconds * 1e3, 2)},
+    )
+
+
 def configure(format: LogFormat) -> None:
-    """Everything to standard error; uvicorn's access log gives way to `service.access`."""
-    # What no line shows is not looked up for each: callers, threads, processes.
+    """Log everything to standard error; `service.access` replaces uvicorn's access log."""
+    # Callers, threads and processes are in no format, so do not look them up for each line.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.config.dictConfig(

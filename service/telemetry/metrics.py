@@ -1,7 +1,7 @@
-"""What Prometheus reads: requests, images and their fate, batches, stages, models, store.
+"""Metrics for Prometheus: requests, images by outcome, batches, stages, models, store.
 
-The only file that knows Prometheus. Counts that the batchers and the store keep anyway are read
-from their books when somebody scrapes, so that they cannot drift apart.
+The only file that imports Prometheus. Batchers and the store keep counts anyway; these are read
+on each scrape rather than kept twice, so the two cannot disagree.
 """
 
 from collections import Counter
@@ -21,12 +21,12 @@ from prometheus_client.registry import Collector
 
 from service.errors import ServiceError, StartupError
 from service.inference.batching import Books
-from service.store import OUTCOMES, Store
+from service.store import LOOKUP_OUTCOMES, Store
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STAGES = ("decode", "preprocess", "queue", "inference", "postprocess")
-FATES = ("accepted", "answered", "failed", "cancelled", "expired", "refused")
-# Why a request is not answered with what it asked for: all codes, so that each starts at 0.
+IMAGE_OUTCOMES = ("accepted", "answered", "failed", "cancelled", "expired", "refused")
+# Every code of an error response, so that each counter starts at 0.
 REASONS = (
     ServiceError.code,
     *(error.code for error in ServiceError.__subclasses__() if error is not StartupError),
@@ -39,7 +39,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Queue(Protocol):
-    """What is read of a batcher."""
+    """The part of a batcher that is read here."""
 
     @property
     def depth(self) -> int: ...
@@ -48,7 +48,7 @@ class Queue(Protocol):
 
 
 class Model(Protocol):
-    """What is read of a served version."""
+    """The part of a served model version that is read here."""
 
     @property
     def labels(self) -> tuple[str, str]: ...  # name and version
@@ -63,7 +63,7 @@ class Model(Protocol):
 
 
 class Metrics:
-    """The counters of one process, and what they are told."""
+    """The metrics of one process."""
 
     def __init__(self, models: Iterable[Model], store: Store) -> None:
         self._registry = CollectorRegistry()
@@ -78,90 +78,98 @@ class Metrics:
         )
         for reason in REASONS:
             self._rejects.labels(reason)
-        self._stages = Histogram(
+        stages = Histogram(
             "deepvit_stage_seconds",
-            "Time of a request in each stage, of its slowest image",
+            "Seconds that the slowest image of a request spent in each stage",
             ["stage"],
             buckets=_SECONDS,
             registry=self._registry,
         )
-        # Prometheus looks a child up by its labels under a lock; these are kept at hand.
-        self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
-        self._request: dict[tuple[str, int], PrometheusCounter] = {}
-        self._registry.register(_Models(models))
-        self._registry.register(_Kept(store))
+        # Looking up a metric by its labels takes a lock, so the metrics found are cached here.
+        self._stage_seconds = {stage: stages.labels(stage) for stage in STAGES}
+        self._route_counters: dict[tuple[str, int], PrometheusCounter] = {}
+        self._registry.register(_ModelCollector(models))
+        self._registry.register(_StoreCollector(store))
 
     def request(self, route: str, status: int) -> None:
-        if (route, status) not in self._request:
-            self._request[route, status] = self._requests.labels(route, str(status))
-        self._request[route, status].inc()
+        if (route, status) not in self._route_counters:
+            self._route_counters[route, status] = self._requests.labels(route, str(status))
+        self._route_counters[route, status].inc()
 
     def reject(self, reason: str) -> None:
         self._rejects.labels(reason).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
-        self._stage[stage].observe(seconds)
+        self._stage_seconds[stage].observe(seconds)
 
     def render(self) -> bytes:
-        """The text that a scrape gets."""
+        """The text of a scrape."""
         return generate_latest(self._registry)
 
 
-class _Models(Collector):
-    """Books, queues and providers of whatever is served at the moment."""
+class _ModelCollector(Collector):
+    """Counts, queue depth and provider of every model that is served at the moment."""
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        where = ["model", "version", "queue"]
-        images = CounterMetricFamily("deepvit_images", "Images by fate", labels=[*where, "fate"])
-        depth = GaugeMetricFamily("deepvit_queue_depth", "Images that wait", labels=where)
-        sizes = HistogramMetricFamily("deepvit_batch_size", "Images in a batch", labels=where)
-        info = InfoMetricFamily("deepvit_model", "What is served where", labels=where[:2])
+        queue_labels = ["model", "version", "queue"]
+        images = CounterMetricFamily(
+            "deepvit_images", "Images by outcome", labels=[*queue_labels, "fate"]
+        )
+        depth = GaugeMetricFamily(
+            "deepvit_queue_depth", "Images waiting in a queue", labels=queue_labels
+        )
+        sizes = HistogramMetricFamily(
+            "deepvit_batch_size", "Images in a batch", labels=queue_labels
+        )
+        info = InfoMetricFamily(
+            "deepvit_model", "Served model versions, and how they run", labels=queue_labels[:2]
+        )
         for model in self._models:
-            how = {
+            facts = {
                 "provider": model.provider,
                 "precision": model.precision,
                 "attention": model.attention,
             }
-            info.add_metric(model.labels, how)
+            info.add_metric(model.labels, facts)
             for name, queue in model.queues.items():
                 labels = [*model.labels, name]
                 books = queue.books
-                for fate in FATES:
-                    images.add_metric([*labels, fate], getattr(books, fate))
+                for outcome in IMAGE_OUTCOMES:
+                    images.add_metric([*labels, outcome], getattr(books, outcome))
                 depth.add_metric(labels, queue.depth)
                 sizes.add_metric(labels, *_histogram(books.batch_sizes))
         yield from (images, depth, sizes, info)
 
 
-class _Kept(Collector):
-    """Inputs of classified images: lookups, bytes, and whether their store is there."""
+class _StoreCollector(Collector):
+    """The store of inputs: lookups, bytes, and whether it is available."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def collect(self) -> Iterator[Metric]:
-        home, _, away = self._store.state.partition(", ")
+        kind, _, unavailable = self._store.state.partition(", ")
         lookups = CounterMetricFamily(
-            "deepvit_store_lookups", "Images looked up by id, by outcome", labels=["outcome"]
+            "deepvit_store_lookups", "Lookups of images by id, by outcome", labels=["outcome"]
         )
-        for outcome in OUTCOMES:
+        for outcome in LOOKUP_OUTCOMES:
             lookups.add_metric([outcome], self._store.lookups.get(outcome, 0))
         available = GaugeMetricFamily(
-            "deepvit_store_available", "Whether images can be kept", labels=["store"]
+            "deepvit_store_available", "1 if inputs can be stored", labels=["store"]
         )
-        available.add_metric([home], 0 if away else 1)
+        available.add_metric([kind], 0 if unavailable else 1)
         yield from (lookups, available)
         if self._store.bytes is not None:
             yield GaugeMetricFamily(
-                "deepvit_store_bytes", "Kept inputs of images", value=self._store.bytes
+                "deepvit_store_bytes", "Bytes of the stored inputs", value=self._store.bytes
             )
 
 
 def _histogram(sizes: Counter[int]) -> tuple[list[tuple[str, float]], float]:
-    """Cumulative buckets and the sum, as Prometheus wants them."""
+    """Cumulative buckets and the sum, in the form that Prometheus takes."""
     buckets = [
         (str(float(bound)), float(sum(n for size, n in sizes.items() if size <= bound)))
         for bound in _SIZES

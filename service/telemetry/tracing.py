@@ -1,7 +1,7 @@
-"""Traces for OpenTelemetry: FastAPI's span of every request, with its model and its stages.
+"""OpenTelemetry traces: FastAPI's span of every request, with its model and its stages.
 
-The only file that knows OpenTelemetry; not imported unless traces are wanted. What is exported,
-how and where to, is for the standard OTEL_ variables to say, which the SDK reads itself.
+The only file that imports OpenTelemetry, and imported only if tracing is on. The SDK itself reads
+the standard OTEL_ variables, which say what is exported, how and where to.
 """
 
 import threading
@@ -20,22 +20,24 @@ _FLUSH_S = 3
 
 
 class Tracing:
-    """Spans are exported in batches on a thread; what does not fit its queue is dropped."""
+    """A thread exports spans in batches; spans that do not fit into its queue are dropped."""
 
     def __init__(self) -> None:
-        named = Resource.create({"service.name": _SERVICE}).merge(OTELResourceDetector().detect())
-        self.provider = TracerProvider(resource=named, shutdown_on_exit=False)
+        resource = Resource.create({"service.name": _SERVICE}).merge(
+            OTELResourceDetector().detect()
+        )
+        self.provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self.provider.get_tracer(_SERVICE)
 
     @property
     def trace_id(self) -> str | None:
-        """Of the request under way, as 32 hex digits."""
+        """The trace of the current request, as 32 hex digits."""
         context = trace.get_current_span().get_span_context()
         return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
     def describe(self, state: MutableMapping[str, Any]) -> None:
-        """Tell what is known of a request that is about to be answered."""
+        """Add what is known of a request to its span, just before the response starts."""
         span = trace.get_current_span()
         if not span.is_recording():
             return
@@ -47,7 +49,10 @@ class Tracing:
         self._add_stages(state.get("timings_s", {}), state.get("ends", {}))
 
     def _add_stages(self, timings_s: dict[str, float], ends: dict[str, float]) -> None:
-        """A stage ends where that is known, else where the next one begins; the last one now."""
+        """A span for each stage.
+
+        A stage without a known end ends where the next one begins, the last one now.
+        """
         now = end = time.perf_counter()
         now_ns = time.time_ns()
         for stage, seconds in reversed(timings_s.items()):
@@ -58,7 +63,7 @@ class Tracing:
             self._tracer.start_span(stage, start_time=started_ns).end(ended_ns)
 
     def close(self) -> None:
-        """Export what is left, for as long as that may take."""
+        """Export the remaining spans, within a few seconds."""
         flushing = threading.Thread(target=self.provider.shutdown, daemon=True)
         flushing.start()
         flushing.join(_FLUSH_S)

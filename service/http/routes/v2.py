@@ -33,15 +33,15 @@ from service.oip import compression, metadata, rest
 from service.oip.inference import Contract, InferRequest, version_number
 from service.oip.schemas import (
     PREFIX,
-    InferAnswer,
     InferRequestBody,
+    InferResponse,
     Live,
     ModelMetadata,
     ModelReady,
     Ready,
     ServerMetadata,
-    StatisticsAnswer,
-    in_one_piece,
+    StatisticsResponse,
+    inlined_schema,
 )
 
 TAG = "open inference protocol"
@@ -50,7 +50,7 @@ _MIN_COMPRESSED_BYTES = 1024  # smaller answers fit one packet uncompressed
 _REQUEST = {
     "required": True,
     "content": {
-        "application/json": {"schema": in_one_piece(InferRequestBody)},
+        "application/json": {"schema": inlined_schema(InferRequestBody)},
         "application/octet-stream": BINARY,
     },
 }
@@ -109,10 +109,10 @@ async def server_ready(runtime: RuntimeDep) -> Ready:
 
 
 @router.get("/models/stats", responses=oip_problems())
-async def all_statistics(runtime: RuntimeDep) -> StatisticsAnswer:
+async def all_statistics(runtime: RuntimeDep) -> StatisticsResponse:
     """Statistics of every model."""
     models = runtime.pipeline.models
-    return StatisticsAnswer(model_stats=[metadata.statistics(served) for served in models])
+    return StatisticsResponse(model_stats=[metadata.statistics(served) for served in models])
 
 
 @_of_model.get("", responses=oip_problems(UnknownModel))
@@ -137,14 +137,14 @@ async def model_config(runtime: RuntimeDep, served: Served) -> dict[str, Any]:
 
 
 @_of_model.get("/stats", responses=oip_problems(UnknownModel))
-async def model_statistics(served: Served) -> StatisticsAnswer:
+async def model_statistics(served: Served) -> StatisticsResponse:
     """Statistics of one model."""
-    return StatisticsAnswer(model_stats=[metadata.statistics(served)])
+    return StatisticsResponse(model_stats=[metadata.statistics(served)])
 
 
 @_of_model.post(
     "/infer",
-    response_model=InferAnswer,
+    response_model=InferResponse,
     openapi_extra={"requestBody": _REQUEST} | documented(DeadlineParameters),
     responses=_ANSWER
     | oip_problems(
@@ -172,8 +172,8 @@ async def infer(request: Request, runtime: WorkingDep, served: Served) -> Respon
         body = await read_body(request, limits.max_bytes, limits.timeout_s)
         decode = partial(_decode, request, body, contract, limits.max_bytes)
         wanted = await runtime.pipeline.in_pool(decode)
-    wanted.check_answer(contract, runtime.max_answer_bytes)
-    with runtime.pipeline.admit(served, deadline, wanted.explained) as ticket:
+    wanted.check_response_size(contract, runtime.max_answer_bytes)
+    with runtime.pipeline.admit(served, deadline, wanted.explain_outputs) as ticket:
         done = await while_connected(request, runtime.pipeline.infer(ticket, wanted.images))
     note_inference(request, done)
     answers = [one.value for one in done]

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol over gRPC, with the messages of NVIDIA's client. Knows no HTTP."""
+"""The Open Inference Protocol over gRPC, using the messages of NVIDIA's client; no HTTP here."""

@@ -1,4 +1,4 @@
-"""Inference requests and answers as messages of gRPC."""
+"""Inference requests and responses as gRPC messages."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,8 +16,9 @@ _MAX_DIMENSIONS = 8
 
 
 def decode(request: ModelInferRequest, contract: Contract) -> InferRequest:
-    """Raises `InvalidInference` saying what would fit."""
-    # Objects of Python take many times their message, and one too many is as wrong as a million.
+    """Raises `InvalidInference`, which says what would be valid."""
+    # Python objects take many times the memory of the message, so repeated fields are cut after
+    # the first surplus element: that one is enough to make the request invalid.
     message = {
         "id": request.id or None,
         "parameters": _parameters(request.parameters),
@@ -35,20 +36,20 @@ def decode(request: ModelInferRequest, contract: Contract) -> InferRequest:
             for tensor in request.outputs[: len(contract.outputs) + 1]
         ],
     }
-    return inference.read(message, contract, partial(_values, request), binary=True)
+    return inference.parse_request(message, contract, partial(_read_values, request), binary=True)
 
 
 def encode(
     request: InferRequest,
-    answers: Sequence[Mapping[str, Float32Array]],
+    results: Sequence[Mapping[str, Float32Array]],
     *,
     model: str,
     version: int,
     labels: Sequence[str],
 ) -> ModelInferResponse:
-    """The answer to a request, from the outputs of each of its images."""
+    """The response to a request, from the model's outputs for each of its images."""
     response = ModelInferResponse(model_name=model, model_version=str(version), id=request.id or "")
-    for _, tensor in inference.answer(request, answers, labels):
+    for _, tensor in inference.output_tensors(request, results, labels):
         response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         response.raw_output_contents.append(tensor.tobytes())
     return response
@@ -56,23 +57,23 @@ def encode(
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: getattr(value, kind)
-        for name, value in parameters.items()
-        if (kind := value.WhichOneof("parameter_choice"))
+        name: getattr(parameter, choice)
+        for name, parameter in parameters.items()
+        if (choice := parameter.WhichOneof("parameter_choice"))
     }
 
 
-def _values(request: ModelInferRequest, _: dict[str, Any], shape: tuple[int, ...]) -> Pixels:
+def _read_values(request: ModelInferRequest, _: dict[str, Any], shape: tuple[int, ...]) -> Pixels:
     raw, typed = request.raw_input_contents, request.inputs[0]
     if raw:
         if len(raw) != 1 or typed.HasField("contents"):
             raise InvalidInference(
-                f"{INPUT}: contents or one of raw_input_contents, not {len(raw)} beside others"
+                f"{INPUT}: send either contents or one entry of raw_input_contents"
             )
         return inference.from_bytes(raw[0], shape)
     values = typed.contents.uint_contents
     inference.check_count(len(values), shape, "uint_contents")
     pixels = np.array(values, np.uint32)
     if pixels.max() > 255:
-        raise InvalidInference(f"{INPUT}: uint_contents are from 0 to 255")
+        raise InvalidInference(f"{INPUT}: uint_contents must be from 0 to 255")
     return pixels.astype(np.uint8).reshape(shape)

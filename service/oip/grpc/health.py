@@ -1,4 +1,4 @@
-"""grpc.health.v1: what /readyz says, to probes that speak gRPC."""
+"""The standard health service, grpc.health.v1; it reports the same readiness as /readyz."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,19 +37,19 @@ class Health(HealthServicer):
     async def Watch(
         self, request: HealthCheckRequest, context: ServicerContext
     ) -> AsyncIterator[HealthCheckResponse]:
-        """Every change, the last one when the server begins to drain."""
+        """The status now and after every change, until the server begins to drain."""
         if request.service not in SERVICES:
             yield HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
             return
-        told = None
+        last_sent = None
         while True:
             draining = self._runtime.draining
             status = self._status()
-            if status != told:
+            if status != last_sent:
                 yield status
-                told = status
+                last_sent = status
             if draining:
-                return  # a watcher would keep the server from ending
+                return  # an open stream would keep the server from stopping
             await asyncio.sleep(_WATCH_INTERVAL_S)
 
     def _status(self) -> HealthCheckResponse:

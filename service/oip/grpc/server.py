@@ -1,4 +1,4 @@
-"""A gRPC server on a port of its own, in the event loop that it is started in."""
+"""The gRPC server: its own port, the event loop of whoever starts it."""
 
 import logging
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from tritonclient.grpc.service_pb2_grpc import add_GRPCInferenceServiceServicer_
 
 from service.api_keys import ApiKeys
 from service.errors import StartupError
-from service.oip.grpc.calls import Calls
 from service.oip.grpc.health import Health
-from service.oip.grpc.inference import Inference
+from service.oip.grpc.interceptor import CallInterceptor
+from service.oip.grpc.servicer import InferenceServicer
 from service.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -32,17 +32,17 @@ class GrpcServer:
         return f"{self._host}:{self._port}"
 
     async def start(self) -> None:
-        """Answer calls from now on. Raises `StartupError`."""
+        """Start to accept calls. Raises `StartupError`."""
         runtime = self._runtime
         self._server = grpc.aio.server(
-            interceptors=[Calls(ApiKeys(self._api_keys), runtime.metrics)],
+            interceptors=[CallInterceptor(ApiKeys(self._api_keys), runtime.metrics)],
             options=[
                 ("grpc.max_receive_message_length", runtime.upload_limits.max_bytes),
-                ("grpc.max_send_message_length", -1),  # what is too large was refused before
-                ("grpc.so_reuseport", 0),  # a port that is taken is an error
+                ("grpc.max_send_message_length", -1),  # response sizes are checked beforehand
+                ("grpc.so_reuseport", 0),  # starting on a port in use must fail
             ],
         )
-        add_GRPCInferenceServiceServicer_to_server(Inference(runtime), self._server)
+        add_GRPCInferenceServiceServicer_to_server(InferenceServicer(runtime), self._server)
         add_HealthServicer_to_server(Health(runtime), self._server)
         try:
             self._port = self._server.add_insecure_port(self.address)
@@ -52,5 +52,5 @@ class GrpcServer:
         _logger.info("gRPC on %s", self.address)
 
     async def stop(self, timeout_s: float) -> None:
-        """Take no more calls, and finish those under way or cancel them after the timeout."""
+        """Accept no more calls; cancel those still running after the timeout."""
         await self._server.stop(timeout_s)

@@ -36,7 +36,7 @@ from tritonclient.utils import InferenceServerException
 from models.arrays import Pixels
 from models.preprocess import preprocess
 from service.errors import HeadersTooLarge, RequestTimeout, ServiceError, UriTooLong
-from service.oip.grpc.calls import CODES
+from service.oip.grpc.interceptor import STATUS_CODES
 from service.oip.grpc.server import GrpcServer
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
@@ -321,7 +321,7 @@ BAD: dict[str, tuple[dict[str, Any], StatusCode, str]] = {
     "another version": ({"model_version": "2"}, StatusCode.NOT_FOUND, "no version 2"),
     "no version": ({"model_version": "latest"}, StatusCode.NOT_FOUND, "versions are numbers"),
     "no input": ({"inputs": []}, StatusCode.INVALID_ARGUMENT, "takes one input"),
-    "the input twice": ({"inputs": [IMAGE] * 9}, StatusCode.INVALID_ARGUMENT, "stands twice"),
+    "the input twice": ({"inputs": [IMAGE] * 9}, StatusCode.INVALID_ARGUMENT, "appears twice"),
     "another input": (
         {"inputs": [IMAGE | {"name": "x"}]}, StatusCode.INVALID_ARGUMENT, "takes one input",
     ),
@@ -329,13 +329,13 @@ BAD: dict[str, tuple[dict[str, Any], StatusCode, str]] = {
         {"inputs": [IMAGE | {"datatype": "FP32"}]}, StatusCode.INVALID_ARGUMENT, "not 'FP32'",
     ),
     "a negative length": (
-        {"inputs": [IMAGE | {"shape": [-1, 32, 32, 3]}]}, StatusCode.INVALID_ARGUMENT, "shape is",
+        {"inputs": [IMAGE | {"shape": [-1, 32, 32, 3]}]}, StatusCode.INVALID_ARGUMENT, "must be",
     ),
     "a shape that overflows": (
         {"inputs": [IMAGE | {"shape": [2**62, 32, 32, 3]}]}, StatusCode.INVALID_ARGUMENT, "shape",
     ),
     "many dimensions": (
-        {"inputs": [IMAGE | {"shape": [1] * 10_000}]}, StatusCode.INVALID_ARGUMENT, "shape is",
+        {"inputs": [IMAGE | {"shape": [1] * 10_000}]}, StatusCode.INVALID_ARGUMENT, "must be",
     ),
     "too many images": (
         {"inputs": [IMAGE | {"shape": [33, 32, 32, 3]}]}, StatusCode.INVALID_ARGUMENT, "1 to 32",
@@ -345,12 +345,12 @@ BAD: dict[str, tuple[dict[str, Any], StatusCode, str]] = {
         {"raw_input_contents": [bytes(3071)]}, StatusCode.INVALID_ARGUMENT, "3071 bytes",
     ),
     "raw contents twice": (
-        {"raw_input_contents": [bytes(3072)] * 2}, StatusCode.INVALID_ARGUMENT, "not 2 beside",
+        {"raw_input_contents": [bytes(3072)] * 2}, StatusCode.INVALID_ARGUMENT, "one entry of raw",
     ),
     "contents of both kinds": (
         {"inputs": [IMAGE | {"contents": {"uint_contents": [1]}}]},
         StatusCode.INVALID_ARGUMENT,
-        "not 1 beside",
+        "either contents or one entry",
     ),
     "contents of another type": (
         {"inputs": [IMAGE | {"contents": {"fp32_contents": [1.0] * 3072}}],
@@ -362,7 +362,7 @@ BAD: dict[str, tuple[dict[str, Any], StatusCode, str]] = {
         {"outputs": [{"name": "x"}]}, StatusCode.INVALID_ARGUMENT, "no output 'x'",
     ),
     "an output over and over": (
-        {"outputs": [{"name": "logits"}] * 10_000}, StatusCode.INVALID_ARGUMENT, "stands twice",
+        {"outputs": [{"name": "logits"}] * 10_000}, StatusCode.INVALID_ARGUMENT, "appears twice",
     ),
     "no class": (
         {"outputs": [{"name": "logits", "parameters": {"classification": {"int64_param": 0}}}]},
@@ -377,7 +377,7 @@ BAD: dict[str, tuple[dict[str, Any], StatusCode, str]] = {
     "a sequence": (
         {"parameters": {"sequence_id": {"int64_param": 1}}},
         StatusCode.INVALID_ARGUMENT,
-        "keeps no state",
+        "is stateless",
     ),
     "an input in shared memory": (
         {"inputs": [IMAGE | parameter(string_param="a")]},
@@ -748,7 +748,7 @@ def test_every_error_has_a_code() -> None:
             yield from tree(child)
 
     of_http_alone = {RequestTimeout, UriTooLong, HeadersTooLarge}
-    assert {error.status for error in {*tree(ServiceError)} - of_http_alone} <= CODES.keys()
+    assert {error.status for error in {*tree(ServiceError)} - of_http_alone} <= STATUS_CODES.keys()
 
 
 def test_a_port_that_is_taken_ends_the_start_with_one_line(repository: Path) -> None:

@@ -14,7 +14,7 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 from service.errors import InvalidInference, UploadTooLarge
 from service.oip.inference import Contract, InferRequest, RequestedOutput
-from service.oip.rest import EncodedAnswer, decode, encode, max_json_bytes
+from service.oip.rest import EncodedResponse, decode, encode, max_json_bytes
 
 LABELS = ("cat", "dog: small", "Käfer")
 CONTRACT = Contract(
@@ -48,7 +48,7 @@ def read_binary(message: Any, tail: bytes) -> InferRequest:
     return decode(text + tail, str(len(text)), CONTRACT)
 
 
-def answer(wanted: InferRequest, values: list[dict[str, Any]]) -> EncodedAnswer:
+def answer(wanted: InferRequest, values: list[dict[str, Any]]) -> EncodedResponse:
     return encode(wanted, values, model="m", version=3, labels=LABELS)
 
 
@@ -175,7 +175,7 @@ def test_the_size_of_an_answer_is_known_before_it_is_computed() -> None:
         inputs=[tensor(shape=[2, 2, 2, 3], data=IMAGE * 2)],
         outputs=[{"name": "logits"}, {"name": "maps", "parameters": {"binary_data": True}}],
     )
-    assert read(message).answer_bytes(CONTRACT) == 2 * (3 * 14 + 10 * 4)
+    assert read(message).response_bytes(CONTRACT) == 2 * (3 * 14 + 10 * 4)
 
 
 def output(name: Any = "logits", **parameters: Any) -> dict[str, Any]:
@@ -191,11 +191,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "an input that is no object": (request(inputs=[1]), "not an object"),
     "an input without a name": (request(inputs=[tensor(name=...)]), "has no name"),
     "another input": (request(inputs=[tensor(name="x")]), "takes one input, images"),
-    "the input twice": (request(inputs=[tensor()] * 2), "stands twice in inputs"),
+    "the input twice": (request(inputs=[tensor()] * 2), "appears twice in inputs"),
     "one input more": (request(inputs=[tensor(), tensor(name="x")]), "takes one input"),
-    "no datatype": (request(inputs=[tensor(datatype=...)]), "datatype is UINT8, not None"),
+    "no datatype": (request(inputs=[tensor(datatype=...)]), "datatype must be UINT8, not None"),
     "another datatype": (request(inputs=[tensor(datatype="FP32")]), "not 'FP32'"),
-    "no shape": (request(inputs=[tensor(shape=...)]), "shape is .B, 2, 2, 3."),
+    "no shape": (request(inputs=[tensor(shape=...)]), "shape must be .B, 2, 2, 3."),
     "no data": (request(inputs=[tensor(data=...)]), "data is missing"),
     "data of another type": (request(inputs=[tensor(data="abc")]), "data is missing or not"),
     "no values": (request(inputs=[tensor(data=[])]), "0 values, and the shape needs 12"),
@@ -203,11 +203,17 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a value too many": (request(inputs=[tensor(data=[*IMAGE, 1])]), "13 values"),
     "an object among values": (request(inputs=[tensor(data=[*IMAGE[1:], {}])]), "whole numbers"),
     "a list among values": (request(inputs=[tensor(data=[*IMAGE[1:], []])]), "whole numbers"),
-    "a value among lists": (request(inputs=[tensor(data=[[1], 2])]), "neither flat nor nested"),
-    "lists cut elsewhere": (request(inputs=[tensor(data=[IMAGE])]), "neither flat nor nested"),
+    "a value among lists": (
+        request(inputs=[tensor(data=[[1], 2])]),
+        "flat, or nested like the shape",
+    ),
+    "lists cut elsewhere": (
+        request(inputs=[tensor(data=[IMAGE])]),
+        "flat, or nested like the shape",
+    ),
     "lists too short": (
         request(inputs=[tensor(data=[[[[1, 2, 3], [1, 2, 3]], [[1, 2, 3], [1, 2]]]])]),
-        "neither flat nor nested",
+        "flat, or nested like the shape",
     ),
     "lists too deep": (
         request(inputs=[tensor(data=[[[[[1], 2, 3], [1, 2, 3]]] * 2])]),
@@ -218,21 +224,21 @@ WRONG: dict[str, tuple[Any, str]] = {
         "not both",
     ),
     "binary without bytes": (binary(), "binary_data_size is 12, and 0 bytes follow"),
-    "parameters of another type": (request(parameters=[]), "parameters is an object"),
+    "parameters of another type": (request(parameters=[]), "parameters must be an object"),
     "input parameters of another type": (request(inputs=[tensor(parameters=1)]), "an object"),
-    "a number as id": (request(id=1), "id is a string, not 1"),
-    "a sequence": (request(parameters={"sequence_id": 1}), "keeps no state.*sequence_id"),
+    "a number as id": (request(id=1), "id must be a string, not 1"),
+    "a sequence": (request(parameters={"sequence_id": 1}), "is stateless.*sequence_id"),
     "binary_data_output as a word": (request(parameters={"binary_data_output": "yes"}), "boolean"),
     "outputs of another type": (request(outputs={"name": "logits"}), "outputs is missing or not"),
     "an unknown output": (output("softmax"), "no output 'softmax'"),
-    "an output twice": (request(outputs=[{"name": "maps"}] * 2), "stands twice in outputs"),
+    "an output twice": (request(outputs=[{"name": "maps"}] * 2), "appears twice in outputs"),
     "an output without a name": (output(None), "has no name"),
-    "binary_data as a number": (output(binary_data=1), "binary_data is a boolean, not 1"),
+    "binary_data as a number": (output(binary_data=1), "binary_data must be a boolean, not 1"),
     "no class": (output(classification=0), "a number of classes"),
     "fewer than no class": (output(classification=-1), "a number of classes"),
     "half a class": (output(classification=1.5), "a whole number, not 1.5"),
     "true classes": (output(classification=True), "a whole number, not True"),
-    "classes of maps": (output("maps", classification=1), "on logits only"),
+    "classes of maps": (output("maps", classification=1), "for logits only"),
     "an output in shared memory": (output(shared_memory_region="a"), "shared memory"),
     "an input in shared memory": (
         request(inputs=[tensor(data=..., parameters={"shared_memory_region": "a"})]),
@@ -312,7 +318,7 @@ def test_json_and_bytes_meet_where_the_header_says() -> None:
         (binary("12"), bytes(12), "binary_data_size is '12'"),
         (binary(None), bytes(12), "binary_data_size is None"),
         (binary([12]), bytes(12), "binary_data_size is a list"),
-        (request(), bytes(12), "no input claims the 12 bytes"),
+        (request(), bytes(12), "no input declares the 12 bytes"),
         (binary(shape=[2, 2, 2, 3]), bytes(12), "12 bytes, and the shape needs 24"),
     ],
 )

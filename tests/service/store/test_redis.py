@@ -1,4 +1,4 @@
-"""Replicas that share a Redis, and what is left of them when it is away, hangs, or is full."""
+"""Replicas that share a Redis, also when it is unavailable, hangs, or is full."""
 
 import asyncio
 import logging
@@ -26,25 +26,25 @@ from service.errors import StartupError, StoreUnavailable
 from service.store.redis import RedisStore, pack, unpack
 from tests.conftest import VIT
 from tests.service.http.test_classify import png, results
-from tests.service.store.test_store import at_once
+from tests.service.store.test_store import without_waiting
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import ROOT, Server, running_server
 
-AWAY = "redis, unavailable"
-PATIENCE_S = 30
-STORE_TIMEOUT_S = 2  # a loaded machine is no outage
-ANSWER_WITHIN_S = 20  # far above one classification and one timeout, far below for ever
+REDIS_UNAVAILABLE = "redis, unavailable"
+WAIT_AT_MOST_S = 30
+STORE_TIMEOUT_S = 2  # long enough not to mistake a loaded machine for an outage
+RESPONSE_TIMEOUT_S = 20  # far above one classification and one store timeout
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_AT_MOST_S
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.02)
 
 
 def state(client: httpx.Client) -> str:
-    """Of the store; that of the replica is ready, whatever happens."""
+    """The state of the store; the replica itself is ready in every state."""
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
     found: str = ready.json()["store"]
@@ -58,7 +58,7 @@ def classify(client: httpx.Client, image: bytes) -> str:
 
 
 def look_inside(client: httpx.Client, image_id: str) -> set[tuple[int, str | None]]:
-    """Status and code of everything that is opened by an id."""
+    """Status and error code of the endpoints that take an id."""
     found = set()
     for path in ("/similarity", "/attention-maps"):
         response = client.get(path, params={"id": image_id, "model": VIT})
@@ -96,7 +96,7 @@ def started(repository: Path) -> Iterator[Replicas]:
             for _ in range(2)
         ]
         clients = [
-            stack.enter_context(httpx.Client(base_url=server.url, timeout=ANSWER_WITHIN_S))
+            stack.enter_context(httpx.Client(base_url=server.url, timeout=RESPONSE_TIMEOUT_S))
             for server in servers
         ]
         yield Replicas(redis, servers, clients)
@@ -104,14 +104,14 @@ def started(repository: Path) -> Iterator[Replicas]:
 
 @pytest.fixture
 def replicas(started: Replicas) -> Replicas:
-    """Two of them and their empty Redis, all well."""
+    """Two replicas and their Redis, which is empty and available."""
     started.settle()
     with started.redis.client() as client:
         client.flushall()
     return started
 
 
-def test_what_one_replica_classified_the_other_looks_into(replicas: Replicas, photo: bytes) -> None:
+def test_replicas_can_explain_what_another_one_classified(replicas: Replicas, photo: bytes) -> None:
     one, other = replicas.clients
     image_id = classify(one, photo)
     assert look_inside(other, image_id) == FOUND
@@ -137,7 +137,7 @@ def test_an_evicted_input_has_expired(replicas: Replicas, photo: bytes) -> None:
     assert look_inside(replicas.clients[1], image_id) == EXPIRED
 
 
-def test_a_foreign_value_is_no_input(replicas: Replicas, photo: bytes) -> None:
+def test_a_value_in_another_format_is_unknown(replicas: Replicas, photo: bytes) -> None:
     one, other = replicas.clients
     image_id = classify(one, photo)
     with replicas.redis.client() as client:
@@ -157,7 +157,7 @@ def test_an_input_of_another_size_does_not_fit_the_model(replicas: Replicas, pho
     assert look_inside(replicas.clients[1], image_id) == {(409, "input-mismatch")}
 
 
-def test_without_redis_classification_goes_on(replicas: Replicas, photo: bytes) -> None:
+def test_without_redis_classification_continues(replicas: Replicas, photo: bytes) -> None:
     image_id = classify(replicas.clients[0], photo)
     logged = [len(server.log) for server in replicas.servers]
     replicas.redis.kill()
@@ -166,7 +166,7 @@ def test_without_redis_classification_goes_on(replicas: Replicas, photo: bytes) 
             for _ in range(3):
                 assert classify(client, photo) == image_id
                 assert look_inside(client, image_id) == UNAVAILABLE
-            assert state(client) == AWAY
+            assert state(client) == REDIS_UNAVAILABLE
     finally:
         replicas.redis.start()
     replicas.settle()
@@ -177,7 +177,7 @@ def test_without_redis_classification_goes_on(replicas: Replicas, photo: bytes) 
     for server, before in zip(replicas.servers, logged, strict=True):
         away, back = [line for line in server.log[before:] if "store: " in line]
         assert f"no Redis at 127.0.0.1:{replicas.redis.port}" in away
-        assert f"Redis at 127.0.0.1:{replicas.redis.port} is back" in back
+        assert f"Redis at 127.0.0.1:{replicas.redis.port} is available again" in back
 
 
 def test_a_hanging_redis_does_not_hold_up_classification(replicas: Replicas, photo: bytes) -> None:
@@ -188,23 +188,25 @@ def test_a_hanging_redis_does_not_hold_up_classification(replicas: Replicas, pho
         for _ in range(20):
             assert classify(one, photo) == image_id
         assert look_inside(one, image_id) == UNAVAILABLE
-        until(lambda: state(other) == AWAY)  # also where nobody asks for anything
+        until(
+            lambda: state(other) == REDIS_UNAVAILABLE
+        )  # the heartbeat finds it without any request
         assert look_inside(other, image_id) == UNAVAILABLE
     finally:
         replicas.redis.thaw()
     replicas.settle()
-    assert look_inside(other, image_id) == FOUND  # it hung and has forgotten nothing
+    assert look_inside(other, image_id) == FOUND  # hanging loses no data
     again = classify(one, png(Image.new("RGB", (32, 32), "teal")))
     assert look_inside(other, again) == FOUND
 
 
-def test_a_full_redis_takes_nothing_and_still_gives(replicas: Replicas, photo: bytes) -> None:
+def test_a_full_redis_still_answers_reads(replicas: Replicas, photo: bytes) -> None:
     one, other = replicas.clients
     image_id = classify(one, photo)
     with replicas.redis.client() as client:
         client.config_set("maxmemory", 1)
         try:
-            until(lambda: state(one) == state(other) == AWAY)
+            until(lambda: state(one) == state(other) == REDIS_UNAVAILABLE)
             classify(one, png(Image.new("RGB", (32, 32), "olive")))
             assert look_inside(other, image_id) == FOUND
         finally:
@@ -216,7 +218,7 @@ def test_a_replica_starts_before_its_redis(repository: Path, photo: bytes) -> No
         redis.kill()
         with running_server(repository, store_url=redis.url) as server, server.client() as client:
             assert "store: no Redis at 127.0.0.1" in "".join(server.log)
-            assert state(client) == AWAY
+            assert state(client) == REDIS_UNAVAILABLE
             image_id = classify(client, photo)
             assert look_inside(client, image_id) == UNAVAILABLE
             redis.start()
@@ -267,7 +269,7 @@ def store(url: str) -> RedisStore:
         "redis://:secret@[::1",
     ],
 )
-def test_a_wrong_url_is_refused_without_repeating_it(url: str) -> None:
+def test_a_wrong_url_is_refused_without_quoting_it(url: str) -> None:
     with pytest.raises(StartupError, match=r"store_url: not redis://") as refused:
         store(url)
     assert "secret" not in refused.value.detail
@@ -285,11 +287,11 @@ def test_a_wrong_url_is_refused_without_repeating_it(url: str) -> None:
         "redis://cache?socket_timeout=100&decode_responses=yes&max_connections=1000",
     ],
 )
-def test_a_right_url_is_taken(url: str) -> None:
+def test_a_valid_url_is_accepted(url: str) -> None:
     assert store(url).state == "redis"
 
 
-def test_a_wrong_password_is_an_outage_and_no_secret(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_password_is_an_outage_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def found(url: str) -> str:
         opened = store(url)
         await opened.open()
@@ -300,19 +302,19 @@ def test_a_wrong_password_is_an_outage_and_no_secret(caplog: pytest.LogCaptureFi
         address = redis.url.removeprefix("redis://")
         assert asyncio.run(found(f"redis://:right@{address}/3")) == "redis"
         assert caplog.text == ""
-        assert asyncio.run(found(f"redis://:secret@{address}")) == AWAY
-        assert asyncio.run(found(f"redis://{address}")) == AWAY
+        assert asyncio.run(found(f"redis://:secret@{address}")) == REDIS_UNAVAILABLE
+        assert asyncio.run(found(f"redis://{address}")) == REDIS_UNAVAILABLE
     assert f"no Redis at {address}" in caplog.text
     assert "secret" not in caplog.text
 
 
-def test_in_an_outage_putting_does_not_wait_at_all(redis_server: RedisServer) -> None:
+def test_put_does_not_wait_in_an_outage(redis_server: RedisServer) -> None:
     async def outage() -> None:
         hanging = store(redis_server.url)
         redis_server.freeze()
         await hanging.put("a", np.zeros((1, 1, 3), np.uint8))
-        assert hanging.state == AWAY
-        at_once(hanging.put("a", np.zeros((1, 1, 3), np.uint8)))
+        assert hanging.state == REDIS_UNAVAILABLE
+        without_waiting(hanging.put("a", np.zeros((1, 1, 3), np.uint8)))
         with pytest.raises(StoreUnavailable):
             await hanging.get("a")
         await hanging.close()
@@ -328,7 +330,7 @@ def test_more_puts_than_connections_are_all_kept(redis_server: RedisServer) -> N
         found = await asyncio.gather(*(shared.get(str(i)) for i in range(100)))
         assert all(map(np.array_equal, found, inputs))
         with redis_server.client() as client:
-            assert len(client.client_list()) <= 17  # this one too
+            assert len(client.client_list()) <= 17  # including this one
         await shared.close()
 
     asyncio.run(crowd())
@@ -337,7 +339,7 @@ def test_more_puts_than_connections_are_all_kept(redis_server: RedisServer) -> N
 @pytest.mark.parametrize(
     ("ttl_s", "milliseconds"), [(1e-9, 1), (1.5, 1500), (float("inf"), 10**12)]
 )
-def test_any_time_to_live_is_one_that_redis_takes(
+def test_redis_accepts_any_time_to_live(
     redis_server: RedisServer, ttl_s: float, milliseconds: int
 ) -> None:
     async def put() -> None:
@@ -356,7 +358,7 @@ PACKED = pack(np.zeros((2, 3), np.uint8))
 
 
 @given(INPUTS)
-def test_what_is_packed_is_unpacked(pixels: Pixels) -> None:
+def test_unpack_inverts_pack(pixels: Pixels) -> None:
     found = unpack(pack(pixels))
     assert found is not None
     assert found.shape == pixels.shape
@@ -372,15 +374,16 @@ def test_what_is_packed_is_unpacked(pixels: Pixels) -> None:
         PACKED[:-1],
         PACKED + b"\0",
         b"D" + PACKED[1:],
-        PACKED[:7] + b"\x02" + PACKED[8:],  # a later format
+        PACKED[:7] + b"\x02" + PACKED[8:],  # a later version of the format
         PACKED[:8] + b"\xff" + PACKED[9:],
         PACKED[:8] + struct.pack("<B2I", 2, 2**32 - 1, 2**32 - 1) + bytes(6),
-        PACKED[:8] + struct.pack("<B3I", 3, 0, 2**32 - 1, 2**32 - 1),  # beyond NumPy
-        PACKED[:8] + struct.pack("<B65I", 65, *[1] * 65) + b"\0",  # so too
+        PACKED[:8]
+        + struct.pack("<B3I", 3, 0, 2**32 - 1, 2**32 - 1),  # more elements than NumPy allows
+        PACKED[:8] + struct.pack("<B65I", 65, *[1] * 65) + b"\0",  # more axes than NumPy allows
         pickle.dumps(np.zeros((2, 3), np.uint8)),
     ],
 )
-def test_what_is_not_packed_is_refused(value: bytes) -> None:
+def test_unpack_refuses_other_values(value: bytes) -> None:
     assert unpack(value) is None
 
 

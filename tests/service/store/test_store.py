@@ -1,6 +1,6 @@
-"""Both stores keep inputs for a while and tell expired ids from unknown ones.
+"""Both stores keep inputs for their time to live and tell expired ids from unknown ones.
 
-The one in memory does so within its bytes too.
+The one in memory also keeps within its limit in bytes.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from service.store.redis import RedisStore
 from tests.support.redis_server import RedisServer
 
 T = TypeVar("T")
-TTL_S = 1000  # so long that none of it really passes
-ROOM = 8  # bytes
+TTL_S = 1000  # far longer than any test runs
+MAX_BYTES = 8
 
 
 class Clock:
@@ -38,30 +38,30 @@ class Clock:
         self.now += seconds
 
 
-def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of what never waits."""
+def without_waiting(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that must not wait for anything."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
     coroutine.close()
-    raise AssertionError("it waited")
+    raise AssertionError("the coroutine waited")
 
 
 @dataclass
-class Home:
-    """A store as plain functions, and time that passes on demand."""
+class SyncStore:
+    """A store with synchronous methods, and time that passes on demand."""
 
-    store: Store
+    wrapped: Store
     run: Callable[[Coroutine[Any, Any, Any]], Any]
     wait: Callable[[float], None]
 
     def put(self, image_id: str, pixels: Pixels) -> None:
-        self.run(self.store.put(image_id, pixels))
+        self.run(self.wrapped.put(image_id, pixels))
 
     def get(self, image_id: str) -> Pixels:
-        found: Pixels = self.run(self.store.get(image_id))
+        found: Pixels = self.run(self.wrapped.get(image_id))
         return found
 
     def is_kept(self, image_id: str) -> bool:
@@ -72,37 +72,37 @@ class Home:
         return True
 
     def kept(self, ids: str) -> str:
-        """Those of `ids`, one letter each, that the store still gives."""
+        """Those of `ids`, one letter each, that are still in the store."""
         return "".join(image_id for image_id in ids if self.is_kept(image_id))
 
 
-def in_memory(max_bytes: int = ROOM) -> Home:
+def in_memory(max_bytes: int = MAX_BYTES) -> SyncStore:
     clock = Clock()
-    return Home(MemoryStore(max_bytes, TTL_S, clock), at_once, clock.wait)
+    return SyncStore(MemoryStore(max_bytes, TTL_S, clock), without_waiting, clock.wait)
 
 
-def in_redis(server: RedisServer, runner: asyncio.Runner) -> Home:
+def in_redis(server: RedisServer, runner: asyncio.Runner) -> SyncStore:
     def wait(seconds: float) -> None:
-        """Bring every key as much nearer to its end."""
+        """Shorten the time to live of every key."""
         with server.client() as client:
             for key in client.scan_iter():
                 client.pexpire(key, client.pttl(key) - round(1e3 * seconds))
 
-    return Home(RedisStore(server.url, timeout_s=10, ttl_s=TTL_S), runner.run, wait)
+    return SyncStore(RedisStore(server.url, timeout_s=10, ttl_s=TTL_S), runner.run, wait)
 
 
 @pytest.fixture(params=["memory", "redis"])
-def home(request: pytest.FixtureRequest) -> Iterator[Home]:
+def store(request: pytest.FixtureRequest) -> Iterator[SyncStore]:
     if request.param == "memory":
         yield in_memory()
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     with asyncio.Runner() as runner:
-        home = in_redis(server, runner)
-        home.run(home.store.open())
-        yield home
-        assert home.store.state == "redis"
-        home.run(home.store.close())
+        store = in_redis(server, runner)
+        store.run(store.wrapped.open())
+        yield store
+        assert store.wrapped.state == "redis"
+        store.run(store.wrapped.close())
 
 
 def pixels(count: int, level: int = 0) -> Pixels:
@@ -110,124 +110,126 @@ def pixels(count: int, level: int = 0) -> Pixels:
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2, 3), (2, 2, 2), (0,)])
-def test_an_input_is_given_back_as_it_was(home: Home, shape: tuple[int, ...]) -> None:
+def test_an_input_comes_back_unchanged(store: SyncStore, shape: tuple[int, ...]) -> None:
     put = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for layout in (put, np.asfortranarray(put)):
-        home.put("a", layout)
-        found = home.get("a")
+        store.put("a", layout)
+        found = store.get("a")
         assert (found.dtype, found.shape) == (put.dtype, put.shape)
         np.testing.assert_array_equal(found, put)
 
 
-def test_an_input_is_given_back_until_its_time_is_up(home: Home) -> None:
-    home.put("a", pixels(2, level=7))
-    home.wait(TTL_S - 100)
-    np.testing.assert_array_equal(home.get("a"), pixels(2, level=7))
-    home.wait(100)
-    with pytest.raises(ExpiredImage, match="a is kept for 1000 s"):
-        home.get("a")
+def test_an_input_is_kept_for_its_time_to_live(store: SyncStore) -> None:
+    store.put("a", pixels(2, level=7))
+    store.wait(TTL_S - 100)
+    np.testing.assert_array_equal(store.get("a"), pixels(2, level=7))
+    store.wait(100)
+    with pytest.raises(ExpiredImage, match="image a is kept for at most 1000 s"):
+        store.get("a")
 
 
-def test_an_id_never_seen_is_unknown_not_expired(home: Home) -> None:
-    home.put("a", pixels(2))
+def test_an_id_never_seen_is_unknown_not_expired(store: SyncStore) -> None:
+    store.put("a", pixels(2))
     with pytest.raises(UnknownImage, match="no image b"):
-        home.get("b")
+        store.get("b")
 
 
-def test_lookups_are_counted_by_their_outcome(home: Home) -> None:
-    home.put("a", pixels(2))
+def test_lookups_are_counted_by_their_outcome(store: SyncStore) -> None:
+    store.put("a", pixels(2))
     for image_id in ("a", "a", "b"):
         with suppress(UnknownImage):
-            home.get(image_id)
-    home.wait(TTL_S)
-    assert not home.is_kept("a")
-    assert home.store.lookups == {HIT: 2, UnknownImage.code: 1, ExpiredImage.code: 1}
+            store.get(image_id)
+    store.wait(TTL_S)
+    assert not store.is_kept("a")
+    assert store.wrapped.lookups == {HIT: 2, UnknownImage.code: 1, ExpiredImage.code: 1}
 
 
-def test_the_newest_input_of_an_id_counts(home: Home) -> None:
-    home.put("a", pixels(2, level=1))
-    home.put("a", pixels(3, level=2))
-    np.testing.assert_array_equal(home.get("a"), pixels(3, level=2))
+def test_a_second_input_with_an_id_replaces_the_first(store: SyncStore) -> None:
+    store.put("a", pixels(2, level=1))
+    store.put("a", pixels(3, level=2))
+    np.testing.assert_array_equal(store.get("a"), pixels(3, level=2))
 
 
-def test_putting_prolongs_and_getting_does_not(home: Home) -> None:
+def test_put_renews_the_time_to_live_and_get_does_not(store: SyncStore) -> None:
     for image_id in "ab":
-        home.put(image_id, pixels(2))
-    home.wait(TTL_S - 100)
-    home.put("a", pixels(2))
-    home.get("b")
-    home.wait(100)
-    assert home.kept("ab") == "a"
+        store.put(image_id, pixels(2))
+    store.wait(TTL_S - 100)
+    store.put("a", pixels(2))
+    store.get("b")
+    store.wait(100)
+    assert store.kept("ab") == "a"
 
 
-def test_an_expired_id_is_known_again_when_put_again(home: Home) -> None:
-    home.put("a", pixels(2))
-    home.wait(TTL_S)
-    assert home.kept("a") == ""
-    home.put("a", pixels(2))
-    assert home.kept("a") == "a"
+def test_an_expired_id_is_known_again_when_put_again(store: SyncStore) -> None:
+    store.put("a", pixels(2))
+    store.wait(TTL_S)
+    assert store.kept("a") == ""
+    store.put("a", pixels(2))
+    assert store.kept("a") == "a"
 
 
-def test_memory_is_free_again_when_time_is_up() -> None:
-    home = in_memory()
-    assert isinstance(home.store, MemoryStore)
-    home.put("a", pixels(2))
-    home.wait(TTL_S)
-    assert not home.is_kept("a")
-    assert home.store.bytes == 0
+def test_memory_is_freed_on_expiry() -> None:
+    store = in_memory()
+    assert isinstance(store.wrapped, MemoryStore)
+    store.put("a", pixels(2))
+    store.wait(TTL_S)
+    assert not store.is_kept("a")
+    assert store.wrapped.bytes == 0
 
 
-def test_the_least_recently_used_makes_room_and_has_expired() -> None:
-    home = in_memory()
+def test_the_least_recently_used_input_is_evicted() -> None:
+    store = in_memory()
     for image_id in "abcd":
-        home.put(image_id, pixels(2))
-    home.get("a")
-    home.put("b", pixels(2))
-    home.put("e", pixels(3))  # two have to go
-    assert home.kept("abcde") == "abe"
+        store.put(image_id, pixels(2))
+    store.get("a")
+    store.put("b", pixels(2))
+    store.put("e", pixels(3))  # two have to go
+    assert store.kept("abcde") == "abe"
 
 
-def test_an_expired_input_makes_room_before_a_living_one() -> None:
-    home = in_memory()
-    home.put("a", pixels(4))
-    home.wait(TTL_S / 2)
-    home.put("b", pixels(4))
-    home.get("a")
-    home.wait(TTL_S / 2)  # a has expired, b has not
-    home.put("c", pixels(4))
-    assert home.kept("abc") == "bc"
+def test_an_expired_input_is_evicted_before_any_other() -> None:
+    store = in_memory()
+    store.put("a", pixels(4))
+    store.wait(TTL_S / 2)
+    store.put("b", pixels(4))
+    store.get("a")
+    store.wait(TTL_S / 2)  # a has expired, b has not
+    store.put("c", pixels(4))
+    assert store.kept("abc") == "bc"
 
 
 def test_an_evicted_id_is_known_again_when_put_again() -> None:
-    home = in_memory()
+    store = in_memory()
     for image_id in "aba":
-        home.put(image_id, pixels(ROOM))
-    assert home.kept("ab") == "a"
+        store.put(image_id, pixels(MAX_BYTES))
+    assert store.kept("ab") == "a"
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Puts, gets and time in any order."""
+    """Puts, gets and waits in any order."""
 
-    def __init__(self, home: Home, room: float) -> None:
+    def __init__(self, store: SyncStore, max_bytes: float) -> None:
         super().__init__()
-        self.home = home
-        self.room = room  # an input with more bytes is not kept
+        self.store = store
+        self.max_bytes = max_bytes  # a larger input is not kept
         self.now = 0
-        self.newest: dict[str, tuple[Pixels, int]] = {}  # with its last moment
+        self.newest: dict[str, tuple[Pixels, int]] = {}  # with its expiry
 
     @rule(
-        image_id=st.sampled_from("abcdef"), size=st.integers(1, ROOM + 2), level=st.integers(0, 255)
+        image_id=st.sampled_from("abcdef"),
+        size=st.integers(1, MAX_BYTES + 2),
+        level=st.integers(0, 255),
     )
     def put(self, image_id: str, size: int, level: int) -> None:
         self.newest[image_id] = (pixels(size, level), self.now + TTL_S)
-        self.home.put(image_id, pixels(size, level))
-        assert self.home.is_kept(image_id) == (size <= self.room)
+        self.store.put(image_id, pixels(size, level))
+        assert self.store.is_kept(image_id) == (size <= self.max_bytes)
 
     @rule(image_id=st.sampled_from("abcdef"))
     def get(self, image_id: str) -> None:
-        """The newest input in its time, or the error that fits what was put."""
+        """The newest input before it expires, else the right error."""
         try:
-            found = self.home.get(image_id)
+            found = self.store.get(image_id)
         except UnknownImage:
             assert image_id not in self.newest
         except ExpiredImage:
@@ -240,18 +242,22 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(tenths=st.integers(1, 10))
     def wait(self, tenths: int) -> None:
         self.now += tenths * TTL_S // 10
-        self.home.wait(tenths * TTL_S // 10)
+        self.store.wait(tenths * TTL_S // 10)
 
 
 class AnyHistoryInMemory(AnyHistory):
     def __init__(self) -> None:
-        super().__init__(in_memory(), ROOM)
+        super().__init__(in_memory(), MAX_BYTES)
 
     @invariant()
     def bytes_are_counted_and_bounded(self) -> None:
-        assert isinstance(self.home.store, MemoryStore)
-        living = [image_id for image_id in self.newest if self.home.is_kept(image_id)]
-        assert self.home.store.bytes == sum(self.newest[one][0].nbytes for one in living) <= ROOM
+        assert isinstance(self.store.wrapped, MemoryStore)
+        kept = [image_id for image_id in self.newest if self.store.is_kept(image_id)]
+        assert (
+            self.store.wrapped.bytes
+            == sum(self.newest[image_id][0].nbytes for image_id in kept)
+            <= MAX_BYTES
+        )
 
 
 def test_any_history_in_memory() -> None:
@@ -260,31 +266,31 @@ def test_any_history_in_memory() -> None:
 
 def test_any_history_in_redis(redis_server: RedisServer) -> None:
     with asyncio.Runner() as runner:
-        home = in_redis(redis_server, runner)
+        store = in_redis(redis_server, runner)
 
         class AnyHistoryInRedis(AnyHistory):
             def __init__(self) -> None:
                 with redis_server.client() as client:
                     client.flushall()
-                super().__init__(home, np.inf)
+                super().__init__(store, np.inf)
 
             @invariant()
-            def only_time_takes_away(self) -> None:
+            def inputs_are_kept_until_they_expire(self) -> None:
                 for image_id, (_, expiry) in self.newest.items():
-                    assert self.now >= expiry or self.home.is_kept(image_id)
+                    assert self.now >= expiry or self.store.is_kept(image_id)
 
         run_state_machine_as_test(
             AnyHistoryInRedis,
             settings=settings(max_examples=10, stateful_step_count=20, deadline=None),
         )
-        runner.run(home.store.close())
+        runner.run(store.wrapped.close())
 
 
 def image(height: int, width: int, level: int = 0) -> Pixels:
     return np.full((height, width, 3), level, dtype=np.uint8)
 
 
-def test_equal_pixels_have_equal_ids_however_they_lie_in_memory() -> None:
+def test_equal_pixels_have_equal_ids_whatever_their_memory_layout() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     assert content_id(np.asfortranarray(noise)) == content_id(noise.copy()) == content_id(noise)
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.metrics import FATES, REASONS, STAGES
+from service.telemetry.metrics import IMAGE_OUTCOMES, REASONS, STAGES
 from tests.conftest import DEEPVIT, VIT
 from tests.support.redis_server import RedisServer
 from tests.support.server import running_server
@@ -53,7 +53,10 @@ def test_metrics_count_what_happened_and_the_books_balance(repository: Path, pho
         (VIT, "classify", 1),
         (VIT, "explain", 0),
     ]:
-        fates = {fate: samples["deepvit_images_total", fate, model, queue, "1"] for fate in FATES}
+        fates = {
+            fate: samples["deepvit_images_total", fate, model, queue, "1"]
+            for fate in IMAGE_OUTCOMES
+        }
         assert fates["answered"] == answered
         ends = sum(fates[fate] for fate in ("answered", "failed", "cancelled", "expired"))
         assert fates["accepted"] == ends

@@ -1,4 +1,4 @@
-"""GRPCInferenceService: the protocol's calls, each answered from what /v2 is answered from."""
+"""GRPCInferenceService: the methods of the protocol, on the same code as the REST endpoints."""
 
 import asyncio
 import time
@@ -20,14 +20,15 @@ from service.inference.repository import ServedModel
 from service.oip import metadata
 from service.oip.grpc import codec
 from service.oip.inference import version_number
+from service.oip.schemas import StatisticsResponse
 from service.runtime import Runtime
 
-_DRAIN_LAG_S = 0.5  # until an idle stream notices
+_DRAIN_CHECK_S = 0.5  # how often an idle stream looks whether the server drains
 
-Answer = TypeVar("Answer", bound=Message)
+Response = TypeVar("Response", bound=Message)
 
 
-class Inference(GRPCInferenceServiceServicer):
+class InferenceServicer(GRPCInferenceServiceServicer):
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._models = runtime.pipeline.models
@@ -45,14 +46,14 @@ class Inference(GRPCInferenceServiceServicer):
             return pb.ModelReadyResponse(ready=served.alive and not self._runtime.draining)
 
     async def ServerMetadata(self, _: Any, context: ServicerContext) -> pb.ServerMetadataResponse:
-        return _message(metadata.server(), pb.ServerMetadataResponse())
+        return _to_message(metadata.server(), pb.ServerMetadataResponse())
 
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: ServicerContext
     ) -> pb.ModelMetadataResponse:
         with self._use(request.name, request.version) as served:
             versions = self._models.served_versions(served.manifest.name)
-            return _message(metadata.model(served, versions), pb.ModelMetadataResponse())
+            return _to_message(metadata.model(served, versions), pb.ModelMetadataResponse())
 
     async def ModelConfig(
         self, request: pb.ModelConfigRequest, context: ServicerContext
@@ -65,15 +66,13 @@ class Inference(GRPCInferenceServiceServicer):
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: ServicerContext
     ) -> pb.ModelStatisticsResponse:
-        """Of every model where none is named."""
+        """Without a name, the statistics of every model."""
         if not request.name:
-            found = [metadata.statistics(served) for served in self._models]
+            statistics = [metadata.statistics(served) for served in self._models]
         else:
             with self._use(request.name, request.version) as served:
-                found = [metadata.statistics(served)]
-        return ParseDict(
-            {"model_stats": [one.model_dump() for one in found]}, pb.ModelStatisticsResponse()
-        )
+                statistics = [metadata.statistics(served)]
+        return _to_message(StatisticsResponse(model_stats=statistics), pb.ModelStatisticsResponse())
 
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: ServicerContext
@@ -107,30 +106,30 @@ class Inference(GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: ServicerContext
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        """Answers in the order of requests; one that fails does not end the stream."""
+        """Responses in the order of requests; a failed request does not end the stream."""
         async for request in self._until_draining(requests):
             try:
-                answer = await self._infer(request, context)
+                response = await self._infer(request, context)
             except ServiceError as exc:
-                failed = pb.ModelInferResponse(id=request.id)
                 yield pb.ModelStreamInferResponse(
-                    error_message=f"{exc.title}: {exc.detail}", infer_response=failed
+                    error_message=f"{exc.title}: {exc.detail}",
+                    infer_response=pb.ModelInferResponse(id=request.id),
                 )
             else:
-                yield pb.ModelStreamInferResponse(infer_response=answer)
+                yield pb.ModelStreamInferResponse(infer_response=response)
 
     async def _until_draining(
         self, requests: AsyncIterator[pb.ModelInferRequest]
     ) -> AsyncIterator[pb.ModelInferRequest]:
-        """What a stream brings; one that brings nothing does not keep the server from ending."""
+        """The requests of a stream. Raises `Stopped` on drain, so that an idle stream ends too."""
         while True:
-            following = asyncio.ensure_future(anext(requests, None))
+            upcoming = asyncio.ensure_future(anext(requests, None))
             try:
-                while not (await asyncio.wait({following}, timeout=_DRAIN_LAG_S))[0]:
+                while not (await asyncio.wait({upcoming}, timeout=_DRAIN_CHECK_S))[0]:
                     self._runtime.check_working()
             finally:
-                following.cancel()
-            if (request := following.result()) is None:
+                upcoming.cancel()
+            if (request := upcoming.result()) is None:
                 return
             yield request
 
@@ -139,21 +138,22 @@ class Inference(GRPCInferenceServiceServicer):
     ) -> pb.ModelInferResponse:
         runtime = self._runtime
         runtime.check_working()
-        left_s = context.time_remaining()
-        longest_s = runtime.request_timeout_s
-        deadline = time.perf_counter() + (longest_s if left_s is None else min(left_s, longest_s))
+        timeout_s, remaining_s = runtime.request_timeout_s, context.time_remaining()
+        if remaining_s is not None:
+            timeout_s = min(timeout_s, remaining_s)
+        deadline = time.perf_counter() + timeout_s
         with self._use(request.model_name, request.model_version) as served:
             contract = metadata.contract(served, runtime.upload_limits.max_images)
-            wanted = await runtime.pipeline.in_pool(partial(codec.decode, request, contract))
-            wanted.check_answer(contract, runtime.max_answer_bytes)
-            with runtime.pipeline.admit(served, deadline, wanted.explained) as ticket:
-                done = await runtime.pipeline.infer(ticket, wanted.images)
-            runtime.metrics.stage("queue", max(one.queue_s for one in done))
-            runtime.metrics.stage("inference", max(one.run_s for one in done))
+            inference = await runtime.pipeline.in_pool(partial(codec.decode, request, contract))
+            inference.check_response_size(contract, runtime.max_answer_bytes)
+            with runtime.pipeline.admit(served, deadline, inference.explain_outputs) as ticket:
+                done = await runtime.pipeline.infer(ticket, inference.images)
+            runtime.metrics.stage("queue", max(result.queue_s for result in done))
+            runtime.metrics.stage("inference", max(result.run_s for result in done))
             encode = partial(
                 codec.encode,
-                wanted,
-                [one.value for one in done],
+                inference,
+                [result.value for result in done],
                 model=served.manifest.name,
                 version=served.manifest.version,
                 labels=served.manifest.labels,
@@ -162,14 +162,15 @@ class Inference(GRPCInferenceServiceServicer):
 
     @contextmanager
     def _use(self, name: str, version: str) -> Iterator[ServedModel]:
-        """A version that will not be unloaded before the block ends. Raises `UnknownModel`."""
+        """A model version, not unloaded before the block ends. Raises `UnknownModel`."""
         number = version_number(name, version) if version else None
         with self._models.use(name, number) as served:
             yield served
 
     async def _unsupported(self, _: Any, context: ServicerContext) -> None:
         await context.abort(
-            StatusCode.UNIMPLEMENTED, "no shared memory, no tracing, no settings of logs"
+            StatusCode.UNIMPLEMENTED,
+            "shared memory, trace settings and log settings are not supported",
         )
 
     SystemSharedMemoryStatus = _unsupported
@@ -182,7 +183,7 @@ class Inference(GRPCInferenceServiceServicer):
     LogSettings = _unsupported
 
 
-def _message(answer: BaseModel, message: Answer) -> Answer:
-    """What /v2 answers in JSON, as the message with the same fields."""
-    filled: Answer = ParseDict(answer.model_dump(), message)
+def _to_message(body: BaseModel, message: Response) -> Response:
+    """Fill a message from the REST response body, which has the same fields."""
+    filled: Response = ParseDict(body.model_dump(), message)
     return filled

@@ -1,6 +1,6 @@
-"""Around every call: its API key, its id, its line in the log, its counts, its status.
+"""Around every call: API key, request id, access log, metrics, and errors as gRPC statuses.
 
-The errors of the service become statuses of gRPC here and nowhere else.
+This is the only place where `ServiceError` becomes a gRPC status.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from service.errors import MalformedUpload, ServiceError
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
 
-_logger = logging.getLogger("service.access")
+_logger = logging.getLogger(__name__)
 _INFERENCE = "/inference.GRPCInferenceService"
 _HEALTH = "/grpc.health.v1.Health"
 _PROBES = (
@@ -32,8 +32,8 @@ _PROBES = (
     f"{_HEALTH}/Watch",
 )
 
-# What HTTP says of an error, in gRPC's words.
-CODES = {
+# By the HTTP status of an error.
+STATUS_CODES = {
     400: StatusCode.INVALID_ARGUMENT,
     401: StatusCode.UNAUTHENTICATED,
     404: StatusCode.NOT_FOUND,
@@ -49,8 +49,8 @@ CODES = {
 }
 
 
-class Calls(grpc.aio.ServerInterceptor):
-    """Probes are answered without a key, and not logged."""
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Probes need no API key and are not logged."""
 
     def __init__(self, keys: ApiKeys, metrics: Metrics) -> None:
         self._keys = keys
@@ -63,34 +63,34 @@ class Calls(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler:
         handler = await continuation(details)
         if handler is None:
-            return None  # no such method: gRPC answers itself
+            return None  # no such method: gRPC itself responds
         metadata = dict(details.invocation_metadata)
         parse = partial(_parse, handler.request_deserializer)
         observed = partial(self._observed, details.method, metadata)
 
-        async def one(content: bytes, context: ServicerContext) -> Any:
+        async def unary(content: bytes, context: ServicerContext) -> Any:
             async with observed(context):
                 return await handler.unary_unary(parse(content), context)
 
-        async def stream(content: bytes, context: ServicerContext) -> AsyncIterator[Any]:
+        async def response_stream(content: bytes, context: ServicerContext) -> AsyncIterator[Any]:
             async with observed(context):
-                async for answer in handler.unary_stream(parse(content), context):
-                    yield answer
+                async for response in handler.unary_stream(parse(content), context):
+                    yield response
 
-        async def streams(
+        async def bidirectional(
             contents: AsyncIterator[bytes], context: ServicerContext
         ) -> AsyncIterator[Any]:
             async with observed(context):
                 requests = (parse(content) async for content in contents)
-                async for answer in handler.stream_stream(requests, context):
-                    yield answer
+                async for response in handler.stream_stream(requests, context):
+                    yield response
 
-        write = {"response_serializer": handler.response_serializer}
+        serializer = {"response_serializer": handler.response_serializer}
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(streams, **write)
+            return grpc.stream_stream_rpc_method_handler(bidirectional, **serializer)
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(stream, **write)
-        return grpc.unary_unary_rpc_method_handler(one, **write)
+            return grpc.unary_stream_rpc_method_handler(response_stream, **serializer)
+        return grpc.unary_unary_rpc_method_handler(unary, **serializer)
 
     @asynccontextmanager
     async def _observed(
@@ -98,16 +98,16 @@ class Calls(grpc.aio.ServerInterceptor):
     ) -> AsyncIterator[None]:
         started = time.perf_counter()
         trailing: tuple[tuple[str, str], ...] = (
-            ("x-request-id", log.begin(str(metadata.get("x-request-id", "")))),
+            ("x-request-id", log.begin_request(str(metadata.get("x-request-id", "")))),
         )
         context.set_trailing_metadata(trailing)
         status = StatusCode.OK
         try:
             if method not in _PROBES:
-                self._keys.check(_key(metadata))
+                self._keys.check(_api_key(metadata))
             yield
         except ServiceError as exc:
-            status = CODES[exc.status]
+            status = STATUS_CODES[exc.status]
             self._metrics.reject(exc.code)
             if exc.retry_after_s is not None:
                 trailing += (("retry-after", str(exc.retry_after_s)),)
@@ -115,38 +115,29 @@ class Calls(grpc.aio.ServerInterceptor):
         except grpc.aio.AbortError:
             status = context.code()
             raise
-        except asyncio.CancelledError:  # the client has left, or its deadline has passed
+        except asyncio.CancelledError:  # the client cancelled, or its deadline has passed
             status = StatusCode.CANCELLED
             raise
         except Exception:
             _logger.exception("unhandled error")
             status = StatusCode.INTERNAL
-            await context.abort(status, "Internal error: the log of the server says more", trailing)
+            await context.abort(status, "Internal error: see the server's log", trailing)
         finally:
             self._metrics.request(method, status.name)
             if method not in _PROBES:
                 seconds = time.perf_counter() - started
-                _logger.info(
-                    "gRPC %s %s",
-                    method,
-                    status.name,
-                    extra={
-                        "status": status.name,
-                        "route": method,
-                        "duration_ms": round(seconds * 1e3, 2),
-                    },
-                )
+                log.access(f"gRPC {method}", method, status.name, seconds)
 
 
 def _parse(deserialize: Callable[[bytes], Any], content: bytes) -> Any:
-    """Once the key is known to be right. Raises `MalformedUpload`."""
+    """Called once the API key has been checked. Raises `MalformedUpload`."""
     try:
         return deserialize(content)
     except DecodeError as exc:
-        raise MalformedUpload("not the message that this call takes") from exc
+        raise MalformedUpload("this is not the message that the method takes") from exc
 
 
-def _key(metadata: dict[str, Any]) -> str:
+def _api_key(metadata: dict[str, Any]) -> str:
     scheme, _, credentials = str(metadata.get("authorization", "")).partition(" ")
     if scheme.lower() == "bearer":
         return credentials.strip()
