@@ -1,7 +1,7 @@
 """What Prometheus reads: requests, images and their fate, batches, stages, models, store.
 
 The only file that knows Prometheus. Counts that the batchers and the store keep anyway are read
-from their books when somebody scrapes, so that they cannot drift apart.
+from them at each scrape, so that the two cannot drift apart.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.errors import ServiceError, StartupError
-from service.inference.batching import Books
+from service.inference.counts import Counts
 from service.store import OUTCOMES, Store
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -44,7 +44,7 @@ class Queue(Protocol):
     @property
     def depth(self) -> int: ...
     @property
-    def books(self) -> Books: ...
+    def counts(self) -> Counts: ...
 
 
 class Model(Protocol):
@@ -108,7 +108,7 @@ class Metrics:
 
 
 class _Models(Collector):
-    """Books, queues and providers of whatever is served at the moment."""
+    """Counts, queue depths and providers of the versions that are served at the moment."""
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._models = models
@@ -128,11 +128,11 @@ class _Models(Collector):
             info.add_metric(model.labels, how)
             for name, queue in model.queues.items():
                 labels = [*model.labels, name]
-                books = queue.books
+                counts = queue.counts
                 for fate in FATES:
-                    images.add_metric([*labels, fate], getattr(books, fate))
+                    images.add_metric([*labels, fate], getattr(counts, fate))
                 depth.add_metric(labels, queue.depth)
-                sizes.add_metric(labels, *_histogram(books.batch_sizes))
+                sizes.add_metric(labels, *_histogram(counts.batch_sizes))
         yield from (images, depth, sizes, info)
 
 

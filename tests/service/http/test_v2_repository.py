@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.conftest import DEEPVIT, VIT
-from tests.support.right_answer import balanced_books, right_answer
+from tests.support.right_answer import right_answer, settled_counts
 from tests.support.server import running_server
 
 MODEL = f"/v2/repository/models/{VIT}"
@@ -52,6 +52,6 @@ def test_a_model_comes_and_goes_beside_another_ones_traffic(repository: Path, ph
         assert [entry["name"] for entry in listed] == [DEEPVIT, *([VIT] if ready else [])]
         assert order("load") == 200
         assert right_answer(client, photo) == before
-        fates = balanced_books(client)
-        assert fates["failed"] == fates["cancelled"] == fates["expired"] == 0
+        counts = settled_counts(client)
+        assert counts["failed"] == counts["cancelled"] == counts["expired"] == 0
     assert "Traceback" not in "".join(server.log)
