@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
@@ -30,6 +31,7 @@ from service.http.routes import (
 )
 from service.http.security import RequireApiKey
 from service.imaging import Decoder
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.repository import ModelRepository, QueueOptions
 from service.inference.sessions import EngineOptions
 from service.pipeline import Pipeline
@@ -53,13 +55,16 @@ def build_runtime(settings: Settings) -> Runtime:
     store = _build_store(settings)
     repository = ModelRepository(
         settings.model_repository,
-        EngineOptions(
-            provider=settings.provider,
-            precision=settings.precision,
-            attention=settings.attention,
-            cuda_graphs=settings.cuda_graphs,
-            intra_op_threads=settings.intra_op_threads,
-            max_batch_size=settings.max_batch_size,
+        partial(
+            OnnxEngine,
+            options=EngineOptions(
+                provider=settings.provider,
+                precision=settings.precision,
+                attention=settings.attention,
+                cuda_graphs=settings.cuda_graphs,
+                intra_op_threads=settings.intra_op_threads,
+                max_batch_size=settings.max_batch_size,
+            ),
         ),
         QueueOptions(settings.max_queue_images, settings.max_wait_ms / 1000),
         default_model=settings.default_model,

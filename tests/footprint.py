@@ -13,7 +13,7 @@ import numpy as np
 
 from service.explain import similarity
 from service.inference.cpus import available_cpus
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.support.memory import Footprint
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
     _print("before")
-    engine = Engine(folder, EngineOptions(intra_op_threads=available_cpus()))
+    engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
     engine.warm_up()
     _print(f"classification, up to batch {engine.max_batch_size}")
     for name, outputs in _questions(engine).items():
@@ -34,7 +34,7 @@ def main() -> None:
         _print(f"and {name}, up to batch {largest}")
 
 
-def _questions(engine: Engine) -> dict[str, Sequence[str]]:
+def _questions(engine: OnnxEngine) -> dict[str, Sequence[str]]:
     """Explain outputs as the service asks for them."""
     manifest = engine.manifest
     return {

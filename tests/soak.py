@@ -1,7 +1,7 @@
 """`make soak`: minutes of mixed traffic on the bundled models while versions come and go.
 
 Prints what was asked and answered, how fast, and what the server held meanwhile. Exit status
-1 if one request got a wrong answer, if the books do not balance, or if a good request is
+1 if one request got a wrong answer, if the counts do not add up, or if a good request is
 answered otherwise than before.
 """
 
@@ -50,16 +50,16 @@ def main() -> int:
             before = traffic.good_answer(client, DEEPVIT)
             requests = traffic.start(client, DEEPVIT, options.seed, may_refuse=True, may_miss=[VIT])
             asyncio.run(run.send(requests, options.clients, options.seconds))
-            books = load.settled_books(client)
+            counts = load.settled_queue_counts(client)
             run.note("end")
             same = np.allclose(traffic.good_answer(client, DEEPVIT), before, atol=1e-5)
     _print_requests(run.report, options.seconds)
-    balanced = _print_books(books)
+    consistent = _print_counts(counts)
     print(f"a good request gets {'the same' if same else 'ANOTHER'} answer as before")
     print(f"failures: {len(run.report.failures)}")
     for failure in run.report.failures[:20]:
         print(f"  {failure}")
-    return 0 if same and balanced and not run.report.failures else 1
+    return 0 if same and consistent and not run.report.failures else 1
 
 
 class _Run:
@@ -135,15 +135,17 @@ def _print_requests(report: load.Report, seconds: float) -> None:
         print(f"{kind:32}{tally.statuses.total():7}{times:>27}  {statuses}")
 
 
-def _print_books(books: load.Books) -> bool:
-    """Whether they balance."""
-    print(f"\n{'images by queue':40}" + "".join(f"{fate:>10}" for fate in IMAGE_OUTCOMES))
-    for queue, fates in books.items():
-        note = "" if load.balanced(fates) else "  DO NOT BALANCE"
+def _print_counts(counts: load.QueueCounts) -> bool:
+    """Whether they add up."""
+    print(f"\n{'images by queue':40}" + "".join(f"{outcome:>10}" for outcome in IMAGE_OUTCOMES))
+    for queue, outcomes in counts.items():
+        note = "" if load.add_up(outcomes) else "  DO NOT ADD UP"
         print(
-            f"{' '.join(queue):40}" + "".join(f"{fates[fate]:10}" for fate in IMAGE_OUTCOMES) + note
+            f"{' '.join(queue):40}"
+            + "".join(f"{outcomes[outcome]:10}" for outcome in IMAGE_OUTCOMES)
+            + note
         )
-    return all(map(load.balanced, books.values()))
+    return all(map(load.add_up, counts.values()))
 
 
 if __name__ == "__main__":

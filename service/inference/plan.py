@@ -1,4 +1,5 @@
-"""How a network runs fastest on a processor: each run on all threads, or runs beside each other.
+"""How a network runs fastest on a processor: one batch at a time on all threads, or several at a
+time on one thread each.
 
 Threads inside an operator wait for each other hundreds of times a run. A small network loses more
 by that than it gains, and a few images at once stay in the cache of a core. Which way is faster
@@ -18,64 +19,70 @@ from models.arrays import Pixels
 Run = Callable[[Pixels], object]
 
 _BATCHES = (1, 2, 4, 8)
-_SOME_GAIN = 1.05  # what larger batches must win
-_GAIN = 1.1  # what more throughput must win, and what a single image may lose by it
-_HANDED_OVER_S = 0.001  # what a batch costs besides, under load: threads wait for each other
+_BATCH_GAIN = 1.05  # how much faster an image must be in a larger batch, for that to be taken
+# How much more throughput several instances must have, and how much slower a single image may be.
+_INSTANCES_GAIN = 1.1
+_HANDOVER_S = 0.001  # what a batch costs besides its run, under load: threads wait for each other
 _ROUNDS = 3
-_BUDGET_S = 0.5  # for each way; a slow network is measured once
+_BUDGET_S = 0.5  # for each measurement; a slow network is run once
 
 
 class Plan(NamedTuple):
-    instances: int  # runs at the same time
-    threads: int  # of each
-    batch: int  # images in each, at most
+    instances: int  # batches that run at the same time
+    threads: int  # that each of them uses
+    batch: int  # the most images in each of them
 
 
 def fastest(
-    whole: Run, alone: Run, threads: int, image: tuple[int, ...], max_batch_size: int
+    threaded: Run, single: Run, threads: int, image_shape: tuple[int, ...], max_batch_size: int
 ) -> Plan:
-    """Compare `whole`, which uses all threads in every operator, with `alone`, which uses one.
+    """Compare `threaded`, which uses all threads in every operator, with `single`, which uses one.
 
-    Batches of zeros: what is in them does not change the time. Takes a second or so at most for
-    small networks, some runs for large ones.
+    Both are run on batches of zeros, since content does not change the time. That takes a second
+    or so for small networks, and a few runs for large ones.
     """
-    images = np.zeros((max_batch_size, *image), np.uint8)
+    images = np.zeros((max_batch_size, *image_shape), np.uint8)
     with ThreadPoolExecutor(threads) as pool:
-        beside = partial(_beside, pool, alone, threads)
-        image_beside, batch_beside = _batch(beside, threads, images)
-    batch_s = image_beside * min(batch_beside * threads, max_batch_size) - _HANDED_OVER_S
-    if batch_s < _HANDED_OVER_S:
+        instances = partial(_run_instances, pool, single, threads)
+        instances_s, instances_batch = _best_batch(instances, threads, images)
+    batch_s = instances_s * min(instances_batch * threads, max_batch_size) - _HANDOVER_S
+    if batch_s < _HANDOVER_S:
         return Plan(1, 1, max_batch_size)  # not worth waking threads for
-    image_whole, batch_whole = _batch(whole, 1, images)
-    single_whole, single_alone = (_seconds(run, images[:1]) for run in (whole, alone))
-    # Who comes alone should not wait while threads are idle.
-    if image_whole < _GAIN * image_beside or single_alone > _GAIN * single_whole:
-        return Plan(1, threads, batch_whole)
-    return Plan(threads, 1, batch_beside)
+    threaded_s, threaded_batch = _best_batch(threaded, 1, images)
+    alone_threaded_s, alone_single_s = (
+        _seconds_per_image(run, images[:1]) for run in (threaded, single)
+    )
+    # An image that comes alone should not wait while threads are idle.
+    if (
+        threaded_s < _INSTANCES_GAIN * instances_s
+        or alone_single_s > _INSTANCES_GAIN * alone_threaded_s
+    ):
+        return Plan(1, threads, threaded_batch)
+    return Plan(threads, 1, instances_batch)
 
 
-def _batch(run: Run, instances: int, images: Pixels) -> tuple[float, int]:
-    """Seconds an image in batches of the best size, handed over, and that size of an instance."""
-    best, found = float("inf"), 0
+def _best_batch(run: Run, instances: int, images: Pixels) -> tuple[float, int]:
+    """Seconds per image at the best batch size, handover included, and that size per instance."""
+    best_s, best_size = float("inf"), 0
     for size in _BATCHES:
         batch = images[: size * instances]
-        seconds = _seconds(run, batch) + _HANDED_OVER_S / len(batch)
-        if seconds * _SOME_GAIN > best:
+        seconds = _seconds_per_image(run, batch) + _HANDOVER_S / len(batch)
+        if seconds * _BATCH_GAIN > best_s:
             break
-        best, found = seconds, size
+        best_s, best_size = seconds, size
         if len(batch) == len(images):
             break
-    return best, found
+    return best_s, best_size
 
 
-def _beside(pool: ThreadPoolExecutor, run: Run, instances: int, images: Pixels) -> None:
-    """A share of the images for each instance, all at the same time."""
+def _run_instances(pool: ThreadPoolExecutor, run: Run, instances: int, images: Pixels) -> None:
+    """Run all instances at the same time, each on its share of the images."""
     for _ in pool.map(run, np.array_split(images, min(instances, len(images)))):
         pass
 
 
-def _seconds(run: Run, batch: Pixels) -> float:
-    """An image, in the best of some rounds after a first one, if that was not long enough."""
+def _seconds_per_image(run: Run, batch: Pixels) -> float:
+    """The best of a few rounds; the first round only counts if it used up the budget."""
     best = float("inf")
     begun = time.perf_counter()
     for round_ in range(_ROUNDS + 1):

@@ -1,12 +1,12 @@
 """Which models are served: the highest versions of each folder in the model repository.
 
-Versions are loaded and warmed beside the ones that serve, then take their place; a version
-that is on its way out first answers everybody who has it.
+A new version is loaded and warmed up while the old one serves, and then replaces it. The old one
+stops once the requests that it has taken are answered.
 """
 
 import asyncio
 import logging
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +17,7 @@ from models.arrays import Float32Array, Pixels
 from models.manifest import Manifest
 from service.errors import LoadFailed, StartupError, UnknownModel
 from service.inference.batching import Batcher
-from service.inference.engine import Engine
-from service.inference.sessions import EngineOptions
+from service.inference.engine import Engine, EngineMaker
 from service.inference.statistics import Statistics
 
 _logger = logging.getLogger(__name__)
@@ -31,8 +30,11 @@ class QueueOptions:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A version that is served or why it is not; neither of a model that nobody asked for yet."""
+class RepositoryEntry:
+    """A version that is `ready`, or one that is not, for a reason.
+
+    A model that has only just appeared in the folder has neither a version nor a reason.
+    """
 
     name: str
     version: int | None = None
@@ -42,14 +44,14 @@ class Listed:
 
 @dataclass(eq=False)
 class ServedModel:
-    """A loaded, warmed version behind its two queues."""
+    """A version that is loaded and warmed up, behind its two queues."""
 
     manifest: Manifest
     engine: Engine
     classifier: "Batcher[Pixels, Float32Array]"  # key: none
-    explainer: "Batcher[Pixels, dict[str, Float32Array]]"  # key: names of the outputs asked for
+    explainer: "Batcher[Pixels, Mapping[str, Float32Array]]"  # key: names of outputs
     statistics: Statistics
-    users: int = 0  # requests that have it in their hands
+    requests: int = 0  # that are using it now
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -83,29 +85,29 @@ class ServedModel:
 
 
 class ModelRepository:
-    """Every model of a folder. Used from the event loop; loading runs on a thread of its own."""
+    """Every model in a folder. Used from the event loop; loading runs on a thread of its own."""
 
     def __init__(
         self,
         folder: Path,
-        engine: EngineOptions,
+        make_engine: EngineMaker,
         queue: QueueOptions,
         *,
         default_model: str | None = None,
         versions: int = 1,
     ) -> None:
-        """Load and warm every model. Raises `StartupError` if one cannot be."""
+        """Load and warm up every model. Raises `StartupError` if one cannot be loaded."""
         self._folder = folder
-        self._engine_options = engine
+        self._make_engine = make_engine
         self.queue = queue
-        self.versions = versions  # of each model, at most
+        self.versions = versions  # the most that are served of each model
         self._served: dict[str, dict[int, ServedModel]] = {}  # highest version last
         self._failures: dict[str, str] = {}
-        self._unloaded: dict[str, list[int]] = {}  # on request; polling leaves them alone
+        self._unloaded: dict[str, list[int]] = {}  # on request, so polling ignores them
         self._loading = ThreadPoolExecutor(1, "load")
         self._retiring: set[asyncio.Task[None]] = set()
         self._lock = asyncio.Lock()
-        names = list(self._names())
+        names = list(self._model_names())
         if not names:
             raise StartupError(f"no model in {folder.absolute()}: export one with python -m export")
         self.default = default_model or names[0]
@@ -114,7 +116,8 @@ class ModelRepository:
         try:
             for name in names:
                 self._served[name] = {
-                    number: self._open(path) for number, path in self._wanted(name).items()
+                    number: self._load(path)
+                    for number, path in self._highest_versions(name).items()
                 }
         except StartupError:
             self.stop()
@@ -129,18 +132,21 @@ class ModelRepository:
         """Why the newest load of a model failed, by name; the version before it still serves."""
         return dict(self._failures)
 
-    def index(self) -> list[Listed]:
-        """Every served version, then what else the folder holds and why it is not served."""
-        served = [Listed(model.manifest.name, model.manifest.version, ready=True) for model in self]
-        failed = [Listed(name, reason=reason) for name, reason in self._failures.items()]
-        waiting = [name for name in self._names() if name not in {*self._served, *self._failures}]
-        unloaded = [
-            Listed(name, version, reason="unloaded")
-            for name in waiting
+    def index(self) -> list[RepositoryEntry]:
+        """Every served version, then the models in the folder that are not served."""
+        entries = [
+            RepositoryEntry(model.manifest.name, model.manifest.version, ready=True)
+            for model in self
+        ]
+        entries += [RepositoryEntry(name, reason=reason) for name, reason in self._failures.items()]
+        others = set(self._model_names()) - self._served.keys() - self._failures.keys()
+        entries += [
+            RepositoryEntry(name, version, reason="unloaded")
+            for name in sorted(others)
             for version in self._unloaded.get(name, ())
         ]
-        new = [Listed(name) for name in waiting if name not in self._unloaded]
-        return served + failed + unloaded + new
+        new = sorted(others - self._unloaded.keys())
+        return entries + [RepositoryEntry(name) for name in new]
 
     def get(self, name: str | None, version: int | None = None) -> ServedModel:
         """A version by name and number, by default the highest. Raises `UnknownModel`."""
@@ -157,56 +163,56 @@ class ModelRepository:
         return versions[version]
 
     def served_versions(self, name: str) -> list[int]:
-        """All of a model that answer requests, highest last."""
+        """All versions of a model that are served, highest last."""
         return list(self._served.get(name, {}))
 
     @contextmanager
     def use(self, name: str | None, version: int | None = None) -> Iterator[ServedModel]:
-        """A version that will not be unloaded before the block ends."""
+        """A version, as `get` finds it, that is not stopped before the block ends."""
         model = self.get(name, version)
-        model.users += 1
+        model.requests += 1
         model.idle.clear()
         try:
             yield model
         finally:
-            model.users -= 1
-            if not model.users:
+            model.requests -= 1
+            if not model.requests:
                 model.idle.set()
 
     async def load(self, name: str) -> None:
-        """Serve what the folder now holds of a model.
+        """Serve the versions of a model that the folder holds now.
 
-        What it serves already stays until its successor is warm, and if the load fails.
+        Those served so far stay until the new ones are warmed up, or for good if loading fails.
         Raises `UnknownModel` or `LoadFailed`.
         """
         async with self._lock:
-            wanted = self._wanted(name)
+            wanted = self._highest_versions(name)
             if not wanted:
                 raise UnknownModel(f"no version of {name} in the model repository")
             self._unloaded.pop(name, None)
             serving = self._served.get(name, {})
-            fresh: dict[int, ServedModel] = {}
+            loaded: dict[int, ServedModel] = {}
             try:
                 for number in wanted.keys() - serving.keys():
                     loop = asyncio.get_running_loop()
-                    fresh[number] = await loop.run_in_executor(
-                        self._loading, self._open, wanted[number]
+                    loaded[number] = await loop.run_in_executor(
+                        self._loading, self._load, wanted[number]
                     )
             except StartupError as exc:
-                for model in fresh.values():
+                for model in loaded.values():
                     model.stop()
-                if self._failures.get(name) != exc.detail:  # polling tries again and again
+                if self._failures.get(name) != exc.detail:  # polling repeats
                     _logger.error("loading %s failed: %s", name, exc.detail)
                 self._failures[name] = exc.detail
                 raise LoadFailed(exc.detail) from exc
             self._failures.pop(name, None)
-            everything = serving | fresh
-            self._served[name] = {number: everything[number] for number in sorted(wanted)}
+            available = serving | loaded
+            self._served[name] = {number: available[number] for number in sorted(wanted)}
             for number in serving.keys() - wanted.keys():
                 self._retire(serving[number])
 
     async def unload(self, name: str) -> None:
-        """Serve a model no more, once everybody who has it is answered. Raises `UnknownModel`."""
+        """Stop serving a model; requests that use it are still answered. Raises `UnknownModel`."""
         async with self._lock:
             if name not in self._served:
                 raise UnknownModel(f"no model {name}; served: {', '.join(self._served)}")
@@ -217,14 +223,14 @@ class ModelRepository:
                 self._retire(model)
 
     async def poll(self) -> None:
-        """Load what has appeared in the folder, unload what has gone."""
-        names = set(self._names())
+        """Load what has appeared in the folder, unload what has disappeared."""
+        names = set(self._model_names())
         for name in names - self._unloaded.keys():
-            if self._wanted(name).keys() != self._served.get(name, {}).keys():
+            if self._highest_versions(name).keys() != self._served.get(name, {}).keys():
                 try:
                     await self.load(name)
                 except LoadFailed:
-                    continue  # logged; what served before still does
+                    continue  # logged; the versions served so far stay
         for name in self._served.keys() - names:
             await self.unload(name)
             self._unloaded.pop(name)
@@ -237,7 +243,7 @@ class ModelRepository:
 
     def _retire(self, model: ServedModel) -> None:
         async def when_idle() -> None:
-            while model.users:
+            while model.requests:
                 await model.idle.wait()
             await asyncio.to_thread(model.stop)
 
@@ -245,21 +251,21 @@ class ModelRepository:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    def _names(self) -> Iterator[str]:
+    def _model_names(self) -> Iterator[str]:
         for folder in sorted(self._folder.glob("*")):
-            if not folder.name.startswith(".") and self._wanted(folder.name):
+            if not folder.name.startswith(".") and self._highest_versions(folder.name):
                 yield folder.name
 
-    def _wanted(self, name: str) -> dict[int, Path]:
-        """The highest versions in the folder, as many as are served of one model."""
+    def _highest_versions(self, name: str) -> dict[int, Path]:
+        """The versions of a model that the folder says to serve."""
         if Path(name).name != name or name.startswith(".") or "\0" in name:
             return {}
         entries = [entry for entry in (self._folder / name).glob("*") if entry.name.isdecimal()]
-        highest = sorted(entries, key=lambda entry: int(entry.name))[-self.versions :]
-        return {int(entry.name): entry for entry in highest}
+        entries.sort(key=lambda entry: int(entry.name))
+        return {int(entry.name): entry for entry in entries[-self.versions :]}
 
-    def _open(self, version: Path) -> ServedModel:
-        engine = Engine(version, self._engine_options)
+    def _load(self, version: Path) -> ServedModel:
+        engine = self._make_engine(version)
         manifest = engine.manifest
         if manifest.name != version.parent.name or str(manifest.version) != version.name:
             raise StartupError(f"{version} holds version {manifest.version} of {manifest.name}")
@@ -270,7 +276,9 @@ class ModelRepository:
             with statistics.execution(len(images)):
                 return engine.classify(images)
 
-        def explain(images: Sequence[Pixels], names: Hashable) -> Sequence[dict[str, Float32Array]]:
+        def explain(
+            images: Sequence[Pixels], names: Hashable
+        ) -> Sequence[Mapping[str, Float32Array]]:
             assert isinstance(names, tuple)
             with statistics.execution(len(images)):
                 return engine.explain(images, names)

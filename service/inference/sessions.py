@@ -1,30 +1,28 @@
-"""ONNX Runtime's sessions for one exported model: where they run, in which precision, with which
-kernels.
-"""
+"""ONNX Runtime's sessions for one exported version."""
 
 import logging
-import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime as ort
 
-from service import native
 from service.errors import StartupError
+from service.inference.execution import (
+    PROVIDERS,
+    Execution,
+    one_line,
+    resolve_kernels,
+    resolve_precision,
+    resolve_provider,
+)
+from service.inference.graphs import EXPLAIN, Graphs, subgraph
 
 _logger = logging.getLogger(__name__)
 
-_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-_WEIGHTS = "weights.bin"
-
-ort.set_default_logger_severity(4)  # its errors are raised too, and told by us
-# One arena for all sessions: the explain sessions of a model run one after the other, and what
-# one leaves the next one takes. With an arena each, twice the memory would stay with them.
+ort.set_default_logger_severity(4)  # its errors are raised too, and reported by this service
+# One arena for all sessions: the explain sessions of a model run one after the other, so each can
+# use the memory that another has freed. With an arena each, twice the memory would stay allocated.
 _MEMORY = ort.OrtMemoryInfo(
     "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
 )
@@ -33,8 +31,8 @@ ort.create_and_register_allocator(_MEMORY, ort.OrtArenaCfg({}))
 
 @dataclass(frozen=True)
 class EngineOptions:
-    provider: str = "auto"  # or a key of _PROVIDERS, which is then demanded
-    precision: str = "auto"  # fp32, fp16, int8, or fp16 where a GPU has it to run
+    provider: str = "auto"  # or cpu, cuda, tensorrt, which is then demanded
+    precision: str = "auto"  # fp32, fp16, int8; auto is fp16 on a GPU where it was exported
     attention: str = "auto"  # plain, or fused, which is demanded; auto is fused where it can be
     cuda_graphs: bool = True  # where the model runs on CUDA
     intra_op_threads: int = 1
@@ -42,161 +40,73 @@ class EngineOptions:
 
 
 class Sessions:
-    """What is asked for in the options, or the fastest there is; `first` is the classifier.
-
-    Raises `StartupError`.
-    """
+    """Opens sessions as `execution` says; `first` is the classifier with which that was tried."""
 
     def __init__(self, folder: Path, options: EngineOptions) -> None:
-        self._folder = folder
+        """Raises `StartupError`."""
         self._options = options
-        # Held: sessions for explanations open later, when the folder may have been removed.
-        self._graphs, self._weights = _held(folder)
-        self.provider = _choose_provider(options.provider)
-        self.first = self._settle()
+        self._graphs = Graphs(folder)
+        provider = resolve_provider(options.provider)
+        self.execution, self.first = self._open_on(provider)
         active = self.first.get_providers()[0]
-        if active != _PROVIDERS[self.provider]:
+        if active != PROVIDERS[provider]:
             if options.provider != "auto":
-                raise StartupError(f"{self.provider} was asked for, but ONNX Runtime took {active}")
-            self.provider = "cpu"  # the GPU does not work
-            self.first = self._settle()
-
-    def classifier(self, threads: int | None = None) -> ort.InferenceSession:
-        return self._open(self._graphs[self.precision], threads, self.cuda_graphs)
-
-    def explainer(self, outputs: Sequence[str], threads: int) -> ort.InferenceSession:
-        """What leads to these outputs of the explain graph."""
-        return self._open(subgraph(self._graphs["explain"], outputs), threads)
+                raise StartupError(f"{provider} was asked for, but ONNX Runtime took {active}")
+            self.execution, self.first = self._open_on("cpu")  # the GPU does not work
 
     @property
     def cuda_graphs(self) -> bool:
-        return self._options.cuda_graphs and self.provider == "cuda"
+        return self._uses_cuda_graphs(self.execution)
 
-    def _settle(self) -> ort.InferenceSession:
-        """The classifier, with the attention and the precision in which it could be opened."""
-        self.precision = self._choose_precision()
-        wanted, reason = self._options.attention, None
-        if wanted != "plain":
-            try:
-                self._kernel: Path | None = self._choose_kernel()
-                self.attention = "fused"
-                return self.classifier()
-            except StartupError as exc:
-                if wanted == "fused":
-                    raise StartupError(f"fused attention was asked for, but {exc}") from exc
-                reason = exc
-        self.attention, self._kernel = "plain", None
-        session = self.classifier()  # which may well fail for the same reason
-        if reason is not None:
-            _logger.info("attention is not fused: %s", reason)
-        return session
+    def classifier(self, threads: int) -> ort.InferenceSession:
+        return self._open_classifier(self.execution, threads)
 
-    def _choose_precision(self) -> str:
-        wanted = self._options.precision
-        if wanted == "auto":
-            return "fp16" if self.provider == "cuda" and "fp16" in self._graphs else "fp32"
-        if wanted not in self._graphs:
-            raise StartupError(f"{self._folder} has no {wanted}: export with --precision {wanted}")
-        return wanted
+    def explainer(self, outputs: Sequence[str], threads: int) -> ort.InferenceSession:
+        """The part of the explain graph that leads to these outputs."""
+        return self._open(self.execution, subgraph(self._graphs[EXPLAIN], outputs), threads)
 
-    def _choose_kernel(self) -> Path:
-        if self.provider == "cpu" and self.precision != "fp16":
-            kernel = native.LIBRARY
-        elif (self.provider, self.precision) == ("cuda", "fp16"):
-            kernel = native.CUDA_LIBRARY
-        else:
-            raise StartupError(f"there is no kernel for {self.precision} on {self.provider}")
+    def _open_on(self, provider: str) -> tuple[Execution, ort.InferenceSession]:
+        """A classifier, with fused attention if that is wanted and can be had."""
+        options = self._options
+        precision = resolve_precision(options.precision, provider, self._graphs)
+        plain = Execution(provider, precision)
+        if options.attention == "plain":
+            return plain, self._open_classifier(plain, options.intra_op_threads)
         try:
-            ort.SessionOptions().register_custom_ops_library(str(kernel))
-        except Exception as exc:  # ONNX Runtime's errors have no common class
-            raise StartupError(
-                f"python -m service.native has not made a kernel that loads here: {_line(exc)}"
-            ) from exc
-        return kernel
+            fused = replace(plain, kernels=resolve_kernels(provider, precision))
+            return fused, self._open_classifier(fused, options.intra_op_threads)
+        except StartupError as exc:
+            if options.attention == "fused":
+                raise StartupError(f"fused attention was asked for, but {exc}") from exc
+            reason = exc.detail
+        session = self._open_classifier(plain, options.intra_op_threads)  # may fail just as well
+        _logger.info("attention is not fused: %s", reason)
+        return plain, session
+
+    def _open_classifier(self, execution: Execution, threads: int) -> ort.InferenceSession:
+        graph = self._graphs[execution.precision]
+        return self._open(execution, graph, threads, self._uses_cuda_graphs(execution))
+
+    def _uses_cuda_graphs(self, execution: Execution) -> bool:
+        return self._options.cuda_graphs and execution.provider == "cuda"
 
     def _open(
-        self, graph: bytes, threads: int | None = None, cuda_graphs: bool = False
+        self, execution: Execution, graph: bytes, threads: int, cuda_graphs: bool = False
     ) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or self._options.intra_op_threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Threads that spin between batches would take the processors from image decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.use_env_allocators", "1")
-        if self._kernel:
-            options.register_custom_ops_library(str(self._kernel))
-        if (self._folder / _WEIGHTS).exists():
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(self._folder)
-            )
-        else:  # ONNX Runtime copies them first, which takes memory
-            options.add_external_initializers_from_files_in_memory(
-                [_WEIGHTS], [self._weights], [len(self._weights)]
-            )
-        own = {"enable_cuda_graph": "1"} if cuda_graphs else {}
-        providers = [(_PROVIDERS[self.provider], own)]
-        if self.provider != "cpu":
-            providers.append((_PROVIDERS["cpu"], {}))
+        if execution.kernels:
+            options.register_custom_ops_library(str(execution.kernels))
+        self._graphs.add_weights(options)
+        settings = {"enable_cuda_graph": "1"} if cuda_graphs else {}
+        providers = [(PROVIDERS[execution.provider], settings)]
+        if execution.provider != "cpu":
+            providers.append((PROVIDERS["cpu"], {}))
         try:
             return ort.InferenceSession(graph, options, providers=providers)
         except Exception as exc:  # ONNX Runtime's errors have no common class
-            raise StartupError(f"{self._folder} cannot be loaded: {_line(exc)}") from exc
-
-
-def _line(exc: Exception) -> str:
-    return " ".join(str(exc).split())
-
-
-def _choose_provider(name: str) -> str:
-    """What a session is asked to try. Raises `StartupError`."""
-    available = ort.get_available_providers()
-    if _PROVIDERS["cuda"] in available and name != "cpu":
-        ort.preload_dlls()  # CUDA and cuDNN as pip installed them, which no loader path names
-    if name == "auto":
-        return "cuda" if _PROVIDERS["cuda"] in available else "cpu"
-    if _PROVIDERS[name] not in available:
-        raise StartupError(f"provider {name} was asked for, but ONNX Runtime has {available}")
-    return name
-
-
-def _held(folder: Path) -> tuple[dict[str, bytes], mmap.mmap]:
-    """The graphs, and their weights as mapped into memory. Raises `StartupError`."""
-    files = {"fp32": "model.onnx", "explain": "explain.onnx"}
-    reduced = {precision: f"model.{precision}.onnx" for precision in ("fp16", "int8")}
-    try:
-        with (folder / _WEIGHTS).open("rb") as file:
-            weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        graphs = {
-            name: (folder / file).read_bytes()
-            for name, file in (files | reduced).items()
-            if name not in reduced or (folder / file).exists()
-        }
-        return graphs, weights
-    except (OSError, ValueError) as exc:
-        raise StartupError(f"{folder} cannot be read: {exc}") from exc
-
-
-def subgraph(graph: bytes, outputs: Sequence[str]) -> bytes:
-    """The part of a graph that leads to some of its outputs; weights stay in their file."""
-    import onnx  # only explanations need it
-
-    model: onnx.ModelProto = onnx.load_model_from_string(graph)
-    whole = model.graph
-    needed = set(outputs)
-    kept = []
-    for node in reversed(whole.node):  # nodes stand in topological order
-        if not needed.isdisjoint(node.output):
-            if node.op_type.startswith("Open"):  # its kernel writes what is asked for
-                node.output[:] = [name if name in needed else "" for name in node.output]
-            kept.append(node)
-            needed.update(node.input)
-    trimmed = onnx.helper.make_graph(
-        list(reversed(kept)),
-        whole.name,
-        list(whole.input),
-        [value for value in whole.output if value.name in outputs],
-        [value for value in whole.initializer if value.name in needed],
-    )
-    model.graph.CopyFrom(trimmed)
-    content: bytes = model.SerializeToString()
-    return content
+            raise StartupError(f"{self._graphs.folder} cannot be loaded: {one_line(exc)}") from exc

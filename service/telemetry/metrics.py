@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from service.errors import ServiceError, StartupError
-from service.inference.batching import Books
+from service.inference.counts import Counts
 from service.store import LOOKUP_OUTCOMES, Store
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -44,7 +44,7 @@ class Queue(Protocol):
     @property
     def depth(self) -> int: ...
     @property
-    def books(self) -> Books: ...
+    def counts(self) -> Counts: ...
 
 
 class Model(Protocol):
@@ -136,11 +136,11 @@ class _ModelCollector(Collector):
             info.add_metric(model.labels, facts)
             for name, queue in model.queues.items():
                 labels = [*model.labels, name]
-                books = queue.books
+                counts = queue.counts
                 for outcome in IMAGE_OUTCOMES:
-                    images.add_metric([*labels, outcome], getattr(books, outcome))
+                    images.add_metric([*labels, outcome], getattr(counts, outcome))
                 depth.add_metric(labels, queue.depth)
-                sizes.add_metric(labels, *_histogram(books.batch_sizes))
+                sizes.add_metric(labels, *_histogram(counts.batch_sizes))
         yield from (images, depth, sizes, info)
 
 

@@ -17,7 +17,7 @@ from models.deepvit import DeepViT
 from service.explain import similarity
 from service.inference.batching import Batcher
 from service.inference.cpus import available_cpus
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.timing import Contender
@@ -114,12 +114,12 @@ class Contenders:
         return normalize(sample_images(batch, rule.size), rule)
 
 
-def classifier(engine: Engine, images: Sequence[Pixels]) -> Contender:
+def classifier(engine: OnnxEngine, images: Sequence[Pixels]) -> Contender:
     """One batch as the service runs it: through its queue, unless it is a single run."""
     return _through_queue(engine.classify, images, engine.plan.batch, engine.plan.instances)
 
 
-def explainer(engine: Engine, images: Sequence[Pixels], outputs: Sequence[str]) -> Contender:
+def explainer(engine: OnnxEngine, images: Sequence[Pixels], outputs: Sequence[str]) -> Contender:
     """The same for outputs of the explain graph."""
     run = partial(engine.explain, names=outputs)
     return _through_queue(run, images, engine.max_explain_batch_size, engine.plan.instances)
@@ -142,10 +142,10 @@ def _through_queue(
     return lambda: [answer.result() for answer in queue.submit(images)]
 
 
-def _engine(folder: Path, precision: str, attention: str) -> Engine:
+def _engine(folder: Path, precision: str, attention: str) -> OnnxEngine:
     """Warmed up, as it serves."""
     threads = available_cpus()
-    engine = Engine(
+    engine = OnnxEngine(
         folder, EngineOptions(precision=precision, attention=attention, intra_op_threads=threads)
     )
     engine.warm_up()

@@ -17,7 +17,7 @@ from models.arrays import Pixels
 from models.preprocess import Preprocessing, preprocess
 from service.imaging import Decoder
 from service.inference.cpus import available_cpus
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.record import Record
@@ -61,7 +61,7 @@ def _milliseconds(jpeg: bytes, rule: Preprocessing) -> dict[str, float]:
 
 def _answers(folder: Path, pictures: Path) -> tuple[dict[str, float], float, int]:
     """Shares of right answers, of equal ones, and how many pictures there were."""
-    engine = Engine(folder, EngineOptions(intra_op_threads=available_cpus()))
+    engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
     engine.warm_up()
     rule, labels = engine.manifest.preprocessing, engine.manifest.labels
     decoders = {way: Decoder(_MAX_PIXELS, reduced) for way, reduced in _WAYS.items()}

@@ -15,7 +15,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export.verify import sample_images
 from models.deepvit import DeepViT
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.contenders import network, plain_export
@@ -81,9 +81,9 @@ def run(name: str, batches: Sequence[int] = BATCHES, rounds: int = 7, budget_s: 
             print(f"\nskipped: {what}: {reason}")
 
 
-def _engines(folder: Path) -> Iterator[tuple[str, Engine]]:
+def _engines(folder: Path) -> Iterator[tuple[str, OnnxEngine]]:
     for what, options in _OURS.items():
-        engine = Engine(folder, options)
+        engine = OnnxEngine(folder, options)
         engine.warm_up()
         yield what, engine
 

@@ -17,8 +17,9 @@ from export.verify import sample_images
 from service import native
 from service.explain import similarity
 from service.inference.cpus import available_cpus
-from service.inference.engine import Engine
-from service.inference.sessions import EngineOptions, subgraph
+from service.inference.graphs import subgraph
+from service.inference.onnx_engine import OnnxEngine
+from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.record import Record
 from tests.bench.tables import by_graph
@@ -30,7 +31,7 @@ def run(name: str) -> None:
     """Print and record milliseconds of one image: classified, and with a stage's similarity."""
     folder = models.exported(name)
     facts = models.manifest(folder)
-    engine = Engine(folder, EngineOptions(intra_op_threads=available_cpus()))
+    engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
     engine.warm_up()
     measures = ["logits", *similarity.outputs(facts, "reattention").values()]
     explain = subgraph((folder / "explain.onnx").read_bytes(), measures)
@@ -46,7 +47,7 @@ def run(name: str) -> None:
     print(*by_graph(found), sep="\n")
 
 
-def _profile(folder: Path, graph: bytes, engine: Engine) -> dict[str, float]:
+def _profile(folder: Path, graph: bytes, engine: OnnxEngine) -> dict[str, float]:
     """Milliseconds by operator, the largest first."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = engine.plan.threads

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from service.inference.cpus import available_cpus
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.bench import models
 from tests.bench.client import Load, closed_loop, open_loop
@@ -95,7 +95,7 @@ class _Graph:
     """The model without a server, as fast as its batches go."""
 
     def __init__(self, folder: Path) -> None:
-        self._engine = Engine(folder, EngineOptions(intra_op_threads=available_cpus()))
+        self._engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
         self._engine.warm_up()
 
     def per_s(self, seconds: float) -> float:

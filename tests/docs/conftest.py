@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,7 @@ def _save_collapsed_checkpoint(path: Path) -> None:
 
 
 @pytest.fixture
-def environment() -> Iterator[dict[str, str]]:
+def environment() -> dict[str, str]:
     """Of a user's shell; servers take a free port."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DEEPVIT_")}
     return kept | {"DEEPVIT_PORT": "0", "VENV": sys.prefix}

@@ -22,7 +22,7 @@ from models.config import ARCHITECTURES
 from models.manifest import Comparison, Manifest
 from models.preprocess import Preprocessing, preprocess
 from service.errors import StartupError
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT
 from tests.support.networks import random_network
@@ -145,8 +145,8 @@ def test_it_is_exported_recorded_and_served(tmp_path: Path) -> None:
     assert record.int8 is not None
     assert record.int8.images == 6
     assert [speed.batch for speed in record.int8.speed] == [1, 8]
-    assert Engine(folder, EngineOptions()).precision == "fp32"
-    engine = Engine(folder, EngineOptions(precision="int8"))
+    assert OnnxEngine(folder, EngineOptions()).precision == "fp32"
+    engine = OnnxEngine(folder, EngineOptions(precision="int8"))
     assert engine.precision == "int8"
     assert engine.classify([np.zeros((32, 32, 3), np.uint8)])[0].shape == (7,)
 
@@ -165,4 +165,4 @@ def test_answers_that_differ_are_refused() -> None:
 
 def test_it_is_not_replaced_where_it_was_not_exported(repository: Path) -> None:
     with pytest.raises(StartupError, match="has no int8: export with --precision int8"):
-        Engine(repository / DEEPVIT / "1", EngineOptions(precision="int8"))
+        OnnxEngine(repository / DEEPVIT / "1", EngineOptions(precision="int8"))

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from service.app import build_runtime, create_app
-from service.inference import engine as engine_module
+from service.inference import onnx_engine
 from service.inference.plan import Plan
 from service.inference.repository import ModelRepository
 from service.runtime import Runtime
@@ -52,7 +52,7 @@ def client_of(running: Runtime) -> httpx.AsyncClient:
 def test_a_dead_batch_thread_fails_liveness_and_no_request_hangs(
     repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, instances: int
 ) -> None:
-    monkeypatch.setattr(engine_module, "fastest", lambda *_: Plan(instances, threads=1, batch=4))
+    monkeypatch.setattr(onnx_engine, "fastest", lambda *_: Plan(instances, threads=1, batch=4))
 
     async def scenario(running: Runtime) -> None:
         async with client_of(running) as client:
@@ -101,7 +101,7 @@ PIXELS = b'{"inputs":[{"name":"images","datatype":"UINT8","shape":[1,32,32,3],"d
 
 
 @pytest.mark.parametrize("path", ["/classify", f"/v2/models/{DEEPVIT}/infer"])
-def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
+def test_a_storm_of_clients_that_leave_costs_nothing_and_the_counts_add_up(
     repository: Path, photo: bytes, path: str
 ) -> None:
     """Half of the clients leave once their request is sent; all others are answered."""
@@ -148,22 +148,22 @@ def test_a_storm_of_clients_that_leave_costs_nothing_and_the_books_balance(
                 asyncio.create_task(client.post(path, content=content, headers=headers))
                 for _ in range(60)
             ]
-            while model.classifier.books.accepted < 120 or not taken.is_set():
+            while model.classifier.counts.accepted < 120 or not taken.is_set():
                 await asyncio.sleep(0)
             waiting = model.classifier.depth
             left.set()
             await asyncio.gather(*leaving)
-            assert model.classifier.depth == waiting - model.classifier.books.cancelled < waiting
+            assert model.classifier.depth == waiting - model.classifier.counts.cancelled < waiting
             released.set()
             answers = await asyncio.gather(*staying)
         assert {answer.status_code for answer in answers} == {200}
-        books = model.classifier.books
-        assert books.accepted == 120
-        assert books.answered + books.cancelled == 120
-        assert books.in_flight == 0
+        counts = model.classifier.counts
+        assert counts.accepted == 120
+        assert counts.answered + counts.cancelled == 120
+        assert counts.in_flight == 0
         assert model.classifier._reserved == 0
-        assert model.users == 0
-        assert sum(n * count for n, count in books.batch_sizes.items()) == books.answered
+        assert model.requests == 0
+        assert sum(n * count for n, count in counts.batch_sizes.items()) == counts.answered
 
     with runtime(repository) as running:
         asyncio.run(scenario(running))

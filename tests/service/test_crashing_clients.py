@@ -1,6 +1,6 @@
 """Clients that crash at any point of a request, and bodies in absurdly small pieces.
 
-Afterwards the books balance, nothing is left behind, and a good request gets the right answer.
+Afterwards the counts add up, nothing is left behind, and a good request gets the right answer.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics
 from tests.conftest import DEEPVIT
 from tests.support.memory import little_more
-from tests.support.right_answer import balanced_books, right_answer
+from tests.support.right_answer import right_answer, settled_counts
 from tests.support.server import Server, running_server
 
 CLIENTS = 400
@@ -31,7 +31,7 @@ MAX_UPLOAD_BYTES = 200_000
 
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[Server]:
-    """Not the server of other tests: its books are read."""
+    """A server of this module alone, whose counts are read."""
     with running_server(repository, max_upload_bytes=MAX_UPLOAD_BYTES) as running:
         yield running
 
@@ -128,7 +128,7 @@ CRASHES: list[Crash] = [
 ]
 
 
-def test_clients_that_crash_anywhere_leave_balanced_books_and_no_trace(
+def test_clients_that_crash_anywhere_leave_counts_that_add_up_and_no_trace(
     server: Server, photo: bytes
 ) -> None:
     """Hundreds of clients at once, and good requests between them, which are all answered."""
@@ -166,11 +166,11 @@ def test_clients_that_crash_anywhere_leave_balanced_books_and_no_trace(
             finally:
                 over.set()
             assert [future.result() for future in between] == [{200}, {200}]
-        fates = balanced_books(client)
-        assert fates["failed"] == fates["expired"] == 0
-        counts = client.get("/metrics").text
-        assert 'status="499"' in counts  # the server has seen them leave
-        assert 'status="5' not in counts
+        counts = settled_counts(client)
+        assert counts["failed"] == counts["expired"] == 0
+        metrics = client.get("/metrics").text
+        assert 'status="499"' in metrics  # the server has seen them leave
+        assert 'status="5' not in metrics
         assert right_answer(client, photo) == before
         while open_files(server) > files + 2:  # the two good clients may keep theirs
             assert client.get("/livez").status_code == 200

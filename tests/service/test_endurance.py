@@ -31,7 +31,7 @@ class Ordeal:
 
     report: load.Report = field(default_factory=load.Report)
     footprints: list[Footprint] = field(default_factory=list)
-    books: load.Books = field(default_factory=dict)
+    counts: load.QueueCounts = field(default_factory=dict)
     before: list[float] = field(default_factory=list)  # a good request's answer
     after: list[float] = field(default_factory=list)
     log: str = ""
@@ -57,7 +57,7 @@ def endure(server: Server, requests: int) -> Ordeal:
         for _ in range(0, requests, STRETCH):
             send(server, islice(mix, STRETCH), seen.report)
             seen.footprints.append(Footprint.of(server.process.pid))
-        seen.books = load.settled_books(client)
+        seen.counts = load.settled_queue_counts(client)
         seen.after = traffic.good_answer(client, TINY)
     seen.log = "".join(server.log)
     return seen
@@ -96,13 +96,13 @@ def test_a_good_request_still_gets_the_right_answer(ordeal: Ordeal) -> None:
     np.testing.assert_allclose(ordeal.after, ordeal.before, atol=1e-5)
 
 
-def test_the_books_balance(ordeal: Ordeal) -> None:
-    assert {queue for _, _, queue in ordeal.books} == {"classify", "explain"}
-    for fates in ordeal.books.values():
-        assert load.balanced(fates)
-        assert fates["answered"] > 0
-        assert fates["cancelled"] > 0
-        assert fates["failed"] == fates["refused"] == 0
+def test_the_counts_add_up(ordeal: Ordeal) -> None:
+    assert {queue for _, _, queue in ordeal.counts} == {"classify", "explain"}
+    for outcomes in ordeal.counts.values():
+        assert load.add_up(outcomes)
+        assert outcomes["answered"] > 0
+        assert outcomes["cancelled"] > 0
+        assert outcomes["failed"] == outcomes["refused"] == 0
 
 
 def test_memory_threads_and_files_are_bounded(ordeal: Ordeal) -> None:

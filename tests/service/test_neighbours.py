@@ -19,13 +19,13 @@ import pytest
 from PIL import Image
 
 from models.arrays import Float32Array, Pixels
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT, VIT
 from tests.service.test_bad_days import client_of, runtime
 from tests.service.test_imaging import BOMBS, MAX_PIXELS, noise, png_claiming
 from tests.support.memory import little_more
-from tests.support.right_answer import balanced_books, right_answer
+from tests.support.right_answer import right_answer, settled_counts
 from tests.support.server import running_server
 
 ATOL = 1e-5  # of logits between 1 and 5
@@ -64,7 +64,7 @@ def damaged(photo: bytes) -> list[tuple[bytes, int]]:
 def test_an_image_is_the_same_alone_and_anywhere_in_a_batch_of_any_size(
     repository: Path, model: str
 ) -> None:
-    engine = Engine(repository / model / "1", EngineOptions(provider="cpu"))
+    engine = OnnxEngine(repository / model / "1", EngineOptions(provider="cpu"))
     random = np.random.default_rng(1)
     images: list[Pixels] = list(random.integers(0, 256, (32, 32, 32, 3), dtype=np.uint8))
     alone = [engine.classify([image])[0] for image in images]
@@ -120,7 +120,7 @@ def test_damaged_images_between_good_ones_change_no_bit(repository: Path, photo:
                         assert await post(wrong) == status  # while the others wait
                 released.set()
                 assert set(await asyncio.gather(*tasks)) == {200}
-            assert batcher.books.accepted == batcher.books.answered == len(good) + 1
+            assert batcher.counts.accepted == batcher.counts.answered == len(good) + 1
             return [len(batch) for batch in batches], [one for batch in batches for one in batch]
 
     sizes, expected = asyncio.run(answers(mixed=False))
@@ -146,7 +146,7 @@ def test_good_and_bad_at_once_each_get_their_own_answer(repository: Path, photo:
             else:
                 assert predictions(response) == pytest.approx(expected, abs=1e-5)
         assert right_answer(client, photo) == before
-        fates = balanced_books(client)
+        fates = settled_counts(client)
         assert fates["failed"] == fates["expired"] == fates["cancelled"] == 0
     assert "Traceback" not in "".join(server.log)
 
@@ -170,7 +170,7 @@ def test_bombs_from_all_sides_take_little_memory(repository: Path, photo: bytes)
             found = list(pool.map(attack, [*BOMBS.values(), None] * 5))
         assert {response.status_code for response in found} == {413}
         assert right_answer(client, photo) == before
-        balanced_books(client)
+        settled_counts(client)
 
 
 def post(client: httpx.Client, body: bytes) -> httpx.Response:

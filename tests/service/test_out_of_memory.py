@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.right_answer import balanced_books, right_answer
+from tests.support.right_answer import right_answer, settled_counts
 from tests.support.server import Server, running_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits another process's memory")
@@ -50,5 +50,5 @@ def test_running_out_of_memory_is_not_called_a_damaged_image(
                 assert right_answer(client, photo) == before
         assert client.post("/classify", files=large).status_code == 200
         assert right_answer(client, photo) == before
-        balanced_books(client)
+        settled_counts(client)
     assert "Traceback" not in "".join(server.log)

@@ -148,29 +148,29 @@ class _Client:
             self._streams = None
 
 
-Books = dict[tuple[str, str, str], dict[str, int]]  # fates by model, version and queue
+QueueCounts = dict[tuple[str, str, str], dict[str, int]]  # by model, version, queue; by outcome
 
 
-def settled_books(client: httpx.Client) -> Books:
-    """What became of every image, once none is under way; as it stands after a minute."""
+def settled_queue_counts(client: httpx.Client) -> QueueCounts:
+    """What became of every image, once none is in flight, or else after a minute."""
     end = time.monotonic() + 60
     while True:
-        books = _books(client.get("/metrics").text)
-        if all(map(balanced, books.values())) or time.monotonic() > end:
-            return books
+        counts = _queue_counts(client.get("/metrics").text)
+        if all(map(add_up, counts.values())) or time.monotonic() > end:
+            return counts
 
 
-def balanced(fates: dict[str, int]) -> bool:
-    ends = sum(fates[fate] for fate in ("answered", "failed", "cancelled", "expired"))
-    return fates["accepted"] == ends
+def add_up(counts: dict[str, int]) -> bool:
+    ended = sum(counts[outcome] for outcome in ("answered", "failed", "cancelled", "expired"))
+    return counts["accepted"] == ended
 
 
-def _books(metrics: str) -> Books:
-    books: Books = {}
+def _queue_counts(metrics: str) -> QueueCounts:
+    counts: QueueCounts = {}
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             if sample.name == "deepvit_images_total":
                 where = sample.labels
                 queue = where["model"], where["version"], where["queue"]
-                books.setdefault(queue, {})[where["fate"]] = int(sample.value)
-    return books
+                counts.setdefault(queue, {})[where["fate"]] = int(sample.value)
+    return counts

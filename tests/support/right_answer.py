@@ -1,4 +1,4 @@
-"""A good request's answer to the last bit, and books that balance: what outlives an attack."""
+"""What must survive an attack: a good request's answer, to the last bit, and counts that add up."""
 
 import io
 import time
@@ -33,25 +33,25 @@ def right_answer(client: httpx.Client, photo: bytes) -> list[Any]:
     return answer
 
 
-def balanced_books(client: httpx.Client) -> dict[str, int]:
-    """Images by fate, of all queues together, once nothing is under way any more."""
+def settled_counts(client: httpx.Client) -> dict[str, int]:
+    """Images by outcome, over all queues, once none is in flight and the counts add up."""
     until = time.monotonic() + _PATIENCE_S
     while True:
-        fates = _fates(client)
-        ends = sum(fates[fate] for fate in ("answered", "failed", "cancelled", "expired"))
-        if fates["accepted"] == ends and not fates["waiting"]:
-            return fates
-        assert fates["accepted"] > ends, fates
-        assert time.monotonic() < until, fates
+        counts = _read_counts(client)
+        ends = sum(counts[fate] for fate in ("answered", "failed", "cancelled", "expired"))
+        if counts["accepted"] == ends and not counts["waiting"]:
+            return counts
+        assert counts["accepted"] > ends, counts
+        assert time.monotonic() < until, counts
 
 
-def _fates(client: httpx.Client) -> dict[str, int]:
-    fates: dict[str, int] = {"waiting": 0}
+def _read_counts(client: httpx.Client) -> dict[str, int]:
+    counts: dict[str, int] = {"waiting": 0}
     for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:
             if sample.name == "deepvit_images_total":
                 fate = sample.labels["fate"]
-                fates[fate] = fates.get(fate, 0) + int(sample.value)
+                counts[fate] = counts.get(fate, 0) + int(sample.value)
             if sample.name == "deepvit_queue_depth":
-                fates["waiting"] += int(sample.value)
-    return fates
+                counts["waiting"] += int(sample.value)
+    return counts

@@ -279,7 +279,7 @@ def test_a_full_queue_reads_no_body(repository: Path, pixels: Pixels) -> None:
             with model.classifier.admit(2):
                 refused = await client.post(INFER, content=body())
             assert refused.status_code == 429
-            assert error(refused).startswith("The server is busy: 2 of 2 places are taken")
+            assert error(refused).startswith("The server is busy: 2 of 2 queue slots are taken")
             assert int(refused.headers["retry-after"]) >= 1
             assert not read
             with model.explainer.admit(2):  # the body says that it is for this queue
@@ -309,7 +309,7 @@ def test_a_draining_server_answers_admitted_requests_and_refuses_new_ones(
         model.classifier._run = held
         async with client_of(running) as client, asyncio.timeout(60):
             under_way = asyncio.create_task(client.post(INFER, json=image_request(pixels)))
-            while not model.classifier.books.accepted:
+            while not model.classifier.counts.accepted:
                 await asyncio.sleep(0)
             assert (await client.get("/v2/health/ready")).status_code == 200
             running.draining = True

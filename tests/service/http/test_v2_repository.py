@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 from models.arrays import Pixels
 from tests.conftest import DEEPVIT, VIT
 from tests.service.http.v2_requests import INFER, error, image_request, tensor
-from tests.support.right_answer import balanced_books, right_answer
+from tests.support.right_answer import right_answer, settled_counts
 from tests.support.server import running_server
 from tests.support.versions import add_version, copied
 
@@ -60,8 +60,8 @@ def test_loading_and_unloading_a_model_disturbs_no_other(repository: Path, photo
         assert [entry["name"] for entry in listed] == [DEEPVIT, *([VIT] if ready else [])]
         assert order("load") == 200
         assert right_answer(client, photo) == before
-        fates = balanced_books(client)
-        assert fates["failed"] == fates["cancelled"] == fates["expired"] == 0
+        counts = settled_counts(client)
+        assert counts["failed"] == counts["cancelled"] == counts["expired"] == 0
     assert "Traceback" not in "".join(server.log)
 
 

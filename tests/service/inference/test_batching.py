@@ -296,7 +296,7 @@ def test_threads_run_at_the_same_time_and_share_what_has_queued() -> None:
 
     with batching(run, threads=2) as batcher:
         assert [value(future) for future in batcher.submit([1, 2])] == [1, 2]
-        assert batcher.books.batch_sizes == {1: 2}
+        assert batcher.counts.batch_sizes == {1: 2}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -337,7 +337,7 @@ def test_what_comes_while_the_thread_dies_does_not_wait_for_it() -> None:
         assert [outcome(future) for future in (running, queued)] == [None, None]
         batcher._threads[0].join(PATIENCE_S)
         assert outcome(late[0]) is None
-    assert batcher.books.in_flight == 0
+    assert batcher.counts.in_flight == 0
 
 
 def test_what_was_admitted_before_stopping_is_answered_while_a_thread_is_left() -> None:
@@ -369,7 +369,7 @@ def test_who_is_admitted_but_comes_after_the_last_thread_has_stopped_is_told_so(
         (future,) = admission.submit([1])
         with pytest.raises(Stopped):
             future.result(PATIENCE_S)
-    assert batcher.books.in_flight == 0
+    assert batcher.counts.in_flight == 0
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -387,8 +387,8 @@ def test_only_culprits_fail_whichever_thread_they_meet(run: Run) -> None:
         found = [outcome(future) for future in futures]
         assert batcher.alive
     assert found == [None if item == CULPRIT else 2 * item for item in range(20)] * 3
-    books = batcher.books
-    assert (books.accepted, books.answered, books.failed) == (60, 57, 3)
+    counts = batcher.counts
+    assert (counts.accepted, counts.answered, counts.failed) == (60, 57, 3)
 
 
 def test_several_threads_finish_what_is_queued_before_they_stop() -> None:
@@ -402,4 +402,4 @@ def test_several_threads_finish_what_is_queued_before_they_stop() -> None:
         stopped.result(PATIENCE_S)
         assert [future.result(0).value for future in futures] == [*range(0, 2 * MAX_QUEUE - 2, 2)]
     assert not batcher.alive
-    assert batcher.books.in_flight == batcher._reserved == 0
+    assert batcher.counts.in_flight == batcher._reserved == 0

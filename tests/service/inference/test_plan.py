@@ -1,4 +1,4 @@
-"""How a network is run: what is faster by far is taken, and every plan answers the same."""
+"""How a network is run: a plan must be clearly faster to be chosen, and all answer the same."""
 
 import threading
 from collections.abc import Callable
@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 
 from models.arrays import Float32Array, Pixels
-from service.inference import engine as engine_module
+from service.inference import onnx_engine
 from service.inference import plan as plan_module
 from service.inference.batching import Batcher
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.plan import Plan, fastest
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT
-
-Images = Pixels
 
 Cost = tuple[float, float]  # seconds of a run, and of each image in it
 
@@ -24,7 +22,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint
 
 
 class Clock:
-    """Goes on when somebody works. Work of two instances adds up, as on a single processor."""
+    """Advances by the cost of each run. Two instances add up, as on a single processor."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -33,10 +31,10 @@ class Clock:
     def perf_counter(self) -> float:
         return self._now_s
 
-    def taking(self, cost: Cost) -> Callable[[Images], None]:
+    def taking(self, cost: Cost) -> Callable[[Pixels], None]:
         for_a_run_s, for_an_image_s = cost
 
-        def run(images: Images) -> None:
+        def run(images: Pixels) -> None:
             with self._lock:
                 self._now_s += for_a_run_s + for_an_image_s * len(images)
 
@@ -44,7 +42,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("whole", "alone", "expected"),
+    ("threaded", "single", "expected"),
     [
         ((0, 0.1), (0, 2), Plan(1, threads=2, batch=1)),
         ((0.01, 0), (0, 0.2), Plan(1, threads=2, batch=8)),
@@ -65,12 +63,16 @@ class Clock:
     ],
 )
 def test_what_is_faster_by_far_is_taken(
-    monkeypatch: pytest.MonkeyPatch, whole: Cost, alone: Cost, expected: Plan
+    monkeypatch: pytest.MonkeyPatch, threaded: Cost, single: Cost, expected: Plan
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(plan_module, "time", clock)
     found = fastest(
-        clock.taking(whole), clock.taking(alone), threads=2, image=(4, 4, 3), max_batch_size=32
+        clock.taking(threaded),
+        clock.taking(single),
+        threads=2,
+        image_shape=(4, 4, 3),
+        max_batch_size=32,
     )
     assert found == expected
 
@@ -78,8 +80,8 @@ def test_what_is_faster_by_far_is_taken(
 def test_batches_are_no_larger_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(plan_module, "time", clock)
-    whole, alone = clock.taking((0.05, 0)), clock.taking((0, 0.2))
-    assert fastest(whole, alone, 2, image=(4, 4, 3), max_batch_size=2) == Plan(1, 2, 2)
+    threaded, single = clock.taking((0.05, 0)), clock.taking((0, 0.2))
+    assert fastest(threaded, single, 2, image_shape=(4, 4, 3), max_batch_size=2) == Plan(1, 2, 2)
 
 
 @pytest.mark.parametrize("plan", [Plan(1, 2, 4), Plan(1, 1, 32), Plan(2, 1, 2), Plan(2, 1, 1)])
@@ -87,11 +89,11 @@ def test_every_plan_gives_the_same_logits(
     repository: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
 ) -> None:
     folder = repository / DEEPVIT / "1"
-    expected = np.stack(Engine(folder, EngineOptions()).classify(list(IMAGES)))
-    monkeypatch.setattr(engine_module, "fastest", lambda *_: plan)
-    engine = Engine(folder, EngineOptions(intra_op_threads=2))
+    expected = np.stack(OnnxEngine(folder, EngineOptions()).classify(list(IMAGES)))
+    monkeypatch.setattr(onnx_engine, "fastest", lambda *_: plan)
+    engine = OnnxEngine(folder, EngineOptions(intra_op_threads=2))
     engine.warm_up()
-    queue: Batcher[Images, Float32Array] = Batcher(
+    queue: Batcher[Pixels, Float32Array] = Batcher(
         lambda batch, _: engine.classify(batch),
         max_batch_size=plan.batch,
         max_queue_items=len(IMAGES),
@@ -102,4 +104,4 @@ def test_every_plan_gives_the_same_logits(
     finally:
         queue.stop()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert max(queue.books.batch_sizes) <= plan.batch
+    assert max(queue.counts.batch_sizes) <= plan.batch

@@ -9,7 +9,7 @@ import pytest
 
 from service import native
 from service.errors import StartupError
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from service.native.__main__ import main as build
 from tests.conftest import DEEPVIT
@@ -118,7 +118,7 @@ def test_tensors_that_do_not_fit_are_an_error(name: str, wrong: tuple[int, int])
 def test_real_weights_answer_the_same(repository: Path) -> None:
     images = list(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
     plain, fused = (
-        Engine(repository / DEEPVIT / "1", EngineOptions(attention=attention))
+        OnnxEngine(repository / DEEPVIT / "1", EngineOptions(attention=attention))
         for attention in ("plain", "fused")
     )
     assert (plain.attention, fused.attention) == ("plain", "fused")
@@ -137,9 +137,9 @@ def no_library(
 
 @pytest.mark.usefixtures("no_library")
 def test_without_a_library_models_are_served_and_a_demand_is_refused(repository: Path) -> None:
-    assert Engine(repository / DEEPVIT / "1", EngineOptions()).attention == "plain"
+    assert OnnxEngine(repository / DEEPVIT / "1", EngineOptions()).attention == "plain"
     with pytest.raises(StartupError, match=r"python -m service\.native"):
-        Engine(repository / DEEPVIT / "1", EngineOptions(attention="fused"))
+        OnnxEngine(repository / DEEPVIT / "1", EngineOptions(attention="fused"))
 
 
 @pytest.mark.parametrize(

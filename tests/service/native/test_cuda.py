@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from service import native
 from service.errors import StartupError
-from service.inference.engine import Engine
+from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT
 from tests.support.operators import Shape, equation_3, inputs, model
@@ -84,8 +84,10 @@ def test_a_shape_the_kernel_is_none_for_is_refused() -> None:
 def test_half_precision_answers_as_float32(repository: Path, attention: str, graphs: bool) -> None:
     folder = repository / DEEPVIT / "1"
     images = list(np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), dtype=np.uint8))
-    exact = Engine(folder, EngineOptions(provider="cpu"))
-    half = Engine(folder, EngineOptions(provider="cuda", attention=attention, cuda_graphs=graphs))
+    exact = OnnxEngine(folder, EngineOptions(provider="cpu"))
+    half = OnnxEngine(
+        folder, EngineOptions(provider="cuda", attention=attention, cuda_graphs=graphs)
+    )
     assert (half.provider, half.precision, half.attention) == ("cuda", "fp16", attention)
     half.warm_up()
     for batch in (21, 1, 5):  # smaller ones after larger ones, which leave images behind
@@ -97,7 +99,7 @@ def test_half_precision_answers_as_float32(repository: Path, attention: str, gra
 def test_explanations_run_beside_captured_graphs(repository: Path) -> None:
     folder = repository / DEEPVIT / "1"
     images = list(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
-    engines = [Engine(folder, EngineOptions(provider=provider)) for provider in ("cpu", "cuda")]
+    engines = [OnnxEngine(folder, EngineOptions(provider=provider)) for provider in ("cpu", "cuda")]
     for engine in engines:
         engine.warm_up()
     name = "reattention.similarity.column"
@@ -110,7 +112,7 @@ def test_explanations_run_beside_captured_graphs(repository: Path) -> None:
 
 def test_float32_has_no_kernel_on_a_gpu(repository: Path) -> None:
     with pytest.raises(StartupError, match="there is no kernel for fp32 on cuda"):
-        Engine(
+        OnnxEngine(
             repository / DEEPVIT / "1",
             EngineOptions(provider="cuda", precision="fp32", attention="fused"),
         )

@@ -521,7 +521,7 @@ def test_a_full_queue_says_when_to_come_again(repository: Path, pixels: Pixels) 
                     )
                 refused = caught.value
                 assert refused.code() == StatusCode.RESOURCE_EXHAUSTED
-                assert "2 of 2 places are taken" in (refused.details() or "")
+                assert "2 of 2 queue slots are taken" in (refused.details() or "")
                 metadata = dict(refused.trailing_metadata())
                 assert int(metadata["retry-after"]) >= 1
                 assert metadata["x-request-id"] == "abc"
@@ -553,7 +553,7 @@ def held(running: Runtime) -> Iterator[Any]:
 
 async def accepted(model: Any, images: int) -> None:
     async with asyncio.timeout(60):
-        while model.classifier.books.accepted < images:
+        while model.classifier.counts.accepted < images:
             await asyncio.sleep(0.01)
 
 
@@ -580,9 +580,9 @@ def test_who_leaves_or_is_late_gives_up_his_place(repository: Path, pixels: Pixe
                         await asyncio.sleep(0.01)
             for answer in (first, *staying):
                 assert len((await answer).raw_output_contents[0]) == 40
-        books = model.classifier.books
-        assert (books.accepted, books.answered, books.cancelled) == (10, 5, 5)
-        assert books.in_flight == model.classifier._reserved == model.users == 0
+        counts = model.classifier.counts
+        assert (counts.accepted, counts.answered, counts.cancelled) == (10, 5, 5)
+        assert counts.in_flight == model.classifier._reserved == model.requests == 0
 
     with runtime(repository) as running:
         asyncio.run(scenario(running))
@@ -605,7 +605,7 @@ def test_answers_later_than_the_server_allows_are_not_computed(
                 await late
             assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
             assert (await first).as_numpy("logits").shape == (1, 10)
-        assert model.classifier.books.expired == 1
+        assert model.classifier.counts.expired == 1
 
     with runtime(repository) as running:
         asyncio.run(scenario(running))

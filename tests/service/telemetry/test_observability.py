@@ -27,7 +27,7 @@ def scrape(client: httpx.Client) -> Samples:
     }
 
 
-def test_metrics_count_what_happened_and_the_books_balance(repository: Path, photo: bytes) -> None:
+def test_metrics_count_what_happened_and_the_counts_add_up(repository: Path, photo: bytes) -> None:
     with running_server(repository) as server, server.client() as client:
         client.post("/classify", files=[("image", photo)] * 3)
         found = client.post(f"/classify?model={VIT}", files={"image": photo}).json()

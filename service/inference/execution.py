@@ -1,0 +1,73 @@
+"""Where a model runs, in which precision and with which kernels: resolved from what was asked for.
+
+`auto` stands for the fastest there is. Opens no session, which is what shows if a GPU works.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime as ort
+
+from service import native
+from service.errors import StartupError
+from service.inference.graphs import Graphs
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+@dataclass(frozen=True)
+class Execution:
+    provider: str  # a key of PROVIDERS
+    precision: str  # fp32, fp16 or int8
+    kernels: Path | None = None  # the library of compiled kernels, if attention is fused
+
+    @property
+    def attention(self) -> str:
+        return "fused" if self.kernels else "plain"
+
+
+def resolve_provider(wanted: str) -> str:
+    """The provider to try first. Raises `StartupError`."""
+    available = ort.get_available_providers()
+    if PROVIDERS["cuda"] in available and wanted != "cpu":
+        ort.preload_dlls()  # CUDA and cuDNN as pip installed them, which no loader path names
+    if wanted == "auto":
+        return "cuda" if PROVIDERS["cuda"] in available else "cpu"
+    if PROVIDERS[wanted] not in available:
+        raise StartupError(f"provider {wanted} was asked for, but ONNX Runtime has {available}")
+    return wanted
+
+
+def resolve_precision(wanted: str, provider: str, graphs: Graphs) -> str:
+    """One of the exported precisions. Raises `StartupError`."""
+    if wanted == "auto":
+        return "fp16" if provider == "cuda" and "fp16" in graphs.precisions else "fp32"
+    if wanted not in graphs.precisions:
+        raise StartupError(f"{graphs.folder} has no {wanted}: export with --precision {wanted}")
+    return wanted
+
+
+def resolve_kernels(provider: str, precision: str) -> Path:
+    """The library of compiled kernels, which can be loaded. Raises `StartupError`."""
+    if provider == "cpu" and precision != "fp16":
+        library = native.LIBRARY
+    elif (provider, precision) == ("cuda", "fp16"):
+        library = native.CUDA_LIBRARY
+    else:
+        raise StartupError(f"there is no kernel for {precision} on {provider}")
+    try:
+        ort.SessionOptions().register_custom_ops_library(str(library))
+    except Exception as exc:  # ONNX Runtime's errors have no common class
+        raise StartupError(
+            f"python -m service.native has not compiled a kernel that loads here: {one_line(exc)}"
+        ) from exc
+    return library
+
+
+def one_line(exc: Exception) -> str:
+    """What an error of ONNX Runtime says, which may be spread over many lines."""
+    return " ".join(str(exc).split())

@@ -1,0 +1,146 @@
+"""An engine in this process, on ONNX Runtime: one classifier, and a few explain sessions."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import onnxruntime as ort
+
+from models.arrays import Float32Array, Pixels
+from models.manifest import METADATA_KEY, Manifest, Output
+from service.errors import InferenceFailed, StartupError
+from service.inference.graph_batches import GraphBatches
+from service.inference.plan import Plan, fastest
+from service.inference.sessions import EngineOptions, Sessions
+
+_MAX_EXPLAIN_SESSIONS = 8  # each keeps its own packed copy of the weights
+
+
+class OnnxEngine:
+    """Runs the two graphs of one version of a model.
+
+    The explain graph is cut down to the outputs that a request names, so that no other measure is
+    computed. Each combination of output groups has a session of its own.
+    """
+
+    def __init__(self, folder: Path, options: EngineOptions) -> None:
+        """Raises `StartupError`."""
+        self._options = options
+        self._sessions = Sessions(folder, options)
+        self._classifier = self._sessions.first
+        self.manifest = _read_manifest(folder, self._classifier)
+        size = self.manifest.preprocessing.size
+        self._image_shape = (size, size, 3)
+        self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
+        self._graph_batches = self._make_graph_batches() if self._sessions.cuda_graphs else None
+        self._groups = {output.name: _group(output) for output in self.manifest.outputs}
+        self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
+        self._explainers_lock = Lock()
+
+    @property
+    def provider(self) -> str:
+        return self._sessions.execution.provider
+
+    @property
+    def precision(self) -> str:
+        return self._sessions.execution.precision
+
+    @property
+    def attention(self) -> str:
+        return self._sessions.execution.attention
+
+    @property
+    def max_batch_size(self) -> int:
+        return min(self._options.max_batch_size, self.manifest.max_batch_size)
+
+    @property
+    def max_explain_batch_size(self) -> int:
+        """Instances share the memory that the manifest grants, so each takes smaller batches."""
+        limit = min(self._options.max_batch_size, self.manifest.max_explain_batch_size)
+        return max(1, limit // self.plan.instances)
+
+    def warm_up(self) -> None:
+        """Plan, then run the largest batch and one image: no request meets a new shape first."""
+        self._choose_plan()
+        sizes = self._graph_batches.sizes if self._graph_batches else (1, self.plan.batch)
+        for batch in reversed(sizes):
+            self.classify([np.zeros(self._image_shape, np.uint8)] * batch)
+
+    def classify(self, images: Sequence[Pixels]) -> Sequence[Float32Array]:
+        if self._graph_batches:
+            return list(self._graph_batches.run(images))
+        return list(_logits(self._classifier, np.stack(images)))
+
+    def explain(
+        self, images: Sequence[Pixels], names: Sequence[str]
+    ) -> list[dict[str, Float32Array]]:
+        session = self._explainer(names)
+        values = session.run(list(names), {"images": np.stack(images)})
+        return [
+            {name: value[index] for name, value in zip(names, values, strict=True)}
+            for index in range(len(images))
+        ]
+
+    def _choose_plan(self) -> None:
+        """Find out by trying how many batches to run at once, on how many threads each."""
+        threads = self._options.intra_op_threads
+        if self.provider != "cpu" or threads == 1:
+            return
+        single = self._sessions.classifier(threads=1)
+        run_threaded, run_single = partial(_logits, self._classifier), partial(_logits, single)
+        self.plan = fastest(
+            run_threaded, run_single, threads, self._image_shape, self.max_batch_size
+        )
+        if self.plan.threads == 1:
+            self._classifier = single
+
+    def _explainer(self, names: Sequence[str]) -> ort.InferenceSession:
+        if unknown := set(names) - self._groups.keys():
+            raise InferenceFailed(f"the model has no output {', '.join(sorted(unknown))}")
+        # Logits cost next to nothing: as part of every session, they never need another one.
+        groups = frozenset(self._groups[name] for name in names) | {"logits"}
+        with self._explainers_lock:
+            if groups not in self._explainers:
+                outputs = [name for name, group in self._groups.items() if group in groups]
+                self._explainers[groups] = self._sessions.explainer(outputs, self.plan.threads)
+            self._explainers.move_to_end(groups)
+            while len(self._explainers) > _MAX_EXPLAIN_SESSIONS:
+                self._explainers.popitem(last=False)
+            return self._explainers[groups]
+
+    def _make_graph_batches(self) -> GraphBatches:
+        return GraphBatches(
+            self._classifier,
+            self.max_batch_size,
+            self._image_shape,
+            classes=len(self.manifest.labels),
+            device="cuda",
+        )
+
+
+def _read_manifest(folder: Path, classifier: ort.InferenceSession) -> Manifest:
+    """The manifest of the folder, which must equal the one inside the graph."""
+    embedded = classifier.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
+    try:
+        found = json.loads((folder / "manifest.json").read_text())
+        if json.loads(embedded) != found:
+            raise StartupError(f"{folder}: manifest.json is not that of model.onnx")
+        return Manifest.model_validate(found)
+    except (OSError, ValueError) as exc:
+        raise StartupError(f"{folder} has no readable manifest: {exc}") from exc
+
+
+def _logits(session: ort.InferenceSession, images: Pixels) -> Float32Array:
+    logits: Float32Array = session.run(["logits"], {"images": images})[0]
+    return logits
+
+
+def _group(output: Output) -> str:
+    """Outputs of a group are computed together: all maps, or most measures of a stage."""
+    if output.stage is None or output.measure in ("map", "class_rows", "rollout"):
+        return output.measure
+    return f"measures of {output.stage}"

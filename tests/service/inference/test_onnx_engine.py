@@ -1,0 +1,34 @@
+"""Which precision the engine takes, and that half precision gives the same answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.arrays import Float32Array, Pixels
+from service.errors import StartupError
+from service.inference.onnx_engine import OnnxEngine
+from service.inference.sessions import EngineOptions
+from tests.conftest import DEEPVIT, VIT
+
+IMAGES: Pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+
+
+def logits(engine: OnnxEngine) -> Float32Array:
+    return np.stack(engine.classify(list(IMAGES)))
+
+
+def test_half_precision_says_the_same(repository: Path) -> None:
+    full = OnnxEngine(repository / DEEPVIT / "1", EngineOptions())
+    half = OnnxEngine(repository / DEEPVIT / "1", EngineOptions(precision="fp16"))
+    assert (full.precision, half.precision) == ("fp32", "fp16")
+    expected, found = logits(full), logits(half)
+    assert 0 < np.abs(found - expected).max() < 2e-2 * np.abs(expected).max()
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+    recorded = {row.graph: row for row in half.manifest.parity if row.output == "logits"}
+    assert 0 < recorded["model.fp16"].max_abs_difference <= recorded["model.fp16"].tolerance
+
+
+def test_a_precision_that_was_not_exported_is_not_replaced(repository: Path) -> None:
+    with pytest.raises(StartupError, match="has no fp16: export with --precision fp16"):
+        OnnxEngine(repository / VIT / "1", EngineOptions(precision="fp16"))
