@@ -26,8 +26,8 @@ from models.arrays import Float32Array, Pixels
 from models.preprocess import Preprocessing, preprocess
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
-from tests.service.test_bad_days import client_of, runtime
 from tests.support.server import Server, running_server
+from tests.support.service import client_of, running_service
 from tests.support.versions import add_version, copied
 
 MODEL = f"/v2/models/{DEEPVIT}"
@@ -469,7 +469,7 @@ def test_a_full_queue_reads_no_body(repository: Path, pixels: Pixels) -> None:
         assert model.classifier._reserved == model.explainer._reserved == 0
         assert model.statistics.snapshot().failure.count == 2
 
-    with runtime(repository, max_queue_images=2) as running:
+    with running_service(repository, max_queue_images=2) as running:
         asyncio.run(scenario(running))
 
 
@@ -506,7 +506,7 @@ def test_a_draining_server_answers_what_it_has_and_takes_no_more(
         assert answer.status_code == 200
         assert len(answer.json()["outputs"][0]["data"]) == 10
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.conftest import DEEPVIT, VIT
-from tests.support.right_answer import balanced_books, right_answer
+from tests.support.answers import answers_of_both_models
+from tests.support.counts import settled_counts
 from tests.support.server import running_server
 
 MODEL = f"/v2/repository/models/{VIT}"
@@ -14,7 +15,7 @@ MODEL = f"/v2/repository/models/{VIT}"
 def test_a_model_comes_and_goes_beside_another_ones_traffic(repository: Path, photo: bytes) -> None:
     """No request to the other fails; orders that contradict each other end in one state."""
     with running_server(repository) as server, server.client() as client:
-        before = right_answer(client, photo)
+        before = answers_of_both_models(client, photo)
         over = threading.Event()
 
         def traffic(model: str) -> set[tuple[int, str]]:
@@ -51,7 +52,7 @@ def test_a_model_comes_and_goes_beside_another_ones_traffic(repository: Path, ph
         listed = client.post("/v2/repository/index", json={"ready": True}).json()
         assert [entry["name"] for entry in listed] == [DEEPVIT, *([VIT] if ready else [])]
         assert order("load") == 200
-        assert right_answer(client, photo) == before
-        fates = balanced_books(client)
-        assert fates["failed"] == fates["cancelled"] == fates["expired"] == 0
+        assert answers_of_both_models(client, photo) == before
+        counts = settled_counts(client)
+        assert counts["failed"] == counts["cancelled"] == counts["expired"] == 0
     assert "Traceback" not in "".join(server.log)

@@ -41,8 +41,8 @@ from service.oip.grpc.server import GrpcServer
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 from tests.service.http.test_v2 import RULE, softmax
-from tests.service.test_bad_days import runtime
 from tests.support.server import ROOT, Server, running_server
+from tests.support.service import running_service
 from tests.support.versions import copied
 from tests.test_docs import ADDRESS, EXAMPLES
 
@@ -528,7 +528,7 @@ def test_a_full_queue_says_when_to_come_again(repository: Path, pixels: Pixels) 
         assert model.classifier._reserved == 0
         assert model.statistics.snapshot().failure.count == 1
 
-    with runtime(repository, max_queue_images=2) as running:
+    with running_service(repository, max_queue_images=2) as running:
         asyncio.run(scenario(running))
 
 
@@ -583,7 +583,7 @@ def test_who_leaves_or_is_late_gives_up_his_place(repository: Path, pixels: Pixe
         assert (books.accepted, books.answered, books.cancelled) == (10, 5, 5)
         assert books.in_flight == model.classifier._reserved == model.users == 0
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 
@@ -606,7 +606,7 @@ def test_answers_later_than_the_server_allows_are_not_computed(
             assert (await first).as_numpy("logits").shape == (1, 10)
         assert model.classifier.books.expired == 1
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 
@@ -642,7 +642,7 @@ def test_draining_answers_what_is_under_way_and_takes_no_more(
             assert (await under_way).as_numpy("logits").shape == (1, 10)
             await stopping
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 
