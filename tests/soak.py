@@ -1,8 +1,8 @@
-"""`make soak`: minutes of mixed traffic on the bundled models while versions come and go.
+"""`make soak`: minutes of mixed requests to the bundled models while versions are replaced.
 
-Prints what was asked and answered, how fast, and what the server held meanwhile. Exit status
-1 if one request got a wrong answer, if the counts do not add up, or if a good request is
-answered otherwise than before.
+Prints the requests by kind with statuses and latencies, and the memory, threads and files of the
+server. Exits with status 1 if a request got an unexpected answer, if the counts of images do not
+add up, or if the same request is answered differently at the end than at the start.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 from service.telemetry.metrics import IMAGE_OUTCOMES
 from tests.conftest import DEEPVIT, VIT
 from tests.support import load, traffic
+from tests.support.counts import QueueCounts, add_up, settled_queue_counts
 from tests.support.load import Request
 from tests.support.memory import Footprint
 from tests.support.server import ROOT, Server, running_server
@@ -27,18 +28,18 @@ from tests.support.traffic import Traffic
 from tests.support.versions import add_version
 
 _SETTINGS = traffic.SETTINGS | {
-    "max_queue_images": 64,  # so few that some requests are refused
+    "max_queue_images": 64,  # small enough that some requests are refused
     "served_versions": 2,
 }
-_BETWEEN_CHANGES_S = 5
+_PAUSE_S = 5  # between two changes of what is served
 _MIB = 2**20
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300)
-    parser.add_argument("--clients", type=int, default=16, help="connections at once")
-    parser.add_argument("--seed", type=int, default=1, help="of the mix of requests")
+    parser.add_argument("--clients", type=int, default=16, help="concurrent connections")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random requests")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "repository"
@@ -47,23 +48,23 @@ def main() -> int:
             print(f"{DEEPVIT} and {VIT}, {options.clients} clients, seed {options.seed}")
             run = _Run(server, repository)
             run.note("start")
-            before = traffic.good_answer(client, DEEPVIT)
+            before = traffic.answer_numbers(client, DEEPVIT)
             requests = traffic.start(client, DEEPVIT, options.seed, may_refuse=True, may_miss=[VIT])
             asyncio.run(run.send(requests, options.clients, options.seconds))
-            counts = load.settled_queue_counts(client)
+            counts = settled_queue_counts(client)
             run.note("end")
-            same = np.allclose(traffic.good_answer(client, DEEPVIT), before, atol=1e-5)
+            same = np.allclose(traffic.answer_numbers(client, DEEPVIT), before, atol=1e-5)
     _print_requests(run.report, options.seconds)
-    consistent = _print_counts(counts)
-    print(f"a good request gets {'the same' if same else 'ANOTHER'} answer as before")
+    complete = _print_counts(counts)
+    print(f"the same request gets {'the same' if same else 'ANOTHER'} answer as at the start")
     print(f"failures: {len(run.report.failures)}")
     for failure in run.report.failures[:20]:
         print(f"  {failure}")
-    return 0 if same and consistent and not run.report.failures else 1
+    return 0 if same and complete and not run.report.failures else 1
 
 
 class _Run:
-    """Traffic, changes of what is served, and looks at what the server holds, side by side."""
+    """Sends requests, changes what is served and measures the server, all at the same time."""
 
     def __init__(self, server: Server, repository: Path) -> None:
         self.report = load.Report()
@@ -71,22 +72,23 @@ class _Run:
         self._repository = repository
 
     def note(self, when: str) -> None:
-        held = Footprint.of(self._server.process.pid)
+        footprint = Footprint.of(self._server.process.pid)
         print(
-            f"{when:>8}  {held.resident_bytes / _MIB:6.1f} MiB resident  "
-            f"{held.threads:3} threads  {held.files:3} files",
+            f"{when:>8}  {footprint.resident_bytes / _MIB:6.1f} MiB resident  "
+            f"{footprint.threads:3} threads  {footprint.files:3} files",
             flush=True,
         )
 
     async def send(self, requests: Traffic, clients: int, seconds: float) -> None:
         end = time.monotonic() + seconds
-        beside = [asyncio.create_task(self._look()), asyncio.create_task(self._change(end))]
+        measuring = asyncio.create_task(self._measure())
+        changing = asyncio.create_task(self._change(end))
         await load.send(self._server.url, _until(end, requests), clients, self.report)
-        beside[0].cancel()
-        await beside[1]
+        measuring.cancel()
+        await changing
 
-    async def _look(self) -> None:
-        """At the end of a warm-up of twenty seconds, and of every minute."""
+    async def _measure(self) -> None:
+        """Print the footprint after a warm-up of twenty seconds and after every minute."""
         await asyncio.sleep(20)
         self.note("warm")
         await asyncio.sleep(40)
@@ -95,7 +97,7 @@ class _Run:
             await asyncio.sleep(60)
 
     async def _change(self, end: float) -> None:
-        """One model goes and comes back, a new version of the other takes over and goes."""
+        """Unload and load one model, then add and remove a version of the other, until the end."""
         async with httpx.AsyncClient(base_url=self._server.url, timeout=60) as client:
             while time.monotonic() < end:
                 await self._ask(client, VIT, "unload")
@@ -106,13 +108,13 @@ class _Run:
                 await self._ask(client, DEEPVIT, "load")
 
     async def _ask(self, client: httpx.AsyncClient, model: str, what: str) -> None:
-        """For a change, and give the traffic some time with it."""
+        """Request one change, then give the other requests some time with it."""
         request = Request("load or unload", f"/v2/repository/models/{model}/{what}", b"")
         started = time.perf_counter()
         answer = await client.post(request.target)
         seconds = time.perf_counter() - started
         self.report.add(request, answer.status_code, seconds, answer.content)
-        await asyncio.sleep(_BETWEEN_CHANGES_S)
+        await asyncio.sleep(_PAUSE_S)
 
 
 def _until(end: float, requests: Traffic) -> Iterator[Request]:
@@ -135,17 +137,17 @@ def _print_requests(report: load.Report, seconds: float) -> None:
         print(f"{kind:32}{tally.statuses.total():7}{times:>27}  {statuses}")
 
 
-def _print_counts(counts: load.QueueCounts) -> bool:
-    """Whether they add up."""
+def _print_counts(counts: QueueCounts) -> bool:
+    """Print images by queue and outcome; whether the counts of every queue add up."""
     print(f"\n{'images by queue':40}" + "".join(f"{outcome:>10}" for outcome in IMAGE_OUTCOMES))
-    for queue, outcomes in counts.items():
-        note = "" if load.add_up(outcomes) else "  DO NOT ADD UP"
+    for queue, images in counts.items():
+        note = "" if add_up(images) else "  DO NOT ADD UP"
         print(
             f"{' '.join(queue):40}"
-            + "".join(f"{outcomes[outcome]:10}" for outcome in IMAGE_OUTCOMES)
+            + "".join(f"{images[name]:10}" for name in IMAGE_OUTCOMES)
             + note
         )
-    return all(map(load.add_up, counts.values()))
+    return all(map(add_up, counts.values()))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from PIL import Image
 
 from models.arrays import Pixels
 from models.preprocess import Preprocessing, preprocess
-from tests.support.memory import little_memory
+from tests.support.memory import limited_memory
 
 SIDES = st.integers(1, 300)
 
@@ -71,7 +71,7 @@ def test_a_thin_picture_takes_little_memory(wide: bool) -> None:
     line = np.full((100_000, 3), (255, 0, 0), dtype=np.uint8)
     line[49_990:50_010] = (0, 0, 255)
     image = Image.fromarray(line[None] if wide else line[:, None])
-    with little_memory(128):
+    with limited_memory(128):
         found = preprocess(image, Preprocessing(size=224))
     np.testing.assert_array_equal(found, np.broadcast_to((0, 0, 255), (224, 224, 3)))
 

@@ -21,8 +21,9 @@ from service.http.middleware import ObserveRequests
 from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics
 from tests.conftest import DEEPVIT
-from tests.support.memory import little_more
-from tests.support.right_answer import right_answer, settled_counts
+from tests.support.answers import answers_of_both_models
+from tests.support.counts import settled_counts
+from tests.support.memory import bounded_growth
 from tests.support.server import Server, running_server
 
 CLIENTS = 400
@@ -149,7 +150,7 @@ def test_clients_that_crash_anywhere_leave_counts_that_add_up_and_no_trace(
             reset(connection)
 
     with server.client() as client:
-        before = right_answer(client, photo)
+        before = answers_of_both_models(client, photo)
         files = open_files(server)
         over = threading.Event()
 
@@ -169,10 +170,10 @@ def test_clients_that_crash_anywhere_leave_counts_that_add_up_and_no_trace(
         counts = settled_counts(client)
         assert counts["failed"] == counts["expired"] == 0
         metrics = client.get("/metrics").text
-        assert 'status="499"' in metrics  # the server has seen them leave
+        assert 'status="499"' in metrics  # they were there
         assert 'status="5' not in metrics
-        assert right_answer(client, photo) == before
-        while open_files(server) > files + 2:  # the two good clients may keep theirs
+        assert answers_of_both_models(client, photo) == before
+        while open_files(server) > files + 2:  # those of the two good clients may live on
             assert client.get("/livez").status_code == 200
     assert "Traceback" not in "".join(server.log)
 
@@ -214,9 +215,9 @@ def test_a_body_in_one_byte_chunks_is_read_or_refused_in_little_memory(
     """Tens of thousands of chunks that fit, and one more than the limit allows."""
     kind = {"Content-Type": "image/jpeg"}
     with server.client() as client:
-        before = right_answer(client, photo)
+        before = answers_of_both_models(client, photo)
         whole = client.post(path, content=photo, headers=kind)
-        with little_more(server.process.pid, 100):
+        with bounded_growth(server.process.pid, 100):
             pieces = client.post(path, content=in_single_bytes(photo), headers=kind)
             assert pieces.status_code == whole.status_code
             if path == "/classify":
@@ -228,4 +229,4 @@ def test_a_body_in_one_byte_chunks_is_read_or_refused_in_little_memory(
                 path, content=in_single_bytes(bytes(MAX_UPLOAD_BYTES + 1)), headers=kind
             )
             assert too_many.status_code == 413
-        assert right_answer(client, photo) == before
+        assert answers_of_both_models(client, photo) == before

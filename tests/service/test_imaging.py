@@ -16,7 +16,7 @@ from PIL import EpsImagePlugin, ExifTags, Image
 from models.imaging import FORMATS
 from service.errors import CorruptImage, ImageTooLarge, NoImage, ServiceError, UnsupportedMedia
 from service.imaging import Decoder
-from tests.support.memory import little_memory
+from tests.support.memory import limited_memory
 from tests.support.server import ROOT
 
 Colour = tuple[int, ...]
@@ -488,7 +488,7 @@ BOMBS = {
 @pytest.mark.filterwarnings("ignore")  # the limit is the decoder's, not these tests' filter's
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_too_large_and_takes_little_memory(name: str) -> None:
-    with little_memory(256), pytest.raises(ImageTooLarge, match="pixels"):
+    with limited_memory(256), pytest.raises(ImageTooLarge, match="pixels"):
         decode(BOMBS[name])
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.right_answer import right_answer, settled_counts
+from tests.support.answers import answers_of_both_models
+from tests.support.counts import settled_counts
 from tests.support.server import Server, running_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits another process's memory")
@@ -41,14 +42,14 @@ def test_running_out_of_memory_is_not_called_a_damaged_image(
     Image.new("RGB", (7900, 8000)).save(buffer, "PNG")
     large = {"image": buffer.getvalue()}
     with running_server(repository, decode_threads=1) as server, server.client() as client:
-        before = right_answer(client, photo)
+        before = answers_of_both_models(client, photo)
         with only_more(server, 100):
             for _ in range(3):
                 refused = client.post("/classify", files=large)
                 assert (refused.status_code, refused.json()["code"]) == (503, "out-of-memory")
                 assert refused.headers["retry-after"] == "1"
-                assert right_answer(client, photo) == before
+                assert answers_of_both_models(client, photo) == before
         assert client.post("/classify", files=large).status_code == 200
-        assert right_answer(client, photo) == before
+        assert answers_of_both_models(client, photo) == before
         settled_counts(client)
     assert "Traceback" not in "".join(server.log)

@@ -1,1 +1,1 @@
-"""Real parts and shared inputs for tests: servers, a Redis, networks, pictures, traffic."""
+"""Shared parts of tests: servers, a Redis, networks, pictures, request traffic."""

@@ -1,4 +1,4 @@
-"""A receiver of traces, as OpenTelemetry's protocol over HTTP sends them."""
+"""A trace collector that receives the OpenTelemetry protocol (OTLP) over HTTP."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class Span:
     kind: int
     trace_id: str
     span_id: str
-    parent_id: str  # empty at the top
+    parent_id: str  # empty for a root span
     started_ns: int
     ended_ns: int
     failed: bool
@@ -32,13 +32,13 @@ class Collector:
     arrived: threading.Condition = field(default_factory=threading.Condition)
 
     def wait_for(self, name: str, count: int = 1) -> list[Span]:
-        """All spans of this name, once there are as many."""
+        """All spans of this name, once at least `count` have arrived."""
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self._named(name)) >= count, timeout=60)
             return self._named(name)
 
     def children(self, parent: Span) -> list[Span]:
-        """In the order of their beginning."""
+        """The spans below a parent in the order of their start."""
         found = [span for span in self.spans if span.parent_id == parent.span_id]
         return sorted(found, key=lambda span: (span.started_ns, span.ended_ns))
 
@@ -60,7 +60,7 @@ class Collector:
 
 @contextmanager
 def running_collector() -> Iterator[Collector]:
-    """On a free port, from now on."""
+    """A collector that listens on a free port."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -76,7 +76,7 @@ def running_collector() -> Iterator[Collector]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Keep the test output clean."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         collector.url = f"http://127.0.0.1:{server.server_port}"

@@ -1,4 +1,4 @@
-"""Eq. 2's cosines as they are written, whatever they cost: what faster ones are compared with."""
+"""Cosine similarity exactly as Eq. 2 is written: the slow reference for faster versions."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from models.collapse import Variant
 
 
 def directions(maps: Tensor, variant: Variant = "column") -> Tensor:
-    """Float64 unit vectors whose products are cosines, one for each token. [..., N, N]"""
+    """Float64 unit vectors, one for each token; their products are cosines. [..., N, N]"""
     maps = maps.double()
     axis = -1 if variant == "row" else -2
     if variant == "centred":
@@ -19,19 +19,19 @@ def directions(maps: Tensor, variant: Variant = "column") -> Tensor:
 
 
 def layer_similarity(blocks: Sequence[Tensor], variant: Variant) -> Tensor:
-    """Of L maps [B, H, N, N], mean over heads and tokens of each pair. [B, L, L]"""
+    """Similarity of each pair of L maps [B, H, N, N], mean over heads and tokens. [B, L, L]"""
     unit = torch.stack([directions(block, variant) for block in blocks])
     _, _, H, N, _ = unit.shape
     return torch.einsum("lbhqk,mbhqk->blm", unit, unit) / (H * N)
 
 
 def neighbour_similarity(blocks: Sequence[Tensor]) -> Tensor:
-    """Of each block and the one before it, for every head and token. [B, L - 1, H, N]"""
+    """Similarity of each block to the one before it, by head and token. [B, L - 1, H, N]"""
     unit = torch.stack([directions(block) for block in blocks], dim=1)
     return (unit[:, 1:] * unit[:, :-1]).sum(dim=-2)
 
 
 def head_similarity(blocks: Sequence[Tensor]) -> Tensor:
-    """Between heads of a block, mean over tokens. [B, L, H, H]"""
+    """Similarity of each pair of heads of a block, mean over tokens. [B, L, H, H]"""
     unit = torch.stack([directions(block) for block in blocks], dim=1)
     return torch.einsum("blgqk,blhqk->blgh", unit, unit) / unit.shape[-1]

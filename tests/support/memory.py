@@ -1,4 +1,4 @@
-"""Memory: bounds on what a test or another process may take, and what one has taken."""
+"""Memory of processes: limits, peaks and current use."""
 
 import resource
 import sys
@@ -11,16 +11,16 @@ import pytest
 
 
 @contextmanager
-def little_more(pid: int, megabytes: int) -> Iterator[None]:
-    """Asserts that another process never holds more than this beyond what it holds now."""
+def bounded_growth(pid: int, megabytes: int) -> Iterator[None]:
+    """Assert that the peak memory of another process grows by less than this in the block."""
     if sys.platform != "linux":
         pytest.skip("reads the memory of a process from /proc")
     process = Path(f"/proc/{pid}")
-    (process / "clear_refs").write_text("5")  # the peak starts anew
+    (process / "clear_refs").write_text("5")  # resets the peak
     before = _peak_bytes(process)
     yield
-    taken = _peak_bytes(process) - before
-    assert taken < megabytes * 2**20, f"{taken / 2**20:.0f} MB"
+    growth = _peak_bytes(process) - before
+    assert growth < megabytes * 2**20, f"{growth / 2**20:.0f} MB"
 
 
 def _peak_bytes(process: Path) -> int:
@@ -30,8 +30,8 @@ def _peak_bytes(process: Path) -> int:
 
 
 @contextmanager
-def little_memory(megabytes: int) -> Iterator[None]:
-    """Taking more than this beyond what is taken now fails."""
+def limited_memory(megabytes: int) -> Iterator[None]:
+    """In the block, this process can allocate no more than this beyond its present size."""
     if sys.platform != "linux":
         pytest.skip("reads the size of the process from /proc")
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -47,7 +47,7 @@ def little_memory(megabytes: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What another process holds."""
+    """Resources that another process uses."""
 
     resident_bytes: int
     threads: int

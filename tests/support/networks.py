@@ -1,4 +1,4 @@
-"""Small networks with weights that leave nothing trivial, for tests of exactness."""
+"""Networks with random weights in which no parameter is trivial, for tests of exactness."""
 
 import torch
 from torch import nn
@@ -8,14 +8,15 @@ from models.deepvit import DeepViT
 
 
 def settled(network: DeepViT) -> DeepViT:
-    """The network with norms over heads that fit their maps, as training leaves them.
+    """Set the running statistics of the norms over heads to those of the maps, as training does.
 
-    With statistics of chance, offsets of many times what tells entries apart drown it in rounding.
+    With random statistics the offsets are many times larger than the differences between
+    entries, which rounding then hides.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean
+        norm.momentum = None  # a cumulative average
         norm.train()
     size = network.config.img_size
     network(torch.rand((4, 3, size, size), generator=torch.Generator().manual_seed(0)) * 2 - 1)
@@ -23,7 +24,7 @@ def settled(network: DeepViT) -> DeepViT:
 
 
 def random_network(config: DeepViTConfig, seed: int = 0) -> DeepViT:
-    """In evaluation mode; norms have gains, shifts and statistics of their own."""
+    """A network in evaluation mode whose norms have random gains, biases and statistics."""
     torch.manual_seed(seed)
     network = DeepViT(config).eval().requires_grad_(False)
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""Pictures for traffic: one photograph in many forms, and noise without end."""
+"""Pictures to send: one photograph in several formats and sizes, and noise."""
 
 import io
 import random
@@ -9,7 +9,7 @@ from tests.support.server import ROOT
 
 
 def photos(max_bytes: int) -> list[bytes]:
-    """The cat as JPEG, PNG and WebP, 20 to 768 pixels wide, where the file is small enough."""
+    """The cat as JPEG, PNG and WebP, 20 to 768 pixels wide; files that are larger are left out."""
     with Image.open(ROOT / "tests" / "data" / "cat.jpg") as opened:
         cat = opened.convert("RGB")
     files = []
@@ -24,5 +24,5 @@ def photos(max_bytes: int) -> list[bytes]:
 
 
 def noise(source: random.Random) -> bytes:
-    """A picture of 32 x 32 pixels (PPM, which costs nothing to write)."""
+    """A random picture of 32 x 32 pixels as PPM, which needs no encoder."""
     return b"P6 32 32 255\n" + source.randbytes(32 * 32 * 3)

@@ -1,4 +1,4 @@
-"""A real Redis process, which a test may stop, freeze and start again on the same port."""
+"""A real Redis process, which a test can kill, freeze and restart on the same port."""
 
 import shutil
 import signal
@@ -29,7 +29,7 @@ class RedisServer:
         return redis.Redis(port=self.port)
 
     def start(self) -> None:
-        """Returns when it answers; what it had kept before is gone."""
+        """Start it empty; returns when it accepts connections."""
         command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self.process = subprocess.Popen(
             [*command, *self.options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -52,7 +52,7 @@ class RedisServer:
             self.process = None
 
     def freeze(self) -> None:
-        """Connections are still accepted, by the kernel; nothing is answered."""
+        """Stop the process: the kernel still accepts connections, but nothing is answered."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
@@ -63,7 +63,7 @@ class RedisServer:
 
 @contextmanager
 def running_redis(*options: str) -> Iterator[RedisServer]:
-    """On a free port, with more options if wanted. Skips the test where there is no Redis."""
+    """A Redis on a free port, with further command line options; skips if it is not installed."""
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("redis-server is not installed")

@@ -1,4 +1,4 @@
-"""A real server process, started as a user starts it."""
+"""A real server process, started with the command that users run."""
 
 import os
 import re
@@ -28,14 +28,14 @@ class Server:
         return httpx.Client(base_url=self.url, timeout=60)
 
     def terminate(self) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM and return the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
 
 
 @contextmanager
 def running_server(repository: Path, **settings: object) -> Iterator[Server]:
-    """Serve a model repository on a free port, with DEEPVIT_ settings by their field names."""
+    """Serve a model repository on a free port; `settings` are passed as DEEPVIT_ variables."""
     environment = {key: value for key, value in os.environ.items() if "DEEPVIT_" not in key}
     environment |= {f"DEEPVIT_{key.upper()}": str(value) for key, value in settings.items()}
     command = [sys.executable, "-m", "service", "--port", "0"]
@@ -64,7 +64,7 @@ def running_server(repository: Path, **settings: object) -> Iterator[Server]:
 
 
 def _read(server: Server, listening: threading.Event) -> None:
-    """Keep the log; its line about the address says that requests are answered."""
+    """Collect the log; its line with the address means that requests are answered."""
     assert server.process.stderr is not None
     for line in server.process.stderr:
         server.log.append(line)

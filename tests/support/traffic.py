@@ -1,7 +1,7 @@
-"""What many users at once send: good requests, wrong ones, and ones whose sender leaves.
+"""Generates the requests of many users: valid ones, invalid ones, and ones that are abandoned.
 
-A seed decides every request, so that a run can be repeated; each request knows which
-statuses are right. Knows nothing of connections: load.py sends.
+A seed determines every request, so that a run can be repeated. Each request states which
+statuses are expected. load.py opens the connections and sends.
 """
 
 import gzip
@@ -19,26 +19,26 @@ from models.manifest import Manifest
 from tests.support.load import Leaving, Request
 from tests.support.pictures import noise, photos
 
-_KEPT = 1024  # inputs of 32 x 32 pixels
-# What the server must be told: a small store is full soon, a small limit soon exceeded.
-SETTINGS = {"store_max_bytes": _KEPT * 32 * 32 * 3, "max_upload_bytes": 2**20}
+_STORED = 1024  # inputs of 32 x 32 pixels
+# Settings of the server: a small store fills up soon, a small limit is soon exceeded.
+SETTINGS = {"store_max_bytes": _STORED * 32 * 32 * 3, "max_upload_bytes": 2**20}
 
 
 class Traffic:
-    """An endless mix of requests to one model, which has classified `favourites`."""
+    """An endless mix of requests to one model; `known_ids` are of images it has classified."""
 
     def __init__(
         self,
         manifest: Manifest,
-        favourites: Sequence[str],
+        known_ids: Sequence[str],
         seed: int,
         *,
         may_refuse: bool = False,
         may_miss: Sequence[str] = (),
     ) -> None:
-        """`may_refuse`: a 429 is right. `may_miss`: models that come and go."""
+        """`may_refuse`: a 429 is expected too. `may_miss`: models that are loaded and unloaded."""
         self._manifest = manifest
-        self._favourites = favourites
+        self._known_ids = known_ids
         self._random = random.Random(seed)
         self._photos = _photos()
         self._may_refuse = may_refuse
@@ -52,12 +52,12 @@ class Traffic:
             self._similarity: 12,
             self._infer_json: 6,
             self._infer_binary: 16,
-            self._crowd: 8,
+            self._classify_many: 8,
             self._bad_image: 10,
             self._too_large: 6,
             self._unknown: 8,
             self._wrong_parameter: 8,
-            self._in_a_hurry: 8,
+            self._short_deadline: 8,
             self._leaving: 24,
         } | ({self._classify_elsewhere: 6} if may_miss else {})
 
@@ -65,9 +65,9 @@ class Traffic:
         kinds, weights = list(self._kinds), list(self._kinds.values())
         while True:
             request = self._random.choices(kinds, weights)[0]()
-            # A place is taken before a body is read, so that bad ones may be refused as well.
-            if self._may_refuse and (request.body is not None or 200 in request.right):
-                request = replace(request, right=request.right | {429})
+            # Queue slots are reserved before a body is read: invalid bodies may be refused too.
+            if self._may_refuse and (request.body is not None or 200 in request.expected):
+                request = replace(request, expected=request.expected | {429})
             yield request
 
     def _classify(self) -> Request:
@@ -78,14 +78,14 @@ class Traffic:
             "classify several", [self._picture() for _ in range(self._random.randint(2, 4))]
         )
 
-    def _crowd(self) -> Request:
-        """As many images as one request may hold."""
+    def _classify_many(self) -> Request:
+        """As many images as one request may contain."""
         return self._form("classify 32", [noise(self._random) for _ in range(32)])
 
     def _classify_and_explain(self) -> Request:
         wanted = self._random.choices(
             [{"attention": "1"}, {"similarity": "1"}, {"attention": "1", "similarity": "1"}],
-            [10, 10, 1],  # the last one needs a session of its own: some other one is closed
+            [10, 10, 1],  # the last needs a session of its own, for which another is closed
         )[0]
         return self._post_image(
             "classify and explain", self._picture(), **wanted, stage=self._stage()
@@ -93,26 +93,26 @@ class Traffic:
 
     def _classify_elsewhere(self) -> Request:
         request = self._post_image(
-            "classify, model comes and goes",
+            "classify, model may be unloaded",
             self._picture(),
             model=self._random.choice(self._may_miss),
         )
-        return replace(request, right=frozenset({200, 404}))
+        return replace(request, expected=frozenset({200, 404}))
 
     def _attention_maps(self) -> Request:
         selection = self._selection()
         selection["format"] = self._random.choice(["json", "npy", "npz"])
-        return self._look("attention maps", "/attention-maps", **selection)
+        return self._explain("attention maps", "/attention-maps", **selection)
 
     def _picture_of_maps(self) -> Request:
         selection = self._selection() | {
             "format": "png", "layer": "0", "overlay": self._random.choice(["true", "false"]),
         }  # fmt: skip
-        return self._look("attention maps as PNG", "/attention-maps", **selection)
+        return self._explain("attention maps as PNG", "/attention-maps", **selection)
 
     def _similarity(self) -> Request:
         threshold = f"{self._random.uniform(0, 0.99):.2f}"
-        return self._look("similarity", "/similarity", stage=self._stage(), threshold=threshold)
+        return self._explain("similarity", "/similarity", stage=self._stage(), threshold=threshold)
 
     def _infer_json(self) -> Request:
         tensor = {"data": list(self._random.randbytes(self._input_bytes))}
@@ -126,16 +126,16 @@ class Traffic:
 
     def _bad_image(self) -> Request:
         photo = self._random.choice(self._photos)
-        wrong, status = self._random.choice(
+        bad, status = self._random.choice(
             [
-                (photo[: len(photo) // 3], 400),  # cut off
+                (photo[: len(photo) // 3], 400),  # truncated
                 (photo[:100], 400),
                 (b"", 400),
                 (self._random.randbytes(500), 415),
             ]
         )
-        request = self._post_image("bad image", wrong)
-        return replace(request, right=frozenset({status}))
+        request = self._post_image("bad image", bad)
+        return replace(request, expected=frozenset({status}))
 
     def _too_large(self) -> Request:
         if self._random.random() < 0.5:
@@ -143,7 +143,7 @@ class Traffic:
         else:
             declared = SETTINGS["max_upload_bytes"] + self._random.randint(1, 10**9)
             request = replace(self._post_image("too large", b"GIF89a"), declared=declared)
-        return replace(request, right=frozenset({413}))
+        return replace(request, expected=frozenset({413}))
 
     def _unknown(self) -> Request:
         unknown = self._random.randbytes(16).hex()
@@ -156,10 +156,10 @@ class Traffic:
                 f"/{unknown}",
             ]
         )
-        return Request("unknown", path, right=frozenset({404}))
+        return Request("unknown", path, expected=frozenset({404}))
 
     def _wrong_parameter(self) -> Request:
-        known = f"/attention-maps?id={self._random.choice(self._favourites)}"
+        known = f"/attention-maps?id={self._random.choice(self._known_ids)}"
         path = self._random.choice(
             [
                 f"{known}&layer={self._manifest.config.depth}",
@@ -171,20 +171,20 @@ class Traffic:
                 "/similarity",
             ]
         )
-        return Request("wrong parameter", path, right=frozenset({422}))
+        return Request("wrong parameter", path, expected=frozenset({422}))
 
-    def _in_a_hurry(self) -> Request:
+    def _short_deadline(self) -> Request:
         request = self._random.choice([self._classify_several, self._attention_maps])()
         limit = ("X-Request-Timeout-Ms", str(self._random.randint(1, 30)))
         return replace(
             request,
-            kind="in a hurry",
+            kind="short deadline",
             headers=(*request.headers, limit),
-            right=frozenset({200, 504}),
+            expected=frozenset({200, 504}),
         )
 
     def _leaving(self) -> Request:
-        work = [
+        requests = [
             self._classify, self._classify_several, self._classify_and_explain,
             self._attention_maps, self._similarity, self._infer_binary,
         ]  # fmt: skip
@@ -192,7 +192,7 @@ class Traffic:
             "while sending", "once sent", "while waiting", "while reading",
         )  # fmt: skip
         return replace(
-            self._random.choice(work)(),
+            self._random.choice(requests)(),
             kind="leaving",
             leaving=self._random.choice(leaving),
             patience_s=self._random.uniform(0, 0.05),
@@ -203,12 +203,12 @@ class Traffic:
         return Request(kind, f"/classify?{self._to_model(query)}", image, headers)
 
     def _form(self, kind: str, images: Sequence[bytes]) -> Request:
-        boundary = "a-line-between-images"
-        head = (
+        boundary = "boundary-between-images"
+        part_headers = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="image"'
             "\r\n\r\n"
         ).encode()
-        parts = b"".join(head + image + b"\r\n" for image in images)
+        parts = b"".join(part_headers + image + b"\r\n" for image in images)
         headers = (("Content-Type", f"multipart/form-data; boundary={boundary}"),)
         return Request(
             kind,
@@ -217,8 +217,8 @@ class Traffic:
             headers,
         )
 
-    def _look(self, kind: str, path: str, **query: str) -> Request:
-        query["id"] = self._random.choice(self._favourites)
+    def _explain(self, kind: str, path: str, **query: str) -> Request:
+        query["id"] = self._random.choice(self._known_ids)
         return Request(kind, f"{path}?{self._to_model(query)}")
 
     def _infer(self, kind: str, count: int, tensor: dict[str, Any], pixels: bytes) -> Request:
@@ -258,7 +258,7 @@ class Traffic:
         return self._random.choice(("softmax", "reattention"))
 
     def _picture(self) -> bytes:
-        """A photograph, or noise that nobody has sent before, so that the store has to forget."""
+        """A photograph, or noise that is new to the store, so that it must evict something."""
         if self._random.random() < 0.3:
             return self._random.choice(self._photos)
         return noise(self._random)
@@ -272,13 +272,13 @@ class Traffic:
 
 
 def start(client: httpx.Client, model: str, seed: int, **options: Any) -> Traffic:
-    """Traffic for a running server, whose store is full by then."""
-    fill(client, model, _KEPT)
-    favourites = []
+    """Traffic for a running server, after filling its store."""
+    fill(client, model, _STORED)
+    known_ids = []
     for photo in _photos()[:4]:
         answer = client.post("/classify", params={"model": model}, files={"image": photo})
-        favourites.append(answer.json()["results"][0]["id"])
-    return Traffic(manifest(client, model), favourites, seed, **options)
+        known_ids.append(answer.json()["results"][0]["id"])
+    return Traffic(manifest(client, model), known_ids, seed, **options)
 
 
 def manifest(client: httpx.Client, model: str) -> Manifest:
@@ -286,15 +286,15 @@ def manifest(client: httpx.Client, model: str) -> Manifest:
 
 
 def fill(client: httpx.Client, model: str, count: int) -> None:
-    """Have noise classified: `count` inputs for the store, none of them ever seen again."""
+    """Classify `count` images of noise, which no other request sends, to fill the store."""
     source = random.Random(-1)
     for _ in range(0, count, 32):
         form = [("image", noise(source)) for _ in range(32)]
         client.post("/classify", params={"model": model}, files=form).raise_for_status()
 
 
-def good_answer(client: httpx.Client, model: str) -> list[float]:
-    """All numbers in the answers about one photograph: probabilities, maps and measures."""
+def answer_numbers(client: httpx.Client, model: str) -> list[float]:
+    """All numbers of one photograph's answer: probabilities, attention and similarity."""
     classified = client.post(
         "/classify",
         params={"model": model, "top_k": 1000, "attention": True, "similarity": True},
@@ -309,4 +309,4 @@ def good_answer(client: httpx.Client, model: str) -> list[float]:
 
 
 def _photos() -> list[bytes]:
-    return photos(SETTINGS["max_upload_bytes"] // 40)  # so small that 33 of them fit
+    return photos(SETTINGS["max_upload_bytes"] // 40)  # 33 of them fit into one request

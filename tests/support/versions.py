@@ -1,4 +1,4 @@
-"""A model repository that a test may change, and more versions in it without another export."""
+"""Copies of a model repository that a test may change, with further versions of its model."""
 
 import shutil
 from pathlib import Path
@@ -7,12 +7,16 @@ from tests.conftest import DEEPVIT
 
 
 def copied(repository: Path, folder: Path) -> Path:
+    """The folder, now a model repository that contains only the DeepViT."""
     shutil.copytree(repository / DEEPVIT, folder / DEEPVIT)
     return folder
 
 
 def add_version(repository: Path, folder: Path, damage: bool = False) -> Path:
-    """The next version is another run of the exporter; here the highest under a new number."""
+    """Add a version to `folder`: a copy of the highest one in `repository` with the next number.
+
+    `damage` truncates its weights.
+    """
     highest = max(int(entry.name) for entry in (repository / DEEPVIT).glob("[0-9]*"))
     staged = folder / ".staged"
     shutil.copytree(repository / DEEPVIT / str(highest), staged)

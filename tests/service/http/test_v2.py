@@ -28,8 +28,8 @@ from tests.service.http.v2_requests import (
     statistics,
     tensor,
 )
-from tests.service.test_bad_days import client_of, runtime
 from tests.support.server import Server, running_server
+from tests.support.service import client_of, running_service
 
 
 def test_the_client_sees_the_server_and_its_models(triton: Any) -> None:
@@ -290,7 +290,7 @@ def test_a_full_queue_reads_no_body(repository: Path, pixels: Pixels) -> None:
         assert model.classifier._reserved == model.explainer._reserved == 0
         assert model.statistics.snapshot().failure.count == 2
 
-    with runtime(repository, max_queue_images=2) as running:
+    with running_service(repository, max_queue_images=2) as running:
         asyncio.run(scenario(running))
 
 
@@ -327,7 +327,7 @@ def test_a_draining_server_answers_admitted_requests_and_refuses_new_ones(
         assert answer.status_code == 200
         assert len(answer.json()["outputs"][0]["data"]) == 10
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 

@@ -12,7 +12,8 @@ from tritonclient.utils import InferenceServerException
 from models.arrays import Pixels
 from tests.conftest import DEEPVIT, VIT
 from tests.service.http.v2_requests import INFER, error, image_request, tensor
-from tests.support.right_answer import right_answer, settled_counts
+from tests.support.answers import answers_of_both_models
+from tests.support.counts import settled_counts
 from tests.support.server import running_server
 from tests.support.versions import add_version, copied
 
@@ -22,7 +23,7 @@ REPOSITORY = f"/v2/repository/models/{VIT}"
 def test_loading_and_unloading_a_model_disturbs_no_other(repository: Path, photo: bytes) -> None:
     """Under traffic; concurrent loads and unloads end in one consistent state."""
     with running_server(repository) as server, server.client() as client:
-        before = right_answer(client, photo)
+        before = answers_of_both_models(client, photo)
         over = threading.Event()
 
         def traffic(model: str) -> set[tuple[int, str]]:
@@ -59,7 +60,7 @@ def test_loading_and_unloading_a_model_disturbs_no_other(repository: Path, photo
         listed = client.post("/v2/repository/index", json={"ready": True}).json()
         assert [entry["name"] for entry in listed] == [DEEPVIT, *([VIT] if ready else [])]
         assert order("load") == 200
-        assert right_answer(client, photo) == before
+        assert answers_of_both_models(client, photo) == before
         counts = settled_counts(client)
         assert counts["failed"] == counts["cancelled"] == counts["expired"] == 0
     assert "Traceback" not in "".join(server.log)

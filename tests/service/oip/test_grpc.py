@@ -43,8 +43,8 @@ from tests.conftest import DEEPVIT, VIT
 from tests.docs.markdown import blocks
 from tests.docs.test_examples import ADDRESS
 from tests.service.http.v2_requests import RULE, softmax
-from tests.service.test_bad_days import runtime
 from tests.support.server import ROOT, Server, running_server
+from tests.support.service import running_service
 from tests.support.versions import copied
 
 _ADDRESS = re.compile(r"gRPC on ([\d.:]+)")
@@ -529,7 +529,7 @@ def test_a_full_queue_says_when_to_come_again(repository: Path, pixels: Pixels) 
         assert model.classifier._reserved == 0
         assert model.statistics.snapshot().failure.count == 1
 
-    with runtime(repository, max_queue_images=2) as running:
+    with running_service(repository, max_queue_images=2) as running:
         asyncio.run(scenario(running))
 
 
@@ -584,7 +584,7 @@ def test_who_leaves_or_is_late_gives_up_his_place(repository: Path, pixels: Pixe
         assert (counts.accepted, counts.answered, counts.cancelled) == (10, 5, 5)
         assert counts.in_flight == model.classifier._reserved == model.requests == 0
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 
@@ -607,7 +607,7 @@ def test_answers_later_than_the_server_allows_are_not_computed(
             assert (await first).as_numpy("logits").shape == (1, 10)
         assert model.classifier.counts.expired == 1
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 
@@ -643,7 +643,7 @@ def test_draining_answers_what_is_under_way_and_takes_no_more(
             assert (await under_way).as_numpy("logits").shape == (1, 10)
             await stopping
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 

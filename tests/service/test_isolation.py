@@ -22,11 +22,12 @@ from models.arrays import Float32Array, Pixels
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT, VIT
-from tests.service.test_bad_days import client_of, runtime
 from tests.service.test_imaging import BOMBS, MAX_PIXELS, noise, png_claiming
-from tests.support.memory import little_more
-from tests.support.right_answer import right_answer, settled_counts
+from tests.support.answers import answers_of_both_models
+from tests.support.counts import settled_counts
+from tests.support.memory import bounded_growth
 from tests.support.server import running_server
+from tests.support.service import client_of, running_service
 
 ATOL = 1e-5  # of logits between 1 and 5
 RAW = {"Content-Type": "application/octet-stream"}
@@ -92,7 +93,7 @@ def test_damaged_images_between_good_ones_change_no_bit(repository: Path, photo:
 
     async def answers(mixed: bool) -> tuple[list[int], list[Float32Array]]:
         """Batch sizes and logits, in the order of the requests."""
-        with runtime(repository, decode_threads=1) as running:
+        with running_service(repository, decode_threads=1) as running:
             batcher = running.pipeline.models.get(DEEPVIT).classifier
             run, held, released = batcher._run, threading.Event(), threading.Event()
             batches: list[Sequence[Any]] = []
@@ -134,7 +135,7 @@ def test_damaged_images_between_good_ones_change_no_bit(repository: Path, photo:
 def test_good_and_bad_at_once_each_get_their_own_answer(repository: Path, photo: bytes) -> None:
     good = photos(photo, 12)
     with running_server(repository) as server, server.client() as client:
-        before = right_answer(client, photo)
+        before = answers_of_both_models(client, photo)
         alone = [predictions(post(client, body)) for body in good]
         wanted: list[tuple[bytes, int | Any]] = [*zip(good, alone, strict=True), *damaged(photo)]
         with ThreadPoolExecutor(12) as pool:
@@ -145,9 +146,9 @@ def test_good_and_bad_at_once_each_get_their_own_answer(repository: Path, photo:
                 assert response.headers["content-type"] == "application/problem+json"
             else:
                 assert predictions(response) == pytest.approx(expected, abs=1e-5)
-        assert right_answer(client, photo) == before
-        fates = settled_counts(client)
-        assert fates["failed"] == fates["expired"] == fates["cancelled"] == 0
+        assert answers_of_both_models(client, photo) == before
+        counts = settled_counts(client)
+        assert counts["failed"] == counts["expired"] == counts["cancelled"] == 0
     assert "Traceback" not in "".join(server.log)
 
 
@@ -159,17 +160,17 @@ def test_bombs_from_all_sides_take_little_memory(repository: Path, photo: bytes)
         running_server(repository, max_image_pixels=MAX_PIXELS) as server,
         server.client() as client,
     ):
-        before = right_answer(client, photo)
+        before = answers_of_both_models(client, photo)
 
         def attack(bomb: bytes | None) -> httpx.Response:
             if bomb is None:
                 return client.post(infer, content=zeros, headers={"Content-Encoding": "gzip"})
             return post(client, bomb)
 
-        with little_more(server.process.pid, 250), ThreadPoolExecutor(12) as pool:
+        with bounded_growth(server.process.pid, 250), ThreadPoolExecutor(12) as pool:
             found = list(pool.map(attack, [*BOMBS.values(), None] * 5))
         assert {response.status_code for response in found} == {413}
-        assert right_answer(client, photo) == before
+        assert answers_of_both_models(client, photo) == before
         settled_counts(client)
 
 

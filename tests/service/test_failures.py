@@ -1,13 +1,12 @@
-"""The service when clients leave, deadlines pass, threads die and models change under load."""
+"""The service when clients disconnect, deadlines pass, threads die and models change."""
 
 import asyncio
 import shutil
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,36 +14,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from service.app import build_runtime, create_app
+from service.app import create_app
 from service.inference import onnx_engine
 from service.inference.plan import Plan
 from service.inference.repository import ModelRepository
 from service.runtime import Runtime
-from service.settings import Settings
 from tests.conftest import DEEPVIT, VIT
 from tests.support.server import Server, running_server
+from tests.support.service import client_of, running_service
 from tests.support.versions import add_version, copied
-
-
-@contextmanager
-def runtime(repository: Path, **settings: Any) -> Iterator[Runtime]:
-    """A service in this process, for faults that cannot be injected into another process.
-
-    By default it runs one batch at a time, of everything that is queued: with more threads, how
-    batches run would depend on a trial.
-    """
-    settings = {"intra_op_threads": 1, **settings}
-    running = build_runtime(Settings(model_repository=repository, **settings))
-    try:
-        yield running
-    finally:
-        running.pipeline.models.stop()
-        running.pipeline.pool.shutdown()
-
-
-def client_of(running: Runtime) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(create_app(running), raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
 @pytest.mark.parametrize("instances", [1, 2])
@@ -77,7 +55,7 @@ def test_a_dead_batch_thread_fails_liveness_and_no_request_hangs(
             other = await client.post(f"/classify?model={VIT}", files={"image": photo})
             assert other.status_code == 200
 
-    with runtime(repository, intra_op_threads=instances) as running:
+    with running_service(repository, intra_op_threads=instances) as running:
         asyncio.run(scenario(running))
 
 
@@ -165,7 +143,7 @@ def test_a_storm_of_clients_that_leave_costs_nothing_and_the_counts_add_up(
         assert model.requests == 0
         assert sum(n * count for n, count in counts.batch_sizes.items()) == counts.answered
 
-    with runtime(repository) as running:
+    with running_service(repository) as running:
         asyncio.run(scenario(running))
 
 
@@ -241,7 +219,7 @@ def test_a_new_version_takes_over_under_traffic_without_a_failed_request(
             assert list(models) == []
             assert (await client.post("/classify", content=photo)).status_code == 404
 
-    with runtime(copied(repository, tmp_path)) as running:
+    with running_service(copied(repository, tmp_path)) as running:
         asyncio.run(scenario(running))
 
 
@@ -260,7 +238,7 @@ def test_a_broken_version_leaves_the_old_one_serving_and_says_why(
         assert (await client.post("/classify", files={"image": photo})).json()["version"] == 2
         assert models.failures == {}
 
-    with runtime(copied(repository, tmp_path)) as running:
+    with running_service(copied(repository, tmp_path)) as running:
         asyncio.run(scenario(running.pipeline.models, client_of(running)))
 
 
