@@ -94,7 +94,10 @@ export class Chart {
       .filter((one) => !one.faint)
       .map((one) => `${one.name} ${formatNumber(one.values[index])}`);
     const faint = series.filter((one) => one.faint).map((one) => one.values[index]);
-    if (faint.length) readings.push(`heads ${formatNumber(Math.min(...faint))} to ${formatNumber(Math.max(...faint))}`);
+    if (faint.length) {
+      const range = [Math.min(...faint), Math.max(...faint)].map(formatNumber);
+      readings.push(`heads ${range.join(" to ")}`);
+    }
     this.readout.textContent = `Block ${xs[index]}: ${readings.join(", ")}`;
   }
 }
@@ -121,7 +124,7 @@ const STYLED = [
   "font-family",
 ];
 
-/** The chart on a canvas. Its styles are copied into the SVG, which the page's CSS does not reach there. */
+/** The chart on a canvas. The page's CSS does not apply there, so computed styles are copied. */
 export async function chartCanvas(chart) {
   const copy = chart.cloneNode(true);
   const originals = chart.querySelectorAll("*");

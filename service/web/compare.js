@@ -10,7 +10,14 @@ import { paint, paintPicture, showBar } from "./paint.js";
 import { Picture } from "./picture.js";
 import { readout, readValues } from "./read.js";
 import { scaleOf } from "./scale.js";
-import { CANCELLATION, describePairs, hasOppositePairs, measures, similarBlocks, similarityScale } from "./similarity.js";
+import {
+  CANCELLATION,
+  describePairs,
+  hasOppositePairs,
+  measures,
+  similarBlocks,
+  similarityScale,
+} from "./similarity.js";
 import { Tiles } from "./tiles.js";
 
 export class Compare {
@@ -72,7 +79,9 @@ export class Compare {
     const deepest = Math.min(...facts.map((one) => one.layers)) - 1;
     const layer = Math.min(scene.layer ?? deepest, deepest);
     const same = facts[0].grid === facts[1].grid && facts[0].layers === facts[1].layers;
-    this.note.textContent = `Block ${layer} of both models, ${scene.stage === "softmax" && values.stage === "softmax" ? "softmax" : "re-attention"} stage.${same ? "" : " The models differ in depth or patch grid, so the query is the patch at the same position."}`;
+    const differ = "The models differ in depth or patch grid, so the query is the patch at the same position.";
+    this.note.textContent =
+      `Block ${layer} of both models, ${STAGES[values.stage]} stage.` + (same ? "" : ` ${differ}`);
     const rows = names.map((name, index) =>
       attention.rows(name, values.stage, queryIn(facts[index], scene), values.direction),
     );

@@ -74,7 +74,10 @@ export class Grid {
     const map = this.#scene.headMap(layer, head);
     const scale = this.#scale(layer, map);
     let [least, most] = [Infinity, -Infinity];
-    for (const value of patches(map, this.#scene.facts)) [least, most] = [Math.min(least, value), Math.max(most, value)];
-    this.readout.textContent = `Block ${layer}, head ${head}: ${formatNumber(least)} to ${formatNumber(most)}; colour range ${scale.signed ? "±" : "0 to "}${formatNumber(scale.limit)}`;
+    for (const value of patches(map, this.#scene.facts))
+      [least, most] = [Math.min(least, value), Math.max(most, value)];
+    const values = `${formatNumber(least)} to ${formatNumber(most)}`;
+    const range = `${scale.signed ? "±" : "0 to "}${formatNumber(scale.limit)}`;
+    this.readout.textContent = `Block ${layer}, head ${head}: ${values}; colour range ${range}`;
   }
 }

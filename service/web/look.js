@@ -139,7 +139,8 @@ export class Look {
     const who = query === "cls" ? "Query: class token" : `Query: ${tokenName(this.#scene.token, facts)}`;
     if (!map) return `${who}; loading`;
     const { strongest } = extremes(map, facts.prefix);
-    return `${who}; ${this.#scene.blockText}, ${this.#scene.stage}; strongest: ${tokenName(strongest, facts)}, ${formatNumber(map[strongest])}`;
+    const best = `${tokenName(strongest, facts)}, ${formatNumber(map[strongest])}`;
+    return `${who}; ${this.#scene.blockText}, ${this.#scene.stage}; strongest: ${best}`;
   }
 
   #announce() {

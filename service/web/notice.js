@@ -78,6 +78,7 @@ export function showProgress(loader) {
     const bar = place.querySelector("progress");
     bar.max = active.total;
     bar.value = active.loaded;
-    place.querySelector(".quiet").textContent = `${formatMegabytes(active.loaded)} of ${formatMegabytes(active.total)}`;
+    const [loaded, total] = [active.loaded, active.total].map(formatMegabytes);
+    place.querySelector(".quiet").textContent = `${loaded} of ${total}`;
   }
 }

@@ -72,11 +72,9 @@ export class Raw {
       this.#map = scene.rollout ? block : reduce(block, heads, scene.head);
       this.scale = rangeOfPatches(this.#map, scene.facts, scene.signed(scene.layer));
       this.#paint();
-      showBar(
-        this.bar,
-        this.scale,
-        `Attention, ${scene.rollout ? "rollout" : `block ${scene.layer}, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`}, range of entries between patches`,
-      );
+      const head = REDUCTIONS[scene.head] ?? `head ${scene.head}`;
+      const what = scene.rollout ? "rollout" : `block ${scene.layer}, ${head}`;
+      showBar(this.bar, this.scale, `Attention, ${what}, range of entries between patches`);
       this.drawn = key;
       this.source = block.buffer;
     }
@@ -132,7 +130,8 @@ export class Raw {
     this.down.style.left = `${(100 * (this.#pixel(key) + 0.5)) / side}%`;
     const value = this.#map[query * facts.tokens + key];
     this.readout.dataset.value = value;
-    this.readout.textContent = `${tokenName(query, facts)} attends to ${tokenName(key, facts)}: ${formatNumber(value)}`;
+    const pair = `${tokenName(query, facts)} attends to ${tokenName(key, facts)}`;
+    this.readout.textContent = `${pair}: ${formatNumber(value)}`;
     this.picture.mark(query, key);
   }
 }
@@ -140,8 +139,8 @@ export class Raw {
 const LIST = new Intl.ListFormat("en");
 
 function orderOf(facts) {
-  const first = Array.from({ length: facts.prefix }, (_, index) => tokenName(index, facts));
-  return `Each row is a query, each column a key. First, set apart: ${LIST.format(first)}. Then the patches, row by row.`;
+  const names = Array.from({ length: facts.prefix }, (_, index) => tokenName(index, facts));
+  return `Each row is a query, each column a key. A gap separates the ${LIST.format(names)} from the patches, which follow row by row.`;
 }
 
 function rangeOfPatches(map, { tokens, prefix }, signed) {

@@ -12,7 +12,10 @@ export const VARIANTS = {
     "Cosine over queries after subtracting each column’s mean: removes what uniform attention adds, but does not show how strong the attention is.",
 };
 
-/** The measures of a model and stage, or undefined until loaded. Only shares of pairs depend on the threshold. */
+/**
+ * The measures of a model and stage, or undefined until loaded. Of these, only the shares of pairs and
+ * the count of similar blocks depend on the threshold.
+ */
 export function measures(loader, session, model, stage, threshold = 0.9) {
   const { id } = session.seen(model);
   const key = [model, id, "similarity", stage, threshold].join(" ");
@@ -45,9 +48,11 @@ export const CANCELLATION =
 /** A text with the share of `pairs` above the threshold and, if any, the share below its negative. */
 export function describePairs(found, pairs) {
   const { neighbours, similar_blocks } = found;
-  const above = `${formatPercent(average(neighbours.above_threshold))} of ${pairs} above ${formatNumber(similar_blocks.threshold)}`;
+  const { threshold } = similar_blocks;
+  const share = (shares) => formatPercent(average(shares));
+  const above = `${share(neighbours.above_threshold)} of ${pairs} above ${formatNumber(threshold)}`;
   if (!hasOppositePairs(found)) return above;
-  return `${above}, ${formatPercent(average(neighbours.below_negative))} below ${formatNumber(-similar_blocks.threshold)}`;
+  return `${above}, ${share(neighbours.below_negative)} below ${formatNumber(-threshold)}`;
 }
 
 /** Whether the share of pairs below the negative threshold is not rounded to 0%. */

@@ -73,7 +73,8 @@ export class Theta {
       make(
         "p",
         { className: "quiet" },
-        `All rows of a head’s mixed map have the same sum, which follows from the weights alone${block ? `. Measured values are those of the ${STAGES[scene.stage]} stage` : ""}.`,
+        "All rows of a head’s mixed map have the same sum, which follows from the weights alone." +
+          (block ? ` Measured values are those of the ${STAGES[scene.stage]} stage.` : ""),
       ),
     );
   }

@@ -9,7 +9,15 @@ import { card } from "./download.js";
 import { formatNumber } from "./format.js";
 import { Matrix } from "./matrix.js";
 import { Pair } from "./pair.js";
-import { CANCELLATION, describePairs, hasOppositePairs, measures, similarBlocks, similarityScale, VARIANTS } from "./similarity.js";
+import {
+  CANCELLATION,
+  describePairs,
+  hasOppositePairs,
+  measures,
+  similarBlocks,
+  similarityScale,
+  VARIANTS,
+} from "./similarity.js";
 import { Tiles } from "./tiles.js";
 
 const SETTLED_MS = 300;

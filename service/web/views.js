@@ -286,7 +286,8 @@ function caption(map, scale) {
     negative += map[i] < 0;
   }
   if (!scale.signed) return `max ${formatNumber(most)}`;
-  return `max ${formatNumber(most)}, sum ${formatNumber(sum)}\n${formatPercent((negative + (map[0] < 0)) / map.length)} negative`;
+  const share = formatPercent((negative + (map[0] < 0)) / map.length);
+  return `max ${formatNumber(most)}, sum ${formatNumber(sum)}\n${share} negative`;
 }
 
 const rangeText = (scale) => (scale.signed ? "±" : "") + formatNumber(scale.limit);

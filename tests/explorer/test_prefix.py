@@ -34,7 +34,7 @@ def test_the_raw_map_sets_every_token_before_the_patches_apart(
         choose(page, "view", "raw")
         settled(page)
         expect(page.locator(".raw")).to_contain_text(
-            "First, set apart: class token and distillation token."
+            "A gap separates the class token and distillation token from the patches"
         )
         expected = maps(client, id=image_id, layer=1, query="all")
         alpha = page.locator(".raw .plot canvas").evaluate(
