@@ -21,6 +21,7 @@ from service.errors import (
     UnknownImage,
     UnknownModel,
 )
+from service.explain.render import Scale
 from service.explain.selection import Direction, Selection
 from service.http import answers, pictures
 from service.http.dependencies import (
@@ -37,7 +38,6 @@ from service.http.schemas import AttentionMapsAnswer
 
 router = APIRouter(tags=["look inside"])
 
-Scale = Literal["map", "block", "all"]
 Format = Literal["json", "npy", "npz", "png"]
 ImageId = Annotated[str, Query(pattern="^[0-9a-f]{32}$", description="from /classify")]
 
