@@ -1,1 +1,1 @@
-"""Which part of the attention maps is asked for, how alike maps are, and both drawn as pictures."""
+"""Explaining a prediction: selected attention maps, similarity measures, and pictures of both."""

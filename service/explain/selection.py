@@ -1,6 +1,6 @@
-"""Which part of which attention maps a person asks for, and cutting it out of a model's outputs.
+"""Selecting attention maps by stage, layer, head and query, and cutting them out of model outputs.
 
-Knows the manifest and arrays; nothing of HTTP or of how the arrays came to be.
+Knows the manifest and arrays; nothing of HTTP or of how the outputs are computed.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ ROLLOUT = "rollout"
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """The answer: values [layer, head, token] or [layer, head, query, key]."""
+    """Selected maps: values [layer, head, token] or [layer, head, query, key]."""
 
     values: Float32Array
     stage: Stage
@@ -49,13 +49,13 @@ class AttentionMaps:
 
 @dataclass(frozen=True)
 class Selection:
-    """Layers, heads and queries of one stage, checked against a model."""
+    """Layers, heads and queries of one stage, validated for a model."""
 
     manifest: Manifest
     stage: Stage
-    layers: tuple[int, ...]  # empty for the rollout over all of them
+    layers: tuple[int, ...]  # empty for the rollout, which is over all layers
     heads: tuple[int, ...] | Reduction
-    token: int | None  # the query, or None for all
+    token: int | None  # index of the query, or None for all
     query: str
     direction: Direction
 
@@ -63,12 +63,12 @@ class Selection:
     def parse(
         cls, manifest: Manifest, *, stage: Stage, layer: str, head: str, query: str, direction: str
     ) -> "Selection":
-        """From the words of a request. Raises `InvalidSelection` saying what would fit."""
+        """From a request's parameters. Raises `InvalidSelection`, which says what is valid."""
         config = manifest.config
         if layer == ROLLOUT and stage != "softmax":
             raise InvalidSelection("rollout is defined on the softmax stage: add stage=softmax")
         if direction not in get_args(Direction):
-            raise InvalidSelection(f"direction is from or to, not {direction!r}")
+            raise InvalidSelection(f"direction must be from or to, not {direction!r}")
         return cls(
             manifest=manifest,
             stage=stage,
@@ -85,14 +85,14 @@ class Selection:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the values that `cut` will give."""
+        """The shape of the values that `cut` returns."""
         tokens = self.manifest.config.num_tokens
         heads = 1 if isinstance(self.heads, str) or not self.layers else len(self.heads)
         return (max(1, len(self.layers)), heads, *([tokens] * (2 if self.token is None else 1)))
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The explain outputs to ask the model for, the smallest that hold the selection."""
+        """The explain outputs to request: the smallest that contain the selection."""
         output = self.manifest.output
         if not self.layers:
             return (output(ROLLOUT, "softmax").name,)
@@ -102,19 +102,19 @@ class Selection:
         return tuple(dict.fromkeys(names))
 
     def cut(self, outputs: Mapping[str, Float32Array]) -> AttentionMaps:
-        """The selected values out of `outputs` of one image."""
-        layers: list[Float32Array] = []
+        """The selected values from the outputs for one image."""
+        values: list[Float32Array] = []
         if not self.layers:
-            layers.append(self._query(outputs[self.outputs[0]][None]))
+            values.append(self._rows(outputs[self.outputs[0]][None]))
         for layer in self.layers:
             if self._class_rows:
                 rows = outputs[self.outputs[0]][layer]  # [H, N]
             else:
-                rows = self._query(outputs[self.manifest.output("map", self.stage, layer).name])
-            layers.append(self._reduce(rows))
+                rows = self._rows(outputs[self.manifest.output("map", self.stage, layer).name])
+            values.append(self._reduce(rows))
         heads = (self.heads,) if isinstance(self.heads, str) else self.heads
         return AttentionMaps(
-            values=np.stack(layers),
+            values=np.stack(values),
             stage=self.stage,
             layers=self.layers or (ROLLOUT,),
             heads=heads if self.layers else ("mean",),
@@ -126,8 +126,8 @@ class Selection:
     def _class_rows(self) -> bool:
         return self.token == 0 and self.direction == "from"
 
-    def _query(self, maps: Float32Array) -> Float32Array:
-        """Rows or columns of maps [H, N, N], or all of them."""
+    def _rows(self, maps: Float32Array) -> Float32Array:
+        """The selected rows or columns of maps [H, N, N], or the maps."""
         if self.token is None:
             return maps
         return maps[:, self.token] if self.direction == "from" else maps[:, :, self.token]
@@ -138,20 +138,20 @@ class Selection:
         return maps[list(self.heads)]
 
 
-def _indices(what: str, text: str, count: int, words: tuple[str, ...]) -> tuple[int, ...]:
+def _indices(parameter: str, text: str, count: int, keywords: tuple[str, ...]) -> tuple[int, ...]:
     if text == "all":
         return tuple(range(count))
     parts = text.split(",")
     if all(_below(part, count) for part in parts):
         return tuple(dict.fromkeys(map(int, parts)))
     raise InvalidSelection(
-        f"{what} is all, {', '.join(words)}, or numbers from 0 to {count - 1} with commas "
-        f"between them; not {text[:40]!r}"
+        f"{parameter} must be all, {', '.join(keywords)}, or numbers from 0 to {count - 1} with "
+        f"commas between them; not {text[:40]!r}"
     )
 
 
 def _token(query: str, grid: int, prefix: int) -> int | None:
-    """Index of a query token: 0 for the class token, patches row by row behind the prefix."""
+    """Index of a query token: 0 is the class token; patches follow the prefix tokens row by row."""
     if query == "all":
         return None
     if query == "cls":
@@ -161,10 +161,10 @@ def _token(query: str, grid: int, prefix: int) -> int | None:
         row, column = map(int, parts)
         return prefix + row * grid + column
     raise InvalidSelection(
-        f"query is cls, all, or row,column with both from 0 to {grid - 1}; not {query[:40]!r}"
+        f"query must be cls, all, or row,column with both from 0 to {grid - 1}; not {query[:40]!r}"
     )
 
 
 def _below(text: str, count: int) -> bool:
-    """Whether a text is a plain number under `count`."""
+    """Whether a text is a decimal number below `count`."""
     return text.isascii() and text.isdecimal() and len(text) < 9 and int(text) < count

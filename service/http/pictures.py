@@ -10,17 +10,13 @@ from fastapi import Request
 from models.arrays import Pixels
 from models.manifest import Manifest
 from service.errors import DeadlineExceeded
+from service.explain.render import SCALE_WORDS, Scale
 from service.explain.selection import ROLLOUT, AttentionMaps
 from service.explain.similarity import Similarity
 from service.http.disconnects import while_connected
 from service.runtime import Runtime
 
 _STAGES = {"softmax": "softmax stage", "reattention": "re-attention stage"}
-_SCALES = {
-    "map": "a scale for each map",
-    "block": "a scale for each block",
-    "all": "one scale for all",
-}
 
 
 async def drawn(
@@ -43,13 +39,13 @@ async def drawn(
 
 
 def attention(
-    maps: AttentionMaps, manifest: Manifest, image_id: str, scale: str, background: Pixels | None
+    maps: AttentionMaps, manifest: Manifest, image_id: str, scale: Scale, background: Pixels | None
 ) -> bytes:
     """A PNG of maps, drawn over `background` if given. Raises `AnswerTooLarge`."""
     from service.explain.render.maps import MapsPicture, render_maps
 
     config = manifest.config
-    values, marked = maps.values, None
+    values, query_patch = maps.values, None
     if values.ndim == 4:
         background, what = (
             None,
@@ -64,7 +60,7 @@ def attention(
         else:
             query = f"the outlined patch {maps.query}"
             row, column = map(int, maps.query.split(","))
-            marked = (row, column)
+            query_patch = (row, column)
         sees = f"What {query} looks at" if maps.direction == "from" else f"What looks at {query}"
         what = f"{sees}, among the patches"
     heads = maps.heads[0]
@@ -75,15 +71,15 @@ def attention(
     picture = MapsPicture(
         maps=values,
         title=_title(manifest, maps.stage),
-        subtitles=[f"{what}; {_SCALES[scale]}", f"image {image_id}"],
+        subtitles=[f"{what}; {SCALE_WORDS[scale]}", f"image {image_id}"],
         notes=_mixing(manifest),
         rows=_blocks(manifest, maps.layers, "block "),
         columns=[head if isinstance(head, str) else f"head {head}" for head in maps.heads],
         quantity=quantity,
         signed=bool(values.min() < 0 or (mixing and heads not in ("max_abs", "rms"))),
-        scale=scale,  # type: ignore[arg-type]
+        scale=scale,
         background=background,
-        marked=marked,
+        query_patch=query_patch,
     )
     return render_maps(picture)
 
@@ -112,7 +108,7 @@ def similarity(found: Similarity, manifest: Manifest, image_id: str, variant: st
         heads=found.heads,
         features=found.features,
         entropy=found.entropy,
-        longest_entropy=float(np.log(config.num_tokens)),
+        max_entropy=float(np.log(config.num_tokens)),
         attention_distance=found.attention_distance,
     )
     return render_similarity(picture)

@@ -1,5 +1,15 @@
-"""Numbers to pictures (PNG) with matplotlib, which takes half a second to load: import a room
-of this package when its first picture is asked for, and draw in one thread, as it shares state.
+"""Pictures (PNG) of maps and measures. Knows arrays and labels; nothing of models or HTTP.
 
-Knows arrays and words; nothing of models, HTTP or what the numbers mean.
+The modules in here import matplotlib, which takes half a second: import them when a picture is
+first requested. Draw in a single thread, since matplotlib keeps global state.
 """
+
+from typing import Literal
+
+Scale = Literal["map", "block", "all"]  # the maps that share one colour scale
+
+SCALE_WORDS: dict[Scale, str] = {
+    "map": "a scale for each map",
+    "block": "a scale for each block",
+    "all": "one scale for all",
+}

@@ -1,8 +1,7 @@
-"""Attention maps to one picture: labelled panels, and scales with numbers on them."""
+"""Draws attention maps as one picture: labelled panels and colour bars."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,51 +9,57 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from models.arrays import Float32Array, Pixels
-from service.explain.render import figures
+from service.explain.render import Scale, figures
 from service.explain.render.layout import Box, Layout
 
 Colours = Float32Array  # [..., 3], from 0 to 1
-Scale = Literal["map", "block", "all"]
 
 _DPI = 100
-_OPACITY = 0.65  # of a map over the picture it was made from
-_FRAME = 0.55  # grey of the line around a panel
-_DOTTED = 5  # pixels a side of a patch in which a dot can be seen
-_NUMBERED = 38  # and one that a number fits into
-_FAINT = 0.25  # of the scale: signs of smaller values are not marked
+_OPACITY = 0.65  # of a map over the input image
+_FRAME = 0.55  # grey level of the line around a panel
+_MIN_DOTTED_CELL = 5  # pixels: a dot in a smaller cell would not be visible
+_MIN_NUMBERED_CELL = 38  # pixels: a number does not fit into a smaller cell
+_DOT_THRESHOLD = 0.25  # of the limit: smaller negative values get no dot
 
 
 @dataclass(frozen=True)
 class MapsPicture:
-    """What to draw: maps [rows, columns, h, w] and the words around them."""
+    """What to draw: maps [rows, columns, h, w] and the text around them."""
 
     maps: Float32Array
     title: str
-    subtitles: Sequence[str]  # a line each
-    notes: Sequence[str]  # on how to read it, one line together
+    subtitles: Sequence[str]  # one line each
+    notes: Sequence[str]  # on how to read the picture; joined into one line
     rows: Sequence[str]
     columns: Sequence[str]
-    quantity: str  # what the numbers are
-    signed: bool  # zero is in the middle of the scale
-    scale: Scale = "all"  # the maps that share one
+    quantity: str  # what the values are
+    signed: bool  # centre the scale on zero
+    scale: Scale = "all"
     background: Pixels | None = None  # [S, S, 3]
-    marked: tuple[int, int] | None = None  # the patch that asks, row and column
+    query_patch: tuple[int, int] | None = None  # row and column of the patch to outline
+
+    @property
+    def row_bars(self) -> bool:
+        """Whether each row has a colour bar."""
+        return self.scale == "block" and len(self.columns) > 1
+
+    @property
+    def captions(self) -> bool:
+        """Whether the limits of its scale are printed below each map."""
+        return self.scale != "all" and not self.row_bars
 
 
 def render_maps(picture: MapsPicture) -> bytes:
-    """A PNG in which every value is a square of one colour: nothing is smoothed.
+    """A PNG in which every value is a square of one colour, without smoothing.
 
-    Signed values get a scale centred on zero, others one that starts there. Raises
+    The scale is centred on zero for signed values, else it starts at zero. Raises
     `AnswerTooLarge`.
     """
     rows, columns, *size = picture.maps.shape
     unit = size[0]
     if picture.background is not None:
         unit = int(np.lcm(unit, picture.background.shape[0]))
-    row_bars = picture.scale == "block" and columns > 1
-    layout = Layout.of(
-        rows, columns, unit, captions=picture.scale != "all" and not row_bars, row_bars=row_bars
-    )
+    layout = Layout.of(rows, columns, unit, captions=picture.captions, row_bars=picture.row_bars)
     with figures.style():
         return _Drawing(picture, layout).png()
 
@@ -64,9 +69,9 @@ class _Drawing:
         self._picture = picture
         self._layout = layout
         self._maps = picture.maps.reshape(-1, *picture.maps.shape[2:])
-        self._largest = _largest(picture.maps, picture.scale).ravel()  # of each map's scale
+        self._limits = _scale_limits(picture.maps, picture.scale).ravel()
         self._cell = layout.side // self._maps.shape[-1]
-        self._unit_scale = figures.scale(1, signed=picture.signed)
+        self._unit_scale = figures.colour_scale(1, signed=picture.signed)
 
     def png(self) -> bytes:
         layout = self._layout
@@ -80,8 +85,8 @@ class _Drawing:
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, layout.width), ylim=(layout.height, 0))
         axes.set_axis_off()
         axes.patch.set_alpha(0)
-        self._words(axes)
-        self._bars(figure)
+        self._draw_text(axes)
+        self._draw_bars(figure)
         return figures.to_png(figure, self._header)
 
     def _panel(self, index: int) -> Colours:
@@ -92,52 +97,56 @@ class _Drawing:
             panel = _OPACITY * panel + (1 - _OPACITY) * _enlarge(grey, side)
         if self._dotted:
             centre, half = self._cell // 2, min(3, self._cell // 8)
-            for row, column in np.argwhere(self._maps[index] < -_FAINT * self._largest[index]):
+            for row, column in np.argwhere(
+                self._maps[index] < -_DOT_THRESHOLD * self._limits[index]
+            ):
                 y, x = row * self._cell + centre, column * self._cell + centre
                 panel[y - half : y + half + 1, x - half : x + half + 1] = 1
-        if picture.marked is not None:
-            top, left = (place * self._cell for place in picture.marked)
+        if picture.query_patch is not None:
+            top, left = (position * self._cell for position in picture.query_patch)
             bottom, right = top + self._cell, left + self._cell
             _outline(panel, (left, top, right, bottom), 0)
             _outline(panel, (left + 1, top + 1, right - 1, bottom - 1), 1)
         return panel
 
     def _colours(self, index: int) -> Colours:
-        colours: Colours = self._unit_scale.to_rgba(self._maps[index] / self._largest[index])
+        colours: Colours = self._unit_scale.to_rgba(self._maps[index] / self._limits[index])
         return colours[..., :3].astype(np.float32)
 
     @property
     def _numbered(self) -> bool:
-        return self._picture.background is None and self._cell >= _NUMBERED
+        return self._picture.background is None and self._cell >= _MIN_NUMBERED_CELL
 
     @property
     def _dotted(self) -> bool:
-        """A sign is told by more than colour: by a dot, where no number tells it."""
-        return self._picture.signed and self._cell >= _DOTTED and not self._numbered
+        """Colour alone must not convey the sign: cells without a number get a dot if negative."""
+        return self._picture.signed and self._cell >= _MIN_DOTTED_CELL and not self._numbered
 
     @property
     def _header(self) -> list[str]:
         picture = self._picture
         notes = list(picture.notes)
         if self._dotted:
-            notes.append(f"dot: below {figures.number(-100 * _FAINT, 0)}% of the scale")
+            notes.append(
+                f"dot: below {figures.format_number(-100 * _DOT_THRESHOLD, 0)}% of the scale"
+            )
         if picture.background is not None:
-            notes.append(f"over the picture at {_OPACITY:.0%}")
+            notes.append(f"over the image at {_OPACITY:.0%}")
         if self._layout.captions:
             notes.append("below each map: its limits")
         return [picture.title, *picture.subtitles, "; ".join(notes)]
 
-    def _words(self, axes: Axes) -> None:
+    def _draw_text(self, axes: Axes) -> None:
         picture, layout = self._picture, self._layout
         title, *lines = self._header
         axes.text(16, 24, title, va="center", size=10, weight="bold")
-        for line, words in enumerate(lines, 1):
-            axes.text(16, 24 + 16 * line, words, va="center")
+        for number, line in enumerate(lines, 1):
+            axes.text(16, 24 + 16 * number, line, va="center")
         for index in range(len(self._maps)):
             row, column = divmod(index, len(picture.columns))
             left, top, right, bottom = layout.panel(index)
             middle = (left + right) / 2
-            if layout.listed:
+            if layout.wrapped:
                 label = f"{picture.rows[row]}, {picture.columns[column]}"
                 axes.text(left, top - 8, label, va="center", size=7)
             else:
@@ -152,60 +161,59 @@ class _Drawing:
                     middle, bottom + 9, self._caption(index), ha="center", va="center", size=7
                 )
             if self._numbered:
-                self._numbers(axes, index)
+                self._draw_numbers(axes, index)
 
     def _caption(self, index: int) -> str:
-        end = figures.number(self._largest[index], _decimals(self._largest[index]))
-        return f"±{end}" if self._picture.signed else f"0 to {end}"
+        limit = figures.format_number(self._limits[index], _decimals(self._limits[index]))
+        return f"±{limit}" if self._picture.signed else f"0 to {limit}"
 
-    def _numbers(self, axes: Axes, index: int) -> None:
+    def _draw_numbers(self, axes: Axes, index: int) -> None:
         left, top, *_ = self._layout.panel(index)
-        decimals = _decimals(self._largest[index])
+        decimals = _decimals(self._limits[index])
         colours = self._colours(index)
         for (row, column), value in np.ndenumerate(self._maps[index]):
             axes.text(
                 left + (column + 0.5) * self._cell,
                 top + (row + 0.5) * self._cell,
-                figures.number(value, decimals),
+                figures.format_number(value, decimals),
                 ha="center",
                 va="center",
                 size=min(9, self._cell / 6),
                 color=figures.readable_on(colours[row, column]),
             )
 
-    def _bars(self, figure: Figure) -> None:
+    def _draw_bars(self, figure: Figure) -> None:
         picture, layout = self._picture, self._layout
         if layout.captions:
-            words = f"{picture.quantity}, in parts of the map's limit"
-            self._bar(figure, self._unit_scale, layout.bar(None), words)
+            label = f"{picture.quantity}, as a fraction of the map's limit"
+            self._draw_bar(figure, self._unit_scale, layout.bar(None), label)
             return
-        row_bars = picture.scale == "block" and len(picture.columns) > 1
-        for row in range(len(picture.rows)) if row_bars else (None,):
-            largest = self._largest[(row or 0) * len(picture.columns)]
-            colours = figures.scale(largest, signed=picture.signed)
-            self._bar(figure, colours, layout.bar(row), picture.quantity)
+        for row in range(len(picture.rows)) if picture.row_bars else (None,):
+            limit = self._limits[(row or 0) * len(picture.columns)]
+            colours = figures.colour_scale(limit, signed=picture.signed)
+            self._draw_bar(figure, colours, layout.bar(row), picture.quantity)
 
-    def _bar(self, figure: Figure, colours: ScalarMappable, box: Box, label: str) -> None:
+    def _draw_bar(self, figure: Figure, colours: ScalarMappable, box: Box, label: str) -> None:
         left, top, right, bottom = box
-        across, down = self._layout.width, self._layout.height
-        place = (left / across, 1 - bottom / down, (right - left) / across, (bottom - top) / down)
-        figures.bar(figure, colours, figure.add_axes(place), label)
+        width, height = self._layout.width, self._layout.height
+        area = (left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height)
+        figures.draw_bar(figure, colours, figure.add_axes(area), label)
 
 
-def _largest(maps: Float32Array, scale: Scale) -> Float32Array:
-    """[rows, columns]: the largest distance from zero among the maps that share a scale."""
+def _scale_limits(maps: Float32Array, scale: Scale) -> Float32Array:
+    """The largest absolute value on the scale of each map. [rows, columns]"""
     axes = {"map": (2, 3), "block": (1, 2, 3), "all": (0, 1, 2, 3)}[scale]
     largest = np.abs(maps).max(axis=axes, keepdims=True)[..., 0, 0]
     return np.broadcast_to(np.where(largest > 0, largest, 1), maps.shape[:2])
 
 
 def _decimals(largest: float) -> int:
-    """That show three digits of it."""
+    """The number of decimals that shows three significant digits."""
     return max(0, 2 - int(np.floor(np.log10(largest))))
 
 
 def _enlarge(pixels: Colours, side: int) -> Colours:
-    """Nearest-neighbour: [h, w, c] to [side, side, c]."""
+    """Nearest-neighbour enlargement of [h, w, c] to [side, side, c]."""
     repeats = side // pixels.shape[0]
     return pixels.repeat(repeats, axis=0).repeat(repeats, axis=1)
 

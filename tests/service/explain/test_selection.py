@@ -1,4 +1,4 @@
-"""What a person asks to see of the maps is what plain indexing of the maps gives."""
+"""A selection gives the same values as plain NumPy indexing of the maps."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -20,7 +20,7 @@ L, H, N = CONFIG.depth, CONFIG.num_heads, CONFIG.num_tokens
 
 
 def manifest_of(config: DeepViTConfig) -> Manifest:
-    """A manifest that declares what the explain graph of a network gives."""
+    """A manifest that declares the outputs of a network's explain graph."""
     return Manifest(
         name="test",
         version=1,
@@ -69,11 +69,11 @@ def _outputs(config: DeepViTConfig) -> Iterator[Output]:
 
 MANIFEST = manifest_of(CONFIG)
 RANDOM = np.random.default_rng(0)
-# Maps [layer, head, query, key]; signed, as those after the mixing may be.
+# Maps [layer, head, query, key]; signed, as maps after Re-attention may be.
 MAPS: dict[Stage, Float32Array] = {
     stage: RANDOM.normal(size=(L, H, N, N)).astype(np.float32) for stage in STAGES
 }
-MAPS["reattention"][0] = MAPS["softmax"][0]  # block 0 mixes nothing
+MAPS["reattention"][0] = MAPS["softmax"][0]  # block 0 has no Re-attention
 ROLLOUT: Float32Array = RANDOM.random((N, N), dtype=np.float32)
 OUTPUTS: dict[str, Float32Array] = {
     **{f"softmax.map.{block:02}": MAPS["softmax"][block] for block in range(L)},
@@ -107,7 +107,7 @@ def select(
     )
 
 
-def test_patches_stand_behind_all_tokens_before_them() -> None:
+def test_patches_follow_all_prefix_tokens() -> None:
     registers = manifest_of(CONFIG.model_copy(update={"prefix_tokens": 4}))
     assert select(query="0,0", manifest=registers).token == 4
     assert select(query="3,3", manifest=registers).token == registers.config.num_tokens - 1
@@ -115,7 +115,7 @@ def test_patches_stand_behind_all_tokens_before_them() -> None:
 
 
 def cut(selection: Selection) -> AttentionMaps:
-    """From nothing but the outputs that the selection asks for, as `shape` announced them."""
+    """Cut from only the outputs that the selection names; checks `shape` and `axes`."""
     answer = selection.cut({name: OUTPUTS[name] for name in selection.outputs})
     assert answer.values.shape == selection.shape
     assert len(answer.axes) == answer.values.ndim
@@ -173,7 +173,7 @@ def test_the_rollout_is_one_layer_and_one_head(head: str, query: str, direction:
         ("cls", "to", ("layer", "head", "query")),
     ],
 )
-def test_axes_name_what_is_left_of_the_map(
+def test_axes_name_the_remaining_dimensions(
     query: str, direction: str, axes: tuple[str, ...]
 ) -> None:
     assert cut(select(query=query, direction=direction)).axes == axes
@@ -189,25 +189,23 @@ def test_axes_name_what_is_left_of_the_map(
         ("reattention", "0,1", "all", "from", ("softmax.map.00", "reattention.map.01")),
     ],
 )
-def test_no_more_is_asked_of_the_model_than_holds_the_selection(
+def test_only_outputs_that_hold_the_selection_are_requested(
     stage: Stage, layer: str, query: str, direction: str, outputs: tuple[str, ...]
 ) -> None:
     assert select(stage, layer, "0", query, direction).outputs == outputs
 
 
 @pytest.mark.parametrize(("query", "held_by"), [("cls", "class_rows"), ("0,0", "map.02")])
-def test_a_network_that_mixes_nothing_has_its_softmax_for_both_stages(
-    query: str, held_by: str
-) -> None:
+def test_without_reattention_both_stages_are_the_softmax(query: str, held_by: str) -> None:
     plain = manifest_of(CONFIG.model_copy(update={"reatten_blocks": ()}))
     selection = select("reattention", "2", query=query, manifest=plain)
     assert selection.outputs == (f"softmax.{held_by}",)
 
 
 @pytest.mark.parametrize(
-    ("words", "fits"),
+    ("parameters", "valid"),
     [
-        ({"layer": "3"}, "layer is all, rollout, or numbers from 0 to 2"),
+        ({"layer": "3"}, "layer must be all, rollout, or numbers from 0 to 2"),
         ({"layer": "-1"}, "numbers from 0 to 2"),
         ({"layer": ""}, "numbers from 0 to 2"),
         ({"layer": "0,"}, "numbers from 0 to 2"),
@@ -216,20 +214,20 @@ def test_a_network_that_mixes_nothing_has_its_softmax_for_both_stages(
         ({"layer": "\u0661"}, "numbers from 0 to 2"),  # a digit, but not an ASCII one
         ({"layer": "9" * 5000}, "numbers from 0 to 2"),
         ({"layer": "rollout", "stage": "reattention"}, "add stage=softmax"),
-        ({"head": "3"}, "head is all, mean, max, max_abs, rms, or numbers from 0 to 2"),
-        ({"head": "median"}, "head is all, mean, max, max_abs, rms"),
-        ({"query": "4,0"}, "query is cls, all, or row,column with both from 0 to 3"),
+        ({"head": "3"}, "head must be all, mean, max, max_abs, rms, or numbers from 0 to 2"),
+        ({"head": "median"}, "head must be all, mean, max, max_abs, rms"),
+        ({"query": "4,0"}, "query must be cls, all, or row,column with both from 0 to 3"),
         ({"query": "0,4"}, "both from 0 to 3"),
         ({"query": "0"}, "both from 0 to 3"),
         ({"query": "0,0,0"}, "both from 0 to 3"),
         ({"query": "0," + "9" * 5000}, "both from 0 to 3"),
-        ({"direction": "both"}, "direction is from or to"),
+        ({"direction": "both"}, "direction must be from or to"),
     ],
 )
-def test_words_that_do_not_fit_are_answered_with_those_that_do(
-    words: dict[str, str], fits: str
+def test_invalid_parameters_are_refused_with_the_valid_ones(
+    parameters: dict[str, str], valid: str
 ) -> None:
     defaults = {"stage": "softmax", "layer": "all", "head": "all", "query": "cls"}
-    with pytest.raises(InvalidSelection, match=fits) as refusal:
-        Selection.parse(MANIFEST, **{**defaults, "direction": "from", **words})  # type: ignore[arg-type]
+    with pytest.raises(InvalidSelection, match=valid) as refusal:
+        Selection.parse(MANIFEST, **{**defaults, "direction": "from", **parameters})  # type: ignore[arg-type]
     assert len(refusal.value.detail) < 200

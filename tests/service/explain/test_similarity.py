@@ -1,4 +1,4 @@
-"""The measures of an image are taken from the outputs that hold them, and counted right."""
+"""The measures come from the right outputs, and the counts of similar blocks are right."""
 
 import numpy as np
 import pytest
@@ -52,8 +52,8 @@ def test_only_what_exceeds_the_threshold_counts(
     assert found.similar_share == share
 
 
-def test_opposite_pairs_cancel_in_the_mean_and_are_counted_apart() -> None:
-    opposite = PAIRS * np.array([[1, -1]], dtype=np.float32)  # the second token's sign
+def test_opposite_pairs_cancel_in_the_mean_and_are_counted_separately() -> None:
+    opposite = PAIRS * np.array([[1, -1]], dtype=np.float32)  # with the second token's sign flipped
     found = measured(0.3125, pairs=opposite)
     assert found.neighbours.tolist() == [0.125, -0.1875]
     assert found.above_threshold.tolist() == [0.5, 0]
@@ -68,7 +68,7 @@ def test_a_single_block_has_no_similar_blocks() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_measure_is_that_of_its_stage(stage: Stage) -> None:
+def test_every_measure_is_from_its_stage(stage: Stage) -> None:
     values = random_values()
     found = measure(DEEPVIT, stage, 0.5, values)
     assert found.matrix.keys() == set(VARIANTS)
@@ -78,7 +78,7 @@ def test_every_measure_is_that_of_its_stage(stage: Stage) -> None:
     np.testing.assert_array_equal(found.features, values["feature_similarity"])
 
 
-def test_entropy_and_distance_are_of_the_softmax_stage_only() -> None:
+def test_entropy_and_distance_are_for_the_softmax_stage_only() -> None:
     values = random_values()
     softmax = measure(DEEPVIT, "softmax", 0.5, values)
     np.testing.assert_array_equal(softmax.entropy, values["softmax.entropy"])
@@ -88,7 +88,7 @@ def test_entropy_and_distance_are_of_the_softmax_stage_only() -> None:
     assert reattention.attention_distance is None
 
 
-def test_a_network_that_mixes_nothing_has_one_set_of_measures() -> None:
-    asked = outputs(PLAIN, "reattention")
-    assert set(asked.values()) <= {output.name for output in PLAIN.outputs}
-    assert asked.items() <= outputs(PLAIN, "softmax").items()
+def test_without_reattention_both_stages_have_the_same_measures() -> None:
+    names = outputs(PLAIN, "reattention")
+    assert set(names.values()) <= {output.name for output in PLAIN.outputs}
+    assert names.items() <= outputs(PLAIN, "softmax").items()

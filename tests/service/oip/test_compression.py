@@ -1,4 +1,4 @@
-"""Content encodings: what goes in comes out, bombs and fragments do not."""
+"""Content encodings: round trips, and refusal of bombs and fragments."""
 
 import gzip
 import zlib
@@ -13,11 +13,11 @@ from service.oip.compression import choose, compress, decompress
 
 @given(st.binary(max_size=2000), st.sampled_from(["gzip", "deflate"]))
 @settings(deadline=None, derandomize=True)
-def test_what_is_compressed_comes_back(body: bytes, encoding: str) -> None:
+def test_decompress_inverts_compress(body: bytes, encoding: str) -> None:
     assert decompress(compress(body, encoding), encoding, len(body) or 1) == body
 
 
-def test_other_compressors_are_understood() -> None:
+def test_bodies_of_other_compressors_are_read() -> None:
     assert decompress(gzip.compress(b"abc"), "gzip", 3) == b"abc"
     assert decompress(zlib.compress(b"abc"), " Deflate ", 3) == b"abc"
     assert decompress(b"abc", "", 1) == decompress(b"abc", "identity", 1) == b"abc"
@@ -36,7 +36,7 @@ def test_bombs_are_refused(compressor: object) -> None:
     "body",
     [b"", b"plain", gzip.compress(b"abc" * 99)[:-9], gzip.compress(b"a") * 2, zlib.compress(b"a")],
 )
-def test_what_is_not_one_whole_stream_is_refused(body: bytes) -> None:
+def test_anything_but_one_whole_stream_is_refused(body: bytes) -> None:
     with pytest.raises(MalformedUpload):
         decompress(body, "gzip", 1000)
 
@@ -64,5 +64,5 @@ def test_other_encodings_are_refused(encoding: str) -> None:
         (";;,,=", None),
     ],
 )
-def test_the_best_liked_encoding_is_chosen(accepted: str, chosen: str | None) -> None:
+def test_the_preferred_encoding_is_chosen(accepted: str, chosen: str | None) -> None:
     assert choose(accepted) == chosen

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over gRPC: NVIDIA's client as it is, worse clients, bad days."""
+"""The Open Inference Protocol over gRPC: NVIDIA's client, misbehaving clients, failures."""
 
 import asyncio
 import io
@@ -59,14 +59,14 @@ def address(server: Server) -> str:
 
 @contextmanager
 def stub_of(address: str, **options: Any) -> Iterator[Any]:
-    """For what NVIDIA's client would not send."""
+    """For requests that NVIDIA's client would not send."""
     with grpc.insecure_channel(address, **options) as channel:
         yield GRPCInferenceServiceStub(channel)
 
 
 @asynccontextmanager
 async def served(running: Runtime, **options: Any) -> AsyncIterator[tuple[Any, GrpcServer]]:
-    """A client of a service in this process, and the server."""
+    """A client and a server in this process."""
     server = GrpcServer(running, host="127.0.0.1", port=0, **options)
     await server.start()
     async with triton_aio.InferenceServerClient(server.address) as client:
@@ -100,7 +100,7 @@ def triton_http(server: Server) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pixels(photo: bytes) -> Pixels:
-    """What the models see of the photograph. [1, 32, 32, 3]"""
+    """The model input for the photograph. [1, 32, 32, 3]"""
     return preprocess(Image.open(io.BytesIO(photo)), RULE)[None]
 
 
@@ -111,7 +111,7 @@ def tensor(pixels: Pixels, of: Any = InferInput) -> Any:
 
 
 def image_request(pixels: Pixels, **changes: Any) -> Any:
-    """A request of one image, as a message."""
+    """A request with one image, as a message."""
     image = {"name": "images", "datatype": "UINT8", "shape": pixels.shape}
     fields: dict[str, Any] = {
         "model_name": DEEPVIT,
@@ -131,7 +131,7 @@ def typed(pixels: Pixels, values: Any = None) -> dict[str, Any]:
     return {"inputs": [image], "raw_input_contents": []}
 
 
-def test_the_client_learns_what_rest_says(triton: Any, triton_http: Any) -> None:
+def test_metadata_is_the_same_as_over_rest(triton: Any, triton_http: Any) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
     assert triton.is_model_ready(DEEPVIT)
@@ -166,7 +166,7 @@ def test_the_client_learns_what_rest_says(triton: Any, triton_http: Any) -> None
 
 @pytest.mark.parametrize("model", [DEEPVIT, VIT])
 @pytest.mark.parametrize("version", ["", "1"])
-def test_answers_are_those_of_rest_bit_for_bit(
+def test_outputs_are_the_same_as_over_rest_bit_for_bit(
     triton: Any, triton_http: Any, rest: httpx.Client, photo: bytes, pixels: Pixels, model: str,
     version: str,
 ) -> None:  # fmt: skip
@@ -196,7 +196,7 @@ def test_answers_are_those_of_rest_bit_for_bit(
     np.testing.assert_allclose(softmax(logits[0]), probabilities, atol=1e-6)
 
 
-def test_attention_is_that_of_attention_maps(
+def test_maps_are_the_same_as_from_attention_maps(
     triton: Any, rest: httpx.Client, photo: bytes, pixels: Pixels
 ) -> None:
     image_id = rest.post("/classify", files={"image": photo}).json()["results"][0]["id"]
@@ -207,7 +207,7 @@ def test_attention_is_that_of_attention_maps(
     np.testing.assert_array_equal(found.reshape(maps.shape), maps)
 
 
-def test_typed_contents_say_the_same_as_raw_ones(server: Server, pixels: Pixels) -> None:
+def test_typed_contents_are_the_same_as_raw_ones(server: Server, pixels: Pixels) -> None:
     with stub_of(address(server)) as stub:
         raw = stub.ModelInfer(image_request(pixels))
         same = stub.ModelInfer(image_request(pixels, **typed(pixels)))
@@ -226,7 +226,7 @@ def test_classes_by_name(triton: Any, rest: httpx.Client, photo: bytes, pixels: 
     ]
 
 
-def test_the_example_for_http_needs_another_import_and_address_only(
+def test_the_http_example_works_with_another_import_and_address(
     server: Server, tmp_path: Path
 ) -> None:
     (example,) = [block for block in blocks("python") if "tritonclient" in block.code]
@@ -261,9 +261,7 @@ def test_the_asyncio_client_works_too(server: Server, triton_http: Any, pixels: 
     asyncio.run(talk())
 
 
-def test_a_stream_is_answered_in_order_and_outlives_a_bad_request(
-    triton: Any, pixels: Pixels
-) -> None:
+def test_a_stream_responds_in_order_and_survives_a_bad_request(triton: Any, pixels: Pixels) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     triton.start_stream(lambda result, error: answers.put((result, error)))
     plain = triton.infer(DEEPVIT, [tensor(pixels)]).as_numpy("logits")
@@ -398,7 +396,7 @@ def test_bad_requests_have_their_codes(server: Server, pixels: Pixels, name: str
         assert stub.ModelInfer(image_request(pixels)).model_name == DEEPVIT
 
 
-def test_what_is_no_message_is_the_fault_of_the_client(server: Server) -> None:
+def test_malformed_messages_are_client_errors(server: Server) -> None:
     with grpc.insecure_channel(address(server)) as channel:
         for name in ("ModelInfer", "ServerLive"):
             with pytest.raises(grpc.RpcError) as caught:
@@ -417,7 +415,7 @@ def test_typed_contents_that_do_not_fit(server: Server, pixels: Pixels, values: 
     assert caught.value.code() == StatusCode.INVALID_ARGUMENT
 
 
-def test_what_is_not_offered_is_unimplemented(server: Server) -> None:
+def test_unsupported_methods_are_unimplemented(server: Server) -> None:
     with stub_of(address(server)) as stub:
         for call, request in [
             (stub.SystemSharedMemoryStatus, pb.SystemSharedMemoryStatusRequest()),
@@ -479,7 +477,7 @@ INPUTS = st.fixed_dictionaries(
     max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_no_wrong_request_is_a_fault_of_the_server(
+def test_no_invalid_request_is_a_server_error(
     server: Server, pixels: Pixels, changes: dict[str, Any]
 ) -> None:
     with stub_of(address(server)) as stub:
@@ -488,8 +486,8 @@ def test_no_wrong_request_is_a_fault_of_the_server(
         assert call.code() != StatusCode.OK or call.result().outputs
 
 
-def test_messages_and_answers_are_bounded(repository: Path, pixels: Pixels) -> None:
-    bomb = bytes(2**20)  # a kilobyte when compressed
+def test_messages_and_responses_are_limited_in_size(repository: Path, pixels: Pixels) -> None:
+    bomb = bytes(2**20)  # compresses to a kilobyte
     with running_server(
         repository, max_upload_bytes=50_000, max_answer_bytes=100_000, grpc_port=0
     ) as server:
@@ -506,7 +504,7 @@ def test_messages_and_answers_are_bounded(repository: Path, pixels: Pixels) -> N
                 assert stub.ModelInfer(image_request(pixels)).outputs
 
 
-def test_a_full_queue_says_when_to_come_again(repository: Path, pixels: Pixels) -> None:
+def test_a_full_queue_says_when_to_retry(repository: Path, pixels: Pixels) -> None:
     async def scenario(running: Runtime) -> None:
         model = running.pipeline.models.get(DEEPVIT)
         async with (
@@ -535,7 +533,7 @@ def test_a_full_queue_says_when_to_come_again(repository: Path, pixels: Pixels) 
 
 @contextmanager
 def held(running: Runtime) -> Iterator[Any]:
-    """A classifier that is slow: it waits until the block ends."""
+    """Makes the classifier wait until the block ends."""
     model = running.pipeline.models.get(DEEPVIT)
     released = threading.Event()
     run = model.classifier._run
@@ -557,7 +555,9 @@ async def accepted(model: Any, images: int) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_who_leaves_or_is_late_gives_up_his_place(repository: Path, pixels: Pixels) -> None:
+def test_cancelled_and_late_requests_give_up_their_queue_slots(
+    repository: Path, pixels: Pixels
+) -> None:
     async def scenario(running: Runtime) -> None:
         async with (
             served(running) as (_, server),
@@ -588,7 +588,7 @@ def test_who_leaves_or_is_late_gives_up_his_place(repository: Path, pixels: Pixe
         asyncio.run(scenario(running))
 
 
-def test_answers_later_than_the_server_allows_are_not_computed(
+def test_requests_past_the_server_s_timeout_are_not_computed(
     repository: Path, pixels: Pixels
 ) -> None:
     async def scenario(running: Runtime) -> None:
@@ -611,7 +611,7 @@ def test_answers_later_than_the_server_allows_are_not_computed(
         asyncio.run(scenario(running))
 
 
-def test_draining_answers_what_is_under_way_and_takes_no_more(
+def test_draining_finishes_running_requests_and_accepts_no_more(
     repository: Path, pixels: Pixels
 ) -> None:
     async def scenario(running: Runtime) -> None:
@@ -647,7 +647,7 @@ def test_draining_answers_what_is_under_way_and_takes_no_more(
         asyncio.run(scenario(running))
 
 
-def test_sigterm_ends_a_server_that_has_idle_streams(repository: Path, pixels: Pixels) -> None:
+def test_sigterm_stops_a_server_with_idle_streams(repository: Path, pixels: Pixels) -> None:
     with (
         running_server(repository, grpc_port=0, drain_delay_s=1, drain_timeout_s=600) as server,
         InferenceServerClient(address(server)) as triton,
@@ -665,7 +665,7 @@ def test_sigterm_ends_a_server_that_has_idle_streams(repository: Path, pixels: P
         assert "Traceback" not in "".join(server.log)
 
 
-def test_health_for_probes_that_speak_grpc(server: Server) -> None:
+def test_the_standard_health_service(server: Server) -> None:
     with grpc.insecure_channel(address(server)) as channel:
         health = HealthStub(channel)
         for name in ("", SERVICE):
@@ -680,7 +680,7 @@ def test_health_for_probes_that_speak_grpc(server: Server) -> None:
         assert answer.status == HealthCheckResponse.SERVICE_UNKNOWN
 
 
-def test_keys_open_everything_but_health(repository: Path, pixels: Pixels) -> None:
+def test_everything_but_health_needs_an_api_key(repository: Path, pixels: Pixels) -> None:
     with (
         running_server(repository, api_keys="first-key, second-key", grpc_port=0) as server,
         InferenceServerClient(address(server)) as triton,
@@ -747,11 +747,11 @@ def test_every_error_has_a_code() -> None:
         for child in error.__subclasses__():
             yield from tree(child)
 
-    of_http_alone = {RequestTimeout, UriTooLong, HeadersTooLarge}
-    assert {error.status for error in {*tree(ServiceError)} - of_http_alone} <= STATUS_CODES.keys()
+    only_over_http = {RequestTimeout, UriTooLong, HeadersTooLarge}
+    assert {error.status for error in {*tree(ServiceError)} - only_over_http} <= STATUS_CODES.keys()
 
 
-def test_a_port_that_is_taken_ends_the_start_with_one_line(repository: Path) -> None:
+def test_a_port_in_use_stops_the_start_with_one_line(repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         found = subprocess.run(
@@ -778,8 +778,8 @@ def test_without_the_package_the_start_ends_with_one_line(repository: Path) -> N
     assert found.stderr.startswith("service: grpc_port needs the package grpcio: pip install")
 
 
-def test_after_all_that_the_server_is_well(server: Server, triton: Any, pixels: Pixels) -> None:
-    """Last in this file."""
+def test_the_server_is_still_well(server: Server, triton: Any, pixels: Pixels) -> None:
+    """Must be the last test in this file."""
     assert triton.is_server_ready()
     assert triton.infer(DEEPVIT, [tensor(pixels)]).as_numpy("logits").shape == (1, 10)
     assert "Traceback" not in "".join(server.log)

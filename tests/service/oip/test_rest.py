@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's codec: round trips, and a reason for everything refused."""
+"""The REST codec of the Open Inference Protocol: round trips, and reasons for refusals."""
 
 import struct
 from contextlib import suppress
@@ -24,7 +24,7 @@ IMAGE = list(range(12))
 
 
 def request(**changes: Any) -> dict[str, Any]:
-    """One image as JSON, with other fields; `...` leaves one out."""
+    """One image as JSON, with changed fields; `...` leaves a field out."""
     message = {"inputs": [tensor()], **changes}
     return {name: value for name, value in message.items() if value is not ...}
 
@@ -48,8 +48,8 @@ def read_binary(message: Any, tail: bytes) -> InferRequest:
     return decode(text + tail, str(len(text)), CONTRACT)
 
 
-def answer(wanted: InferRequest, values: list[dict[str, Any]]) -> EncodedResponse:
-    return encode(wanted, values, model="m", version=3, labels=LABELS)
+def respond(request: InferRequest, values: list[dict[str, Any]]) -> EncodedResponse:
+    return encode(request, values, model="m", version=3, labels=LABELS)
 
 
 images = st.integers(1, 4).flatmap(
@@ -61,7 +61,7 @@ images = st.integers(1, 4).flatmap(
 
 @given(images, st.sampled_from(["flat", "nested", "binary"]), st.text(max_size=20))
 @settings(deadline=None, derandomize=True)
-def test_images_arrive_as_they_were_sent(pixels: Any, form: str, request_id: str) -> None:
+def test_images_are_decoded_unchanged(pixels: Any, form: str, request_id: str) -> None:
     shape = list(pixels.shape)
     if form == "binary":
         message = binary(pixels.size, shape=shape) | {"id": request_id}
@@ -77,7 +77,7 @@ def test_images_arrive_as_they_were_sent(pixels: Any, form: str, request_id: str
 
 @given(images, st.booleans(), st.booleans(), st.integers(0, 5))
 @settings(deadline=None, derandomize=True)
-def test_what_tritonclient_writes_is_read(
+def test_requests_of_tritonclient_are_decoded(
     pixels: Any, binary_in: bool, binary_out: bool, classes: int
 ) -> None:
     given_ = InferInput("images", list(pixels.shape), "UINT8")
@@ -109,7 +109,7 @@ numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
     st.booleans(),
 )
 @settings(deadline=None, derandomize=True)
-def test_tritonclient_reads_what_is_written(
+def test_tritonclient_reads_responses(
     rows: list[list[float]], maps_binary: bool, logits_binary: bool
 ) -> None:
     wanted = InferRequest(
@@ -118,7 +118,7 @@ def test_tritonclient_reads_what_is_written(
         outputs=(RequestedOutput("maps", maps_binary), RequestedOutput("logits", logits_binary)),
     )
     values = np.array(rows, np.float32)
-    encoded = answer(
+    encoded = respond(
         wanted, [{"maps": row[:10].reshape(2, 5), "logits": row[10:]} for row in values]
     )
     found = InferResult.from_response_body(encoded.body, header_length=encoded.json_length)
@@ -136,7 +136,7 @@ def test_classes_are_strings_best_first_as_triton_writes_them() -> None:
         {"logits": np.array([1, 1, 1e6], np.float32)},
     ]
     zeros = np.zeros((2, 2, 2, 3), np.uint8)
-    text = answer(InferRequest(None, zeros, (RequestedOutput("logits", classes=2),)), values)
+    text = respond(InferRequest(None, zeros, (RequestedOutput("logits", classes=2),)), values)
     (output,) = orjson.loads(text.body)["outputs"]
     assert output == {
         "name": "logits",
@@ -145,7 +145,7 @@ def test_classes_are_strings_best_first_as_triton_writes_them() -> None:
         "data": ["2.000000:1:dog: small", "0.500000:0:cat", "1000000.000000:2:Käfer",
                  "1.000000:0:cat"],
     }  # fmt: skip
-    raw = answer(InferRequest(None, zeros, (RequestedOutput("logits", True, 2),)), values)
+    raw = respond(InferRequest(None, zeros, (RequestedOutput("logits", True, 2),)), values)
     assert raw.json_length is not None
     tail = raw.body[raw.json_length :]
     assert [text.decode() for text in deserialize_bytes_tensor(tail)] == output["data"]
@@ -170,7 +170,7 @@ def test_binary_is_chosen_for_all_outputs_or_for_one() -> None:
     assert read(message | {"outputs": []}).outputs == (RequestedOutput("logits", True),)
 
 
-def test_the_size_of_an_answer_is_known_before_it_is_computed() -> None:
+def test_the_size_of_a_response_is_known_in_advance() -> None:
     message = request(
         inputs=[tensor(shape=[2, 2, 2, 3], data=IMAGE * 2)],
         outputs=[{"name": "logits"}, {"name": "maps", "parameters": {"binary_data": True}}],
@@ -182,7 +182,7 @@ def output(name: Any = "logits", **parameters: Any) -> dict[str, Any]:
     return request(outputs=[{"name": name, "parameters": parameters}])
 
 
-# What is wrong, and a word of the reason.
+# Invalid requests, with part of the error detail.
 WRONG: dict[str, tuple[Any, str]] = {
     "no object": ([], "the request is not an object"),
     "no inputs": (request(inputs=...), "inputs is missing"),
@@ -248,7 +248,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_does_not_fit_is_refused_with_a_reason(name: str) -> None:
+def test_invalid_requests_are_refused_with_a_reason(name: str) -> None:
     message, reason = WRONG[name]
     with pytest.raises(InvalidInference, match=reason):
         read(message)
@@ -261,7 +261,7 @@ def test_what_does_not_fit_is_refused_with_a_reason(name: str) -> None:
      [[1], 2, 2, 3], [1, 2, 2, None], [1, -2, -2, 3], "1,2,2,3", {"0": 1}, 12, [1] * 100_000],
     ids=lambda shape: str(shape)[:20],
 )  # fmt: skip
-def test_shapes_that_do_not_fit(shape: Any) -> None:
+def test_invalid_shapes(shape: Any) -> None:
     text = orjson.dumps(request(inputs=[tensor(shape="SHAPE")]))
     written = text.replace(b'"SHAPE"', repr(shape).replace("'", '"').encode())
     with pytest.raises((InvalidInference, UploadTooLarge)) as caught:
@@ -284,7 +284,7 @@ def test_values_that_are_not_bytes(value: str) -> None:
      b'{"id": "\\ud800"}', b"[" * 20_000 + b"]" * 20_000, b'{"a":' * 5000 + b"1" + b"}" * 5000],
     ids=lambda text: str(text[:12]),
 )  # fmt: skip
-def test_what_is_not_json(text: bytes) -> None:
+def test_invalid_json(text: bytes) -> None:
     with pytest.raises(InvalidInference, match="not JSON"):
         decode(text, None, CONTRACT)
 
@@ -292,12 +292,12 @@ def test_what_is_not_json(text: bytes) -> None:
 @pytest.mark.parametrize(
     "length", ["", "-1", "+5", "1e2", "abc", "0x10", "٣", "1 2", "9" * 30, "9" * 18, "100000"]
 )
-def test_header_lengths_that_are_no_place_in_the_body(length: str) -> None:
+def test_header_lengths_that_do_not_fit_the_body(length: str) -> None:
     with pytest.raises(InvalidInference, match="Inference-Header-Content-Length"):
         decode(orjson.dumps(request()), length, CONTRACT)
 
 
-def test_json_and_bytes_meet_where_the_header_says() -> None:
+def test_the_header_says_where_json_ends_and_bytes_begin() -> None:
     tail = bytes(IMAGE)
     text = orjson.dumps(binary())
     assert read_binary(binary(), tail).images.ravel().tolist() == IMAGE
@@ -327,7 +327,7 @@ def test_binary_tensors_that_do_not_fit(message: Any, tail: bytes, reason: str) 
         read_binary(message, tail)
 
 
-def test_more_json_than_a_request_can_need_is_not_parsed() -> None:
+def test_json_longer_than_any_valid_request_is_not_parsed() -> None:
     text = b"[" + b"[]," * (max_json_bytes(CONTRACT) // 3) + b"1]"
     with pytest.raises(UploadTooLarge, match="send tensors in binary form"):
         decode(text, None, CONTRACT)
@@ -359,7 +359,7 @@ json_values = st.recursive(
 
 @given(json_values, st.sampled_from(["request", "inputs", "input", "outputs", "parameters"]))
 @settings(deadline=None, derandomize=True, max_examples=300)
-def test_any_json_in_any_place_is_read_or_refused(value: Any, place: str) -> None:
+def test_any_json_anywhere_is_decoded_or_refused(value: Any, place: str) -> None:
     message = {
         "request": value,
         "inputs": request(inputs=value),

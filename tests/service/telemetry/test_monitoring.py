@@ -1,4 +1,4 @@
-"""The dashboard and the compose file name what really is there."""
+"""The dashboard and the compose file refer to things that exist."""
 
 import json
 import re
@@ -19,7 +19,7 @@ EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in pan
 
 @pytest.fixture(scope="module")
 def scraped(client: httpx.Client, photo: bytes) -> str:
-    """What Prometheus reads of a server that has done something."""
+    """The metrics of a server that has classified an image."""
     client.post("/classify", files={"image": photo}).raise_for_status()
     return client.get("/metrics").text
 
@@ -44,7 +44,7 @@ def test_the_dashboard_groups_by_labels_that_exist(expression: str, scraped: str
         assert set(group.split(", ")) <= labels | given_by_prometheus
 
 
-def test_every_panel_asks_the_data_source_that_is_provided() -> None:
+def test_every_panel_uses_the_provisioned_data_source() -> None:
     (source,) = load(MONITORING / "grafana" / "datasources" / "prometheus.yml")["datasources"]
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {source["uid"]}
     host, port = re.fullmatch(r"http://(\w+):(\d+)", source["url"]).groups()  # type: ignore[union-attr]
@@ -58,7 +58,7 @@ def test_prometheus_scrapes_the_service_where_it_listens() -> None:
     assert published.endswith(f":{target['port']}")
 
 
-def test_what_compose_mounts_is_there() -> None:
+def test_compose_mounts_paths_that_exist() -> None:
     for service in COMPOSE["services"].values():
         for volume in service.get("volumes", []):
             assert (ROOT / volume.split(":")[0]).exists(), volume

@@ -1,4 +1,4 @@
-"""What operators see: metrics that add up, logs that parse, timings in headers."""
+"""Observability: metrics that add up, logs that parse, timings in response headers."""
 
 import json
 import re
@@ -17,7 +17,7 @@ Samples = dict[tuple[str, ...], float]
 
 
 def scrape(client: httpx.Client) -> Samples:
-    """Every sample by its name and sorted label values."""
+    """Every sample, by its name and label values sorted by label name."""
     response = client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     return {
@@ -53,19 +53,19 @@ def test_metrics_count_what_happened_and_the_counts_add_up(repository: Path, pho
         (VIT, "classify", 1),
         (VIT, "explain", 0),
     ]:
-        fates = {
-            fate: samples["deepvit_images_total", fate, model, queue, "1"]
-            for fate in IMAGE_OUTCOMES
+        images = {
+            outcome: samples["deepvit_images_total", outcome, model, queue, "1"]
+            for outcome in IMAGE_OUTCOMES
         }
-        assert fates["answered"] == answered
-        ends = sum(fates[fate] for fate in ("answered", "failed", "cancelled", "expired"))
-        assert fates["accepted"] == ends
+        assert images["answered"] == answered
+        finished = ("answered", "failed", "cancelled", "expired")
+        assert images["accepted"] == sum(images[outcome] for outcome in finished)
         assert samples["deepvit_batch_size_sum", model, queue, "1"] == answered
         assert samples["deepvit_queue_depth", model, queue, "1"] == 0
         assert samples["deepvit_model_info", "fused", model, "fp32", "cpu", "1"] == 1
     assert samples["deepvit_images_total", "expired", DEEPVIT, "classify", "1"] == 32
     for stage in STAGES:
-        runs = 3 if stage in ("queue", "inference") else 2  # /similarity ran too
+        runs = 3 if stage in ("queue", "inference") else 2  # /similarity has these two stages too
         assert samples["deepvit_stage_seconds_count", stage] == runs
 
 
@@ -74,7 +74,7 @@ def test_every_reason_is_counted_from_0(client: httpx.Client) -> None:
     assert reasons == set(REASONS)
 
 
-def test_reasons_are_the_codes_of_answers(repository: Path, photo: bytes) -> None:
+def test_reasons_are_the_error_codes_of_responses(repository: Path, photo: bytes) -> None:
     with (
         running_server(repository, api_keys="key", max_queue_images=2) as server,
         server.client() as client,
@@ -98,7 +98,7 @@ def test_reasons_are_the_codes_of_answers(repository: Path, photo: bytes) -> Non
     )
 
 
-def test_lookups_and_kept_bytes_are_counted(repository: Path, photo: bytes) -> None:
+def test_lookups_and_stored_bytes_are_counted(repository: Path, photo: bytes) -> None:
     with running_server(repository) as server, server.client() as client:
         assert scrape(client)["deepvit_store_lookups_total", "hit"] == 0
         found = client.post("/classify", files={"image": photo}).json()
@@ -112,7 +112,9 @@ def test_lookups_and_kept_bytes_are_counted(repository: Path, photo: bytes) -> N
     assert samples["deepvit_store_available", "memory"] == 1
 
 
-def test_the_metrics_say_when_redis_is_away(repository: Path, redis_server: RedisServer) -> None:
+def test_metrics_show_when_redis_is_unavailable(
+    repository: Path, redis_server: RedisServer
+) -> None:
     with (
         running_server(repository, store_url=redis_server.url) as server,
         server.client() as client,

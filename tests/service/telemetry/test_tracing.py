@@ -1,4 +1,4 @@
-"""Traces of a real server, as a receiver of OpenTelemetry's protocol gets them."""
+"""Traces of a real server, as an OpenTelemetry collector receives them."""
 
 import json
 import socket
@@ -41,24 +41,24 @@ def traced(repository: Path, collector: Collector) -> Iterator[Server]:
 
 
 @pytest.fixture
-def asked(traced: Server, collector: Collector) -> Iterator[httpx.Client]:
+def client(traced: Server, collector: Collector) -> Iterator[httpx.Client]:
     collector.spans.clear()
     with traced.client() as client:
         client.headers["X-API-Key"] = "key"
         yield client
 
 
-def test_a_request_is_a_span_that_goes_on_with_the_caller_s_trace(
-    asked: httpx.Client, collector: Collector, photo: bytes
+def test_the_span_of_a_request_continues_the_caller_s_trace(
+    client: httpx.Client, collector: Collector, photo: bytes
 ) -> None:
     before = time.time_ns()
-    answer = asked.post(
+    answer = client.post(
         "/classify?top_k=1",
         files=[("image", photo)] * 40,
         headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "one"},
     )
     assert answer.status_code == 413
-    answer = asked.post(
+    answer = client.post(
         "/classify?top_k=1",
         files=[("image", photo)] * 20,
         headers={"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-Id": "two"},
@@ -87,7 +87,7 @@ def test_a_request_is_a_span_that_goes_on_with_the_caller_s_trace(
     ends = [span.started_ns, *(stage.ended_ns for stage in stages)]
     begins = [*(stage.started_ns for stage in stages), span.ended_ns]
     for end, begin in zip(ends, begins, strict=True):
-        assert end <= begin + 1000  # clocks of two kinds, rounded
+        assert end <= begin + 1000  # two clocks, rounded
     timings = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
     for stage in stages:
         assert (stage.ended_ns - stage.started_ns) / 1e6 == pytest.approx(
@@ -95,13 +95,13 @@ def test_a_request_is_a_span_that_goes_on_with_the_caller_s_trace(
         )
 
 
-def test_what_looks_inside_has_the_stages_that_it_runs(
-    asked: httpx.Client, collector: Collector, photo: bytes
+def test_explanations_have_the_stages_that_they_run(
+    client: httpx.Client, collector: Collector, photo: bytes
 ) -> None:
-    found = asked.post("/classify", files={"image": photo}).json()
+    found = client.post("/classify", files={"image": photo}).json()
     query = {"id": found["results"][0]["id"]}
     for path in ("/similarity", "/attention-maps"):
-        answer = asked.get(path, params=query)
+        answer = client.get(path, params=query)
         (span,) = collector.wait_for(f"GET {path}")
         assert [stage.name for stage in collector.children(span)] == ["queue", "inference"]
         assert answer.headers["server-timing"].startswith("queue;dur=")
@@ -109,22 +109,22 @@ def test_what_looks_inside_has_the_stages_that_it_runs(
         assert span.attributes["deepvit.model"] == DEEPVIT
 
 
-def test_a_caller_that_does_not_sample_is_obeyed_and_probes_are_not_traced(
-    asked: httpx.Client, collector: Collector, photo: bytes
+def test_the_caller_decides_on_sampling_and_probes_are_not_traced(
+    client: httpx.Client, collector: Collector, photo: bytes
 ) -> None:
     for path in ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"):
-        assert asked.get(path).status_code == 200
+        assert client.get(path).status_code == 200
     unsampled = {"traceparent": f"00-{TRACE}-{PARENT}-00"}
-    assert asked.post("/classify", files={"image": photo}, headers=unsampled).status_code == 200
-    assert asked.get("/nothing", headers={"X-API-Key": ""}).status_code == 404
-    assert asked.get("/models", headers={"X-API-Key": ""}).status_code == 401
+    assert client.post("/classify", files={"image": photo}, headers=unsampled).status_code == 200
+    assert client.get("/nothing", headers={"X-API-Key": ""}).status_code == 404
+    assert client.get("/models", headers={"X-API-Key": ""}).status_code == 401
     collector.wait_for("GET /models")
     nothing, models = sorted(collector.spans, key=lambda span: span.started_ns)
     assert (nothing.name, nothing.attributes["deepvit.problem"]) == ("GET", "not-found")
     assert models.attributes["deepvit.problem"] == "unauthorized"
 
 
-def test_spans_are_flushed_when_the_server_stops_and_are_found_from_the_log(
+def test_spans_are_flushed_on_shutdown_and_the_log_has_their_trace_id(
     repository: Path, photo: bytes, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector.spans.clear()
@@ -144,8 +144,8 @@ def test_spans_are_flushed_when_the_server_stops_and_are_found_from_the_log(
     assert line["trace_id"] == span.trace_id
 
 
-@pytest.mark.parametrize("listening", [False, True], ids=["away", "hanging"])
-def test_without_its_receiver_the_server_answers_and_stops(
+@pytest.mark.parametrize("listening", [False, True], ids=["unreachable", "hanging"])
+def test_without_a_collector_the_server_answers_and_stops(
     repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, listening: bool
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -161,9 +161,7 @@ def test_without_its_receiver_the_server_answers_and_stops(
     assert "Traceback" not in "".join(server.log)
 
 
-def test_without_being_asked_for_there_is_nothing_of_it(
-    repository: Path, photo: bytes, collector: Collector
-) -> None:
+def test_tracing_is_off_by_default(repository: Path, photo: bytes, collector: Collector) -> None:
     collector.spans.clear()
     code = (
         "import sys, service.__main__ as m; from service.app import build_tracing\n"
@@ -206,7 +204,7 @@ def test_without_the_package_the_start_ends_with_one_line(monkeypatch: pytest.Mo
         ({ENDPOINT: "grpc://c", "OTEL_TRACES_EXPORTER": "none"}, False),
     ],
 )
-def test_the_standard_variables_say_whether(environment: dict[str, str], wanted: bool) -> None:
+def test_the_standard_variables_turn_tracing_on(environment: dict[str, str], wanted: bool) -> None:
     assert traces_wanted(environment) is wanted
 
 
@@ -218,6 +216,6 @@ def test_the_standard_variables_say_whether(environment: dict[str, str], wanted:
         ({ENDPOINT: "collector:4318"}, "must begin with http:// or https://"),
     ],
 )
-def test_what_cannot_be_done_ends_the_start(environment: dict[str, str], message: str) -> None:
+def test_unsupported_variables_stop_the_start(environment: dict[str, str], message: str) -> None:
     with pytest.raises(StartupError, match=message):
         traces_wanted(environment)
