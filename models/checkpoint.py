@@ -1,7 +1,7 @@
-"""Any supported checkpoint to (architecture, weights), without ever executing what is in it.
+"""Loads any supported checkpoint as an architecture and weights, without executing what is in it.
 
-What the tensors tell is taken from the tensors; what they cannot tell comes from overrides,
-a named architecture, the file, or the conventions of the code base it comes from.
+What the tensors determine is inferred from them. The rest comes from overrides, a named
+architecture, the file itself, or the conventions of the code base that wrote it, in this order.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import DeepViT
 from models.formats import CheckpointError as CheckpointError
 from models.formats import Source, files, names
-from models.formats.architecture import match, resize_positions, told_by_tensors
+from models.formats.architecture import fitted, infer, resize_positions
 from models.preprocess import Preprocessing
 
 _IMAGENET_1K = Path(__file__).parent / "labels" / "imagenet-1k.txt"
@@ -39,7 +39,7 @@ class Checkpoint:
     format: str = ""
     arch: str | None = None
     labels: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()  # what was taken from where, one sentence each
+    notes: tuple[str, ...] = ()  # where facts come from and what was assumed, one line each
 
     def network(self) -> DeepViT:
         """The network in evaluation mode, float32, with these weights."""
@@ -52,8 +52,8 @@ def load(path: Path, arch: str | None = None, **overrides: Any) -> Checkpoint:
     """Read a checkpoint: a file, or a Hugging Face style folder.
 
     `arch` names one of `ARCHITECTURES`; `overrides` are fields of `DeepViTConfig` and
-    `Preprocessing` that win over everything but the shapes of the tensors, save that another
-    `img_size` interpolates the positions. Raises `CheckpointError`.
+    `Preprocessing` that take precedence over everything but the shapes of the tensors. Only
+    another `img_size` changes a shape: positions are interpolated. Raises `CheckpointError`.
     """
     path = files.weights_file(path)
     if arch is not None and arch not in ARCHITECTURES:
@@ -65,7 +65,7 @@ def load(path: Path, arch: str | None = None, **overrides: Any) -> Checkpoint:
     config = _infer_config(source, arch, overrides)
     return Checkpoint(
         config=config,
-        weights=match(source, config),
+        weights=fitted(source, config),
         preprocessing=_preprocessing(source, arch, overrides, config),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         format=source.format,
@@ -76,7 +76,7 @@ def load(path: Path, arch: str | None = None, **overrides: Any) -> Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint as one safetensors file whose header says what the tensors cannot."""
+    """Write one safetensors file, whose header has what the tensors do not determine."""
     header = {
         "arch": checkpoint.arch or "",
         "config": checkpoint.config.model_dump_json(),
@@ -88,7 +88,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def imagenet_1k() -> tuple[str, ...]:
-    """Names of the 1000 classes (models/labels/README.md)."""
+    """The names of the 1000 classes (see models/labels/README.md)."""
     return tuple(_IMAGENET_1K.read_text(encoding="utf-8").splitlines())
 
 
@@ -97,19 +97,19 @@ def _named(source: Source) -> str | None:
 
 
 def _infer_config(source: Source, arch: str | None, overrides: Mapping[str, Any]) -> DeepViTConfig:
-    told = told_by_tensors(source) | dict(source.told)
-    untold = _fields(source.conventions, DeepViTConfig)
+    inferred = infer(source) | dict(source.inferred)
+    stated = _fields(source.conventions, DeepViTConfig)
     if name := _named(source):
         source.notes.append(f"architecture {name} named by the file")
-        untold |= ARCHITECTURES[name].config.model_dump()
-    untold |= _fields(source.facts, DeepViTConfig)
+        stated |= ARCHITECTURES[name].config.model_dump()
+    stated |= _fields(source.facts, DeepViTConfig)
     if arch is not None:
-        untold |= ARCHITECTURES[arch].config.model_dump()
-    untold |= _fields(overrides, DeepViTConfig)
-    for key in told.keys() & untold.keys():
-        if not _equal(untold[key], told[key]):
-            source.notes.append(f"{key} is {told[key]} by the tensors, not {untold[key]}")
-    facts = untold | told
+        stated |= ARCHITECTURES[arch].config.model_dump()
+    stated |= _fields(overrides, DeepViTConfig)
+    for key in inferred.keys() & stated.keys():
+        if not _equal(stated[key], inferred[key]):
+            source.notes.append(f"{key} is {inferred[key]} by the tensors, not {stated[key]}")
+    facts = stated | inferred
     if len(temperatures := facts.get("softmax_temperatures", ())) == 1:
         facts["softmax_temperatures"] = temperatures * facts["depth"]
     if not facts["reatten_blocks"]:
@@ -119,7 +119,7 @@ def _infer_config(source: Source, arch: str | None, overrides: Mapping[str, Any]
         flags = " ".join(f"--{key.replace('_', '-')} VALUE" for key in missing)
         advice = f" ({source.advice})" if source.advice and "num_heads" in missing else ""
         raise CheckpointError(
-            f"the tensors do not tell {names(missing)}: pass --arch NAME, or {flags}{advice}"
+            f"the tensors do not determine {names(missing)}: pass --arch NAME, or {flags}{advice}"
         )
     try:
         return DeepViTConfig(**facts)
@@ -129,14 +129,14 @@ def _infer_config(source: Source, arch: str | None, overrides: Mapping[str, Any]
 
 
 def _fields(facts: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
-    """The facts that are about the fields of one class."""
+    """The facts that are fields of one class."""
     return {k: v for k, v in facts.items() if k in kind.model_fields and v not in (None, "")}
 
 
 def _preprocessing(
     source: Source, arch: str | None, overrides: Mapping[str, Any], config: DeepViTConfig
 ) -> Preprocessing:
-    """The source's conventions, corrected by the architecture, the file and the flags."""
+    """The source's conventions, overridden by the architecture, the file and the flags."""
     rule = _fields(source.conventions, Preprocessing)
     if name := arch or _named(source):
         rule |= ARCHITECTURES[name].preprocessing.model_dump()
@@ -149,16 +149,16 @@ def _preprocessing(
 
 
 def _labels(source: Source, config: DeepViTConfig) -> tuple[str, ...] | None:
-    """The file's own names, or those of ImageNet-1k where its code base means them."""
+    """The file's own names, or those of ImageNet-1k where the code base implies them."""
     if source.labels is not None:
         if len(source.labels) == config.num_classes:
             return source.labels
         source.notes.append(
-            f"{len(source.labels)} labels beside {config.num_classes} classes: not taken"
+            f"{len(source.labels)} labels for {config.num_classes} classes: not used"
         )
         return None
     if source.imagenet and config.num_classes == 1000:
-        source.notes.append("1000 classes without names: those of ImageNet-1k")
+        source.notes.append("1000 classes without names: the names of ImageNet-1k assumed")
         return imagenet_1k()
     return None
 

@@ -1,20 +1,20 @@
-"""The architecture of a DeepViT or a plain ViT as one frozen class, and the named ones.
+"""The architecture of a DeepViT or a plain ViT as one frozen class, and the named architectures.
 
-Free of torch: the service reads the same class out of a model's manifest.
+Free of torch: the service reads the same class from a model's manifest.
 """
 
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.preprocess import Preprocessing
+from models.preprocess import IMAGENET, Preprocessing
 
 Stem = Literal["patch", "conv"]
 Pool = Literal["cls", "cls_dist", "mean", "mean_patches"]
 
 
 class DeepViTConfig(BaseModel):
-    """Everything that fixes the network besides its weights (paper.md section 5)."""
+    """Everything that defines the network besides its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,24 +33,28 @@ class DeepViTConfig(BaseModel):
     prefix_tokens: int = Field(
         default=1,
         ge=1,
-        description="tokens before the patches: the class token, then distillation or registers",
+        description="tokens before the patches: the class token, then a distillation token or "
+        "registers",
     )
     pool: Pool = Field(
-        default="cls", description="what the head sees: tokens, side by side, or a mean of them"
+        default="cls",
+        description="what the classifier head sees: one token, two side by side, or a mean",
     )
     stem: Stem = Field(default="patch", description="one patch convolution, or three convolutions")
     reatten_blocks: tuple[int, ...] = Field(default=(), description="blocks that mix heads")
     reatten_norm: bool = Field(default=True, description="BatchNorm over heads after the mixing")
     reatten_layer_norm: bool = Field(
-        default=False, description="a LayerNorm over heads, of each entry, in its place"
+        default=False, description="a LayerNorm over the heads of each entry instead"
     )
-    reatten_scale: float = Field(default=1.0, description="factor on the mixed and normed map")
-    scale_adjustment: float = Field(default=1.0, gt=0, description="the a of x += f(norm(a x)) / a")
+    reatten_scale: float = Field(default=1.0, description="factor on the map after mixing and norm")
+    scale_adjustment: float = Field(default=1.0, gt=0, description="a in x += f(norm(a x)) / a")
     softmax_temperatures: tuple[float, ...] = Field(
-        default=(), description="what divides the attention logits, block by block; 1 if empty"
+        default=(), description="divisors of the attention logits, block by block; 1 if empty"
     )
     attention_donor: int | None = Field(
-        default=None, ge=0, description="blocks after it take its softmax map (attention reuse)"
+        default=None,
+        ge=0,
+        description="the block whose softmax map all later blocks use (attention reuse)",
     )
     layer_norm_eps: float = Field(default=1e-6, gt=0)
     patch_norm: bool = Field(
@@ -58,7 +62,7 @@ class DeepViTConfig(BaseModel):
     )
     norm_pre: bool = Field(default=False, description="a LayerNorm before the first block")
     norm_after_pool: bool = Field(
-        default=False, description="the last LayerNorm sees pooled tokens"
+        default=False, description="the last LayerNorm comes after pooling"
     )
 
     @model_validator(mode="after")
@@ -70,19 +74,19 @@ class DeepViTConfig(BaseModel):
         if self.stem == "conv" and self.patch_size % 2:
             raise ValueError(f"a conv stem needs an even patch size, not {self.patch_size}")
         if any(not 0 <= block < self.depth for block in self.reatten_blocks):
-            raise ValueError(f"reatten_blocks name a block outside 0 to {self.depth - 1}")
+            raise ValueError(f"reatten_blocks must be from 0 to {self.depth - 1}")
         if len(self.softmax_temperatures) not in (0, self.depth):
             raise ValueError(
                 f"{len(self.softmax_temperatures)} temperatures for {self.depth} blocks"
             )
         if any(temperature <= 0 for temperature in self.softmax_temperatures):
-            raise ValueError("softmax temperatures are above 0")
+            raise ValueError("softmax temperatures must be above 0")
         if self.attention_donor is not None and self.attention_donor > self.depth - 2:
             raise ValueError(f"attention_donor {self.attention_donor}: no block comes after it")
         if self.pool == "cls_dist" and self.prefix_tokens < 2:
-            raise ValueError("cls_dist pools a distillation token that is not there")
+            raise ValueError("pool cls_dist needs a distillation token")
         if self.patch_norm and self.stem != "patch":
-            raise ValueError("norms around the patch embedding go with the patch stem")
+            raise ValueError("norms around the patch embedding need the patch stem")
         return self
 
     def map_source(self, block: int) -> int:
@@ -109,7 +113,7 @@ class DeepViTConfig(BaseModel):
 
     @property
     def num_tokens(self) -> int:
-        """Patches and what stands before them."""
+        """Patches and the tokens before them."""
         return self.grid**2 + self.prefix_tokens
 
 
@@ -143,7 +147,7 @@ def _tuned(
     img_size: int = 224,
     crop_pct: float = 0.9,
 ) -> Architecture:
-    """S and L: a conv stem, Re-attention in the last blocks, scale adjustment 0.5."""
+    """DeepViT-S and -L: a conv stem, Re-attention in the last blocks, scale adjustment 0.5."""
     config = DeepViTConfig(
         img_size=img_size,
         patch_size=16,
@@ -179,7 +183,6 @@ _TIMM = {  # width, blocks, heads
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
 }
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def _timm(
@@ -189,7 +192,7 @@ def _timm(
     deit: bool = False,
     distilled: bool = False,
 ) -> Architecture:
-    """timm's ViT, or Meta's DeiT: other colours, and a second token and head if distilled."""
+    """timm's ViT, or Meta's DeiT, whose mean and std differ; if distilled, with two heads."""
     embed_dim, depth, num_heads = _TIMM[size]
     config = DeepViTConfig(
         img_size=img_size,
@@ -202,7 +205,7 @@ def _timm(
         pool="cls_dist" if distilled else "cls",
     )
     rule = Preprocessing(size=img_size, crop_pct=0.9 if img_size == 224 else 1.0)
-    return Architecture(config, rule.model_copy(update=_IMAGENET) if deit else rule)
+    return Architecture(config, rule.model_copy(update=IMAGENET) if deit else rule)
 
 
 _TEST = DeepViTConfig(

@@ -1,7 +1,7 @@
-"""The only evaluation transform: a decoded picture to the pixels a network sees.
+"""The only evaluation transform: from a decoded picture to the pixels a network sees.
 
-Free of torch, so that the service and the training-side code share it. Mean and
-standard deviation are facts that travel here, but they are applied inside the graph.
+Free of torch, because the service uses it too. Mean and standard deviation are recorded here, but
+applied inside the graph.
 """
 
 from typing import Literal
@@ -11,6 +11,9 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.arrays import Pixels
+
+# Mean and standard deviation of ImageNet, the fields of `Preprocessing` that hold them.
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 _MAX_ASPECT = 16
 
@@ -26,7 +29,7 @@ class Preprocessing(BaseModel):
     )
     interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
     resize_mode: Literal["shorter_side", "both_sides"] = Field(
-        default="shorter_side", description="both_sides does not keep the picture's proportions"
+        default="shorter_side", description="both_sides does not keep the image's proportions"
     )
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -34,14 +37,15 @@ class Preprocessing(BaseModel):
     @property
     def resize(self) -> int:
         """Length of the shorter side before the centre crop, in pixels."""
-        return int(self.size / self.crop_pct + 1e-9)  # 256 out of 224 / 0.875, however rounded
+        return int(self.size / self.crop_pct + 1e-9)  # 224 / 0.875 is 256, however it is rounded
 
 
 def preprocess(image: Image.Image, rule: Preprocessing) -> Pixels:
     """Resize the shorter side (or both), then crop the centre: RGB picture to uint8 [S, S, 3].
 
-    Bit for bit what training code does, but for pictures thinner than any photograph, whose
-    ends are cut off first: resized whole, one pixel by a million would take gigabytes.
+    The result is bit for bit that of the training code. Only pictures thinner than any photograph
+    differ: their ends are cut off first, because one pixel by a million, resized whole, would take
+    gigabytes.
     """
     if rule.resize_mode == "both_sides":
         width = height = rule.resize
@@ -56,7 +60,7 @@ def preprocess(image: Image.Image, rule: Preprocessing) -> Pixels:
 
 
 def _without_ends(image: Image.Image) -> Image.Image:
-    """The middle of a picture, at most `_MAX_ASPECT` times as long as wide."""
+    """The middle of a picture, at most `_MAX_ASPECT` times as long as it is wide."""
     longest = _MAX_ASPECT * min(image.size)
     if max(image.size) <= longest:
         return image

@@ -1,7 +1,7 @@
-"""The code bases whose checkpoints are read, each told apart by the names of its tensors.
+"""The code bases whose checkpoints are read, recognised by the names of their tensors.
 
-A format knows how its own tensors are named and what its own conventions are. It gives the
-same network in the project's names; what the tensors tell is then read once, for all of them.
+A format knows its own names and conventions, and converts a network to the project's names. The
+architecture is then inferred from the tensors in the same way for all formats.
 """
 
 from typing import Protocol
@@ -13,7 +13,7 @@ __all__ = ["FORMATS", "CheckpointError", "File", "Format", "Source", "convert", 
 
 
 class Format(Protocol):
-    """What every module of this package offers; the first that recognises a file converts it."""
+    """What the module of a format has. Exactly one of them has to recognise a file."""
 
     NAME: str
 
@@ -21,9 +21,9 @@ class Format(Protocol):
         """Whether these are names of tensors in this format."""
 
     def convert(self, file: File) -> Source:
-        """The same network in our names, with what the format says beside it.
+        """The same network in the project's names, with the conventions of the format.
 
-        Raises `CheckpointError` naming what this project cannot compute.
+        Raises `CheckpointError`, which names what is not supported.
         """
 
 
@@ -37,12 +37,12 @@ def convert(file: File) -> Source:
     if len(found) > 1:
         raise CheckpointError(
             f"the file mixes tensors of {' and '.join(each.NAME for each in found)}: "
-            "save the state dict of one network alone"
+            "save the state dict of one network only"
         )
     if not found:
         raise CheckpointError(
             "not a state dict of a known format "
             f"({', '.join(each.NAME for each in FORMATS)}): it begins with "
-            f"{names(list(file.tensors))}. Rename its tensors to those of one of them"
+            f"{names(file.tensors)}. Rename the tensors as in one of these formats"
         )
     return found[0].convert(file)

@@ -1,4 +1,4 @@
-"""Files and folders to tensors and plain facts, without ever executing what is in them."""
+"""Reads files and folders as tensors and plain facts, without executing anything in them."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.formats.source import CheckpointError, File, names
 
-# Plain data that training scripts leave in a container; none of it runs code when loaded.
+# Plain data that training scripts save beside weights; loading it runs no code.
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     np._core.multiarray.scalar,  # type: ignore[attr-defined]
@@ -28,11 +28,11 @@ _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names
 
 
 def weights_file(path: Path) -> Path:
-    """The file of weights that a path means: itself, or the one in a folder."""
+    """The file of weights: the path itself, or the one in a folder."""
     if path.is_file():
         return path
     if not path.is_dir():
-        raise CheckpointError(f"{path} is not a file and not a folder")
+        raise CheckpointError(f"{path} is not a file or a folder")
     for name in _IN_FOLDER:
         if (path / name).is_file():
             return path / name
@@ -41,11 +41,11 @@ def weights_file(path: Path) -> Path:
                 f"{path} holds weights in several shards: save the model with "
                 "max_shard_size large enough for one file"
             )
-    raise CheckpointError(f"{path} holds no {' and no '.join(_IN_FOLDER)}")
+    raise CheckpointError(f"{path} holds neither {' nor '.join(_IN_FOLDER)}")
 
 
 def read(path: Path) -> File:
-    """Read a file of weights, and the JSON of a Hugging Face style folder around it."""
+    """Read a file of weights, and the JSON of the Hugging Face style folder around it."""
     file = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if path.name in _IN_FOLDER:
         file.config = _read_json(path.with_name("config.json"))
@@ -96,7 +96,7 @@ def _read_torch(path: Path) -> File:
     wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
     state = content[wrapper] if wrapper else content
     averaged = wrapper is not None and wrapper.endswith("_ema")
-    notes = [f"averaged weights ({wrapper}) taken"] if averaged else []
+    notes = [f"averaged weights ({wrapper}) used"] if averaged else []
     tensors = {
         str(key).removeprefix("module."): value.detach()
         for key, value in state.items()
@@ -104,7 +104,7 @@ def _read_torch(path: Path) -> File:
     }
     if not tensors:
         raise CheckpointError(
-            f"{path.name} holds no tensors under {names(_WRAPPERS)} or at its top"
+            f"{path.name} holds no tensors under {names(_WRAPPERS)} or at the top level"
         )
     arch, args = content.get("arch"), content.get("args")
     facts = vars(args) if isinstance(args, argparse.Namespace) else {}
@@ -113,8 +113,8 @@ def _read_torch(path: Path) -> File:
 
 
 def _refusal(path: Path) -> str:
-    """Name what a pickle wanted beyond plain data; finding out does not execute it."""
-    advice = "Save the state dict alone, with torch.save or as safetensors."
+    """Name what a pickle would call beyond plain data; finding out does not execute it."""
+    advice = "Save only the state dict, with torch.save or as safetensors."
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)

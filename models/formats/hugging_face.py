@@ -1,7 +1,7 @@
-"""Hugging Face's ViTForImageClassification and DeiT, alone or in a folder with their JSON.
+"""Hugging Face's ViTForImageClassification and DeiT, as a file or in a folder with their JSON.
 
-Names of transformers 4 and 5 are read; config.json gives heads, eps and labels,
-preprocessor_config.json the preprocessing.
+Both the names of transformers 4 and those of 5 are read. config.json gives heads, eps and labels,
+and preprocessor_config.json the preprocessing.
 """
 
 import re
@@ -12,7 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
-from models.formats.source import CheckpointError, File, Source, join, join_heads, refuse
+from models.formats.source import (
+    UNSCALED,
+    CheckpointError,
+    File,
+    Source,
+    join,
+    join_heads,
+    refuse,
+)
+from models.preprocess import IMAGENET
 
 NAME = "Hugging Face ViT"
 
@@ -44,7 +53,6 @@ _BLOCK = {
 }
 _LAYER = re.compile(r"(?:encoder\.layer|layers)\.(\d+)\.(.+)")
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _UNSUPPORTED = {
     "embeddings.mask_token": "a network for masked images",
     "decoder.": "a network for masked images",
@@ -58,7 +66,7 @@ def recognises(keys: set[str]) -> bool:
 
 
 def convert(file: File) -> Source:
-    """To our names, with the folder's JSON. Raises `CheckpointError`."""
+    """To the project's names, with the folder's JSON. Raises `CheckpointError`."""
     refuse(file.tensors, _UNSUPPORTED)
     deit = any(key.startswith("deit.") for key in file.tensors)
     tensors = {_renamed(key): value for key, value in file.tensors.items()}
@@ -72,17 +80,18 @@ def convert(file: File) -> Source:
         _join_qkv(tensors, f"blocks.{index}.attn", original)
     _join_distillation(tensors, notes, original)
     conventions: dict[str, Any] = {
-        "reatten_scale": 1.0,
-        "scale_adjustment": 1.0,
+        **UNSCALED,
         "layer_norm_eps": 1e-12,
         "crop_pct": 224 / 256 if deit else 1.0,
         "interpolation": "bicubic" if deit else "bilinear",
         "resize_mode": "both_sides",
     }
     if deit:
-        conventions |= _IMAGENET
+        conventions |= IMAGENET
     if not file.processor:
-        notes.append("no preprocessor_config.json: the preprocessing that transformers defaults to")
+        notes.append(
+            "no preprocessor_config.json: the default preprocessing of transformers assumed"
+        )
     return Source(
         "Hugging Face DeiT" if deit else NAME,
         tensors,
@@ -92,12 +101,12 @@ def convert(file: File) -> Source:
         facts=_architecture(file.config) | _preprocessing(file.processor, deit),
         labels=file.labels or _labels(file.config),
         notes=notes,
-        advice="config.json beside the weights tells the heads: pass the folder",
+        advice="config.json beside the weights has the number of heads: pass the folder",
     )
 
 
 def _renamed(key: str) -> str:
-    """Our name of a tensor, or its own where the format has no such name."""
+    """The project's name of a tensor, or its own where the format has no such name."""
     rest = key.removeprefix("vit.").removeprefix("deit.")
     place, names = "", _OUTER
     if found := _LAYER.fullmatch(rest):
@@ -109,7 +118,7 @@ def _renamed(key: str) -> str:
 
 
 def _original(ours: str, keys: AbstractSet[str]) -> str:
-    """What a file with these tensors calls one of ours, or would call it: `_renamed` backwards."""
+    """The name in a file with these tensors, also of a missing tensor: `_renamed` inverted."""
     model = "deit." if any(key.startswith("deit.") for key in keys) else "vit."
     layers = "layers" if any(key.startswith(f"{model}layers.") for key in keys) else "encoder.layer"
     place, names, rest = model, _OUTER, ours
@@ -131,7 +140,7 @@ def _original(ours: str, keys: AbstractSet[str]) -> str:
 
 
 def _join_qkv(tensors: dict[str, Tensor], attention: str, original: Callable[[str], str]) -> None:
-    """Three layers as one; biases may all be absent."""
+    """Join three layers to one; all biases may be absent."""
     for leaf in ("weight", "bias"):
         parts = {key: tensors.pop(key, None) for key in (f"{attention}.{x}.{leaf}" for x in "qkv")}
         if leaf == "weight" or any(part is not None for part in parts.values()):
@@ -149,11 +158,11 @@ def _join_distillation(
     if any(key.startswith("distillation_head.") for key in tensors):
         dist = ("distillation_head.weight", "distillation_head.bias")
         tensors |= join_heads(tensors, ("head.weight", "head.bias"), dist, original)
-        notes.append("the answer is the mean of both classifiers")
+        notes.append("logits are the mean of both classifiers")
 
 
 def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts out of config.json, refusing what the network does not compute."""
+    """Facts from config.json. Raises `CheckpointError` for what is not supported."""
     if config.get("hidden_act", "gelu") != "gelu":
         raise CheckpointError(f"hidden_act {config['hidden_act']!r} is not supported, only gelu")
     fields = {"num_attention_heads": "num_heads", "layer_norm_eps": "layer_norm_eps"}
@@ -161,7 +170,7 @@ def _architecture(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """id2label in order, unless it only numbers the classes."""
+    """The names in id2label in order; None if it only numbers the classes."""
     found = config.get("id2label")
     if not isinstance(found, Mapping) or not found:
         return None
@@ -170,7 +179,7 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _preprocessing(processor: Mapping[str, Any], deit: bool) -> dict[str, Any]:
-    """Facts out of preprocessor_config.json."""
+    """Facts from preprocessor_config.json."""
     if not processor:
         return {}
     facts: dict[str, Any] = {}
@@ -195,7 +204,7 @@ def _on(processor: Mapping[str, Any], step: str) -> bool:
 
 
 def _side(size: Any) -> int | None:
-    """One number out of 224, {"height": 224, "width": 224} or {"shortest_edge": 224}."""
+    """One number from 224, {"height": 224, "width": 224} or {"shortest_edge": 224}."""
     if isinstance(size, Mapping):
         sides = {size[key] for key in ("height", "width", "shortest_edge") if key in size}
         if len(sides) != 1:

@@ -1,6 +1,6 @@
-"""The official DeepViT code and this project's own files (paper.md section 6.1).
+"""The official DeepViT code, and this project's own files.
 
-Its names are the project's names: nothing is converted.
+Its names of tensors are the project's: nothing is converted.
 """
 
 from models.formats.source import File, Source
@@ -11,13 +11,13 @@ _OURS = ("patch_embed.norm1.", "attn.var_norm.")
 
 
 def recognises(keys: set[str]) -> bool:
-    """timm's names with Re-attention or a convolutional stem."""
+    """timm's names, with Re-attention or a convolutional stem."""
     marks = ("reatten_matrix", "patch_embed.conv1", *_OURS)
     return any(mark in key for key in keys for mark in marks)
 
 
 def convert(file: File) -> Source:
-    """As it stands. In timm's range of values unless the architecture says otherwise."""
+    """As it is, with pixels from -1 to 1 unless the file or the architecture says otherwise."""
     return Source(
         NAME,
         file.tensors,

@@ -1,4 +1,4 @@
-"""What passes between reading a file, its format and the network: plain records."""
+"""Plain records: what a file holds, and a network in the project's names."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,65 +7,67 @@ from typing import Any
 import torch
 from torch import Tensor
 
+UNSCALED = {"reatten_scale": 1.0, "scale_adjustment": 1.0}  # in all code but the official one
+
 _LISTED = 8  # names in an error before "and n more"
 
 
 class CheckpointError(Exception):
-    """The file cannot be read as a checkpoint; the message says what to do."""
+    """The file cannot be read as a checkpoint; the message says why or what to do."""
 
 
 @dataclass
 class File:
-    """What a file, and the folder around it, hold before they are interpreted."""
+    """The content of a file and of the folder around it, before it is interpreted."""
 
     tensors: dict[str, Tensor]
     arch: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)  # training arguments or header
+    facts: Mapping[str, Any] = field(default_factory=dict)  # training arguments, or the header
     labels: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
-    wrapper: str | None = None  # the key that the state dict was found under
+    wrapper: str | None = None  # the key under which the state dict was found
     config: Mapping[str, Any] = field(default_factory=dict)  # config.json
     processor: Mapping[str, Any] = field(default_factory=dict)  # preprocessor_config.json
 
 
 @dataclass
 class Source:
-    """A network in our names, and what its format and file say beside the tensors."""
+    """A network in the project's names, and what format and file say besides the tensors."""
 
     format: str
     tensors: dict[str, Tensor]
-    original: Callable[[str], str] = str  # our name of a tensor to the file's, for errors
+    original: Callable[[str], str] = str  # the project's name of a tensor to the file's, for errors
     arch: str | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)  # by the names of its tensors
+    inferred: Mapping[str, Any] = field(default_factory=dict)  # from the names of its tensors
     conventions: Mapping[str, Any] = field(default_factory=dict)  # of the code base
     facts: Mapping[str, Any] = field(default_factory=dict)  # stated by this file
-    antialias: bool = True  # as PyTorch means it, where positions are interpolated
+    antialias: bool = True  # PyTorch's flag, for the interpolation of positions
     labels: tuple[str, ...] | None = None
     imagenet: bool = False  # 1000 classes without names are those of ImageNet-1k
     notes: list[str] = field(default_factory=list)
-    advice: str | None = None  # on what the tensors do not tell
+    advice: str | None = None  # on facts that the tensors do not determine
 
 
 def names(keys: Iterable[str]) -> str:
-    """A list for an error message, shortened."""
+    """A shortened list for an error message."""
     keys = list(keys)
     shown = ", ".join(keys[:_LISTED])
     return shown + (f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else "")
 
 
-def refuse(keys: Iterable[str], endings: Mapping[str, str]) -> None:
+def refuse(keys: Iterable[str], parts: Mapping[str, str]) -> None:
     """Raise `CheckpointError` if a tensor belongs to a part that is known but not supported.
 
-    `endings` maps a piece of such a tensor's name to what it is part of.
+    `parts` maps a piece of such a tensor's name to the name of the part.
     """
     for key in keys:
-        for piece, what in endings.items():
+        for piece, part in parts.items():
             if piece in key:
-                raise CheckpointError(f"{what} is not supported ({key})")
+                raise CheckpointError(f"{part} is not supported ({key})")
 
 
 def join(parts: Mapping[str, Tensor | None], dim: int) -> Tensor:
-    """One tensor out of several. Raises `CheckpointError` if one is missing or does not fit."""
+    """Concatenate tensors. Raises `CheckpointError` if one is missing or does not fit."""
     found = [value for value in parts.values() if value is not None]
     if len(found) == len(parts):
         try:
@@ -82,10 +84,10 @@ def join_heads(
     dist: tuple[str, str],
     original: Callable[[str], str] = str,
 ) -> dict[str, Tensor]:
-    """The mean of two linear heads, on two tokens, as one head on both tokens side by side.
+    """The mean of two linear heads on two tokens, as one head on both tokens side by side.
 
-    `cls` and `dist` name weight and bias of each, which are taken out of `tensors`; `original`
-    gives the names for an error.
+    `cls` and `dist` name the weight and bias of each, which are removed from `tensors`; `original`
+    gives their names for an error.
     """
     (weight, bias), (other_weight, other_bias) = (
         [(original(key), tensors.pop(key, None)) for key in pair] for pair in (cls, dist)

@@ -1,7 +1,8 @@
-"""timm's ViT and DeiT, distilled or not (paper.md section 6.2), also as Meta published them.
+"""timm's ViT and DeiT, distilled or not, also as Meta published DeiT.
 
-The names are the project's own. What has no place in the network is written into the tensors
-beside it, exactly: LayerScale into the layers it scales, absent biases and positions as zeros.
+The names of tensors are the project's own. What the network does not have is folded into other
+tensors without changing the result: LayerScale into the layers that it scales; biases and positions
+that are absent become zeros.
 """
 
 import math
@@ -12,11 +13,19 @@ import torch
 from torch import Tensor
 
 from models.config import ARCHITECTURES
-from models.formats.source import CheckpointError, File, Source, join, join_heads, refuse
+from models.formats.source import (
+    UNSCALED,
+    CheckpointError,
+    File,
+    Source,
+    join,
+    join_heads,
+    refuse,
+)
+from models.preprocess import IMAGENET
 
 NAME = "timm ViT"
 
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _POOLS = {"token": "cls", "avg": "mean_patches"}
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # by width, in timm's own architectures
 _STATED = ("mean", "std", "crop_pct", "interpolation")
@@ -40,7 +49,7 @@ _UNSUPPORTED = {
 
 
 def recognises(keys: set[str]) -> bool:
-    """Blocks under timm's names, nothing of DeepViT in them."""
+    """Blocks under timm's names, and no part of DeepViT."""
     deepvit = ("reatten_matrix", "patch_embed.conv1", "patch_embed.norm1.", "attn.var_norm.")
     return any(key.startswith("blocks.") for key in keys) and not any(
         mark in key for key in keys for mark in deepvit
@@ -48,11 +57,11 @@ def recognises(keys: set[str]) -> bool:
 
 
 def convert(file: File) -> Source:
-    """To our names, with timm's conventions. Raises `CheckpointError` by the part's name."""
+    """To the project's names, with timm's conventions. Raises `CheckpointError`."""
     refuse(file.tensors, _UNSUPPORTED)
     tensors, notes = dict(file.tensors), list(file.notes)
-    conventions: dict[str, Any] = {"reatten_scale": 1.0, "scale_adjustment": 1.0}
-    told: dict[str, Any] = {}
+    conventions: dict[str, Any] = dict(UNSCALED)
+    inferred: dict[str, Any] = {}
     if "cls_token" not in tensors:
         raise CheckpointError("a ViT without a class token (cls_token) is not supported")
     if "fc_norm.weight" in tensors:
@@ -62,27 +71,27 @@ def convert(file: File) -> Source:
             )
         for leaf in ("weight", "bias"):
             tensors[f"norm.{leaf}"] = tensors.pop(f"fc_norm.{leaf}")
-        told = {"pool": "mean_patches", "norm_after_pool": True}
-        notes.append("fc_norm: the head sees the mean of the patches")
+        inferred = {"pool": "mean_patches", "norm_after_pool": True}
+        notes.append("the head sees the mean of the patches (fc_norm)")
     _join_prefix(tensors, notes)
     if "head_dist.weight" in tensors:
         dist = ("head_dist.weight", "head_dist.bias")
         tensors |= join_heads(tensors, ("head.weight", "head.bias"), dist)
-        notes.append("the answer is the mean of head and head_dist")
+        notes.append("logits are the mean of head and head_dist")
     _fold_layer_scale(tensors, notes)
     if "patch_embed.proj.weight" in tensors and "patch_embed.proj.bias" not in tensors:
         tensors["patch_embed.proj.bias"] = torch.zeros(len(tensors["patch_embed.proj.weight"]))
     arch = _arch(file)
     facts = dict(file.facts) | _stated(file.config)
     if not _is_paper_baseline(tensors):
-        conventions |= _IMAGENET
-        if arch not in ARCHITECTURES and not facts.keys() & _IMAGENET.keys():
-            notes.append("mean and std of ImageNet, as DeiT has them; timm's vit_ models have 0.5")
+        conventions |= IMAGENET
+        if arch not in ARCHITECTURES and not facts.keys() & IMAGENET.keys():
+            notes.append("mean and std of ImageNet assumed, as in DeiT; timm's vit_ models use 0.5")
     return Source(
         "DeiT" if file.wrapper == "model" else NAME,
         tensors,
         arch=arch,
-        told=told,
+        inferred=inferred,
         conventions=conventions,
         facts=facts,
         labels=file.labels or _labels(file.config),
@@ -93,12 +102,12 @@ def convert(file: File) -> Source:
 
 
 def _join_prefix(tensors: dict[str, Tensor], notes: list[str]) -> None:
-    """Distillation token and registers behind the class token, and positions for all of them."""
+    """Append distillation token and registers to the class token, with positions for all."""
     prefix: dict[str, Tensor | None] = {"cls_token": tensors["cls_token"]}
     for key, what in {"dist_token": "distillation token", "reg_token": "registers"}.items():
         if key in tensors:
             prefix[key] = tensors.pop(key)
-            notes.append(f"{what} ({key}) behind the class token")
+            notes.append(f"{what} ({key}) after the class token")
     tensors["cls_token"] = join(prefix, dim=1)
     positions = tensors.get("pos_embed")
     if positions is None or positions.ndim != 3:
@@ -106,11 +115,11 @@ def _join_prefix(tensors: dict[str, Tensor], notes: list[str]) -> None:
     if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
         none = torch.zeros_like(tensors["cls_token"])
         tensors["pos_embed"] = join({"cls_token": none, "pos_embed": positions}, dim=1)
-        notes.append("positions of patches only: zeros for the tokens before them")
+        notes.append("positions are of patches only; zeros added for the tokens before them")
 
 
 def _fold_layer_scale(tensors: dict[str, Tensor], notes: list[str]) -> None:
-    """x += gamma * f(x): gamma times the rows of f's last layer. timm's names, or DeiT III's."""
+    """In x += gamma * f(x), scale the rows of f's last layer. Names as in timm or DeiT III."""
     layers = {"ls1.gamma": "attn.proj", "gamma_1": "attn.proj"}
     layers |= {"ls2.gamma": "mlp.fc2", "gamma_2": "mlp.fc2"}
     found = False
@@ -132,7 +141,7 @@ def _fold_layer_scale(tensors: dict[str, Tensor], notes: list[str]) -> None:
 
 
 def _arch(file: File) -> str | None:
-    """The name without its tag: vit_base_patch16_224.augreg_in21k."""
+    """The name without its tag, `.augreg_in21k` in vit_base_patch16_224.augreg_in21k."""
     name = file.config.get("architecture") or file.arch
     return name.partition(".")[0] if isinstance(name, str) else None
 
@@ -154,7 +163,7 @@ def _labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _is_paper_baseline(tensors: Mapping[str, Tensor]) -> bool:
-    """The DeepViT paper's own plain ViT: an MLP 3 times as wide where all others have 4."""
+    """Whether this is the DeepViT paper's plain ViT, whose MLP ratio is 3; all others have 4."""
     fc1, width = tensors.get("blocks.0.mlp.fc1.weight"), tensors["cls_token"].shape[-1]
     return fc1 is not None and len(fc1) == 3 * width
 

@@ -1,8 +1,8 @@
-"""vit-pytorch's DeepViT, in three generations of names, and its plain ViT (paper.md section 6.3).
+"""vit-pytorch's DeepViT and plain ViT, in three generations of names.
 
-Generations differ in nesting (`fn.fn.`), in norms around the patch embedding, and in where the
-last LayerNorm stands. Patches are flattened as (row, column, channel); qkv has no bias; Theta
-is applied as A'[g] = sum over h of A[h] Theta[h, g], with a LayerNorm over heads behind it.
+The generations differ in nesting (`fn.fn.`), in norms around the patch embedding, and in the place
+of the last LayerNorm. Patches are flattened as (row, column, channel); qkv has no bias; Theta
+is applied as A'[g] = sum over h of A[h] Theta[h, g], followed by a LayerNorm over heads.
 """
 
 import math
@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.formats.source import CheckpointError, File, Source
+from models.formats.source import UNSCALED, CheckpointError, File, Source
 
 NAME = "vit-pytorch"
 
@@ -41,7 +41,7 @@ def recognises(keys: set[str]) -> bool:
 
 
 def convert(file: File) -> Source:
-    """To our names, with vit-pytorch's conventions. Raises `CheckpointError`."""
+    """To the project's names, with vit-pytorch's conventions. Raises `CheckpointError`."""
     given = file.tensors
     normed = any(f"to_patch_embedding.{index}.weight" in given for index in (2, 3))
     nested = any(re.search(r"\.1\.(fn\.)*norm\.weight$", key) for key in given)
@@ -56,22 +56,22 @@ def convert(file: File) -> Source:
     _reshape(tensors)
     notes = [
         *file.notes,
-        "vit-pytorch has no preprocessing of its own: mean and std of 0.5 unless told otherwise",
+        "vit-pytorch has no preprocessing of its own: mean and std of 0.5 unless stated otherwise",
         "whether the head sees the class token or the mean of all tokens is not in the file: "
-        "the class token unless told otherwise",
+        "the class token unless stated otherwise",
     ]
     if any(".reattn_norm." in key for key in given):
         notes.append(
-            "a LayerNorm over heads stays in the graph: at the reattention stage rows of a map sum "
-            "to no constant"
+            "a LayerNorm over heads stays in the graph: at the reattention stage, rows of a map do "
+            "not sum to a constant"
         )
     _add_projection(tensors, notes)
     return Source(
         f"{NAME} {'DeepViT' if mixing else 'ViT'}",
         tensors,
         partial(_original, found=found, outer=outer),
-        conventions={"reatten_scale": 1.0, "scale_adjustment": 1.0, "layer_norm_eps": 1e-5},
-        told={"norm_after_pool": after},
+        conventions={**UNSCALED, "layer_norm_eps": 1e-5},
+        inferred={"norm_after_pool": after},
         labels=file.labels,
         notes=notes,
         advice=_advice(tensors),
@@ -79,7 +79,7 @@ def convert(file: File) -> Source:
 
 
 def _renamed(key: str, outer: Mapping[str, str], mlp: Mapping[str, str]) -> str:
-    """Our name of a tensor, or its own where the format has no such name."""
+    """The project's name of a tensor, or its own where the format has no such name."""
     place, names, rest = "", outer, key
     if found := _LAYER.fullmatch(key):
         place, rest = f"blocks.{found[1]}.", found[3]
@@ -93,7 +93,7 @@ def _renamed(key: str, outer: Mapping[str, str], mlp: Mapping[str, str]) -> str:
 
 
 def _original(ours: str, found: Mapping[str, str], outer: Mapping[str, str]) -> str:
-    """What the file calls one of our tensors; a missing one, as in its other blocks."""
+    """The name in the file; that of a missing tensor is derived from another block."""
     if ours in found:
         return found[ours]
     if block := re.fullmatch(r"blocks\.(\d+)(\..+)", ours):
@@ -119,7 +119,7 @@ def _reshape(tensors: dict[str, Tensor]) -> None:
         patch = math.isqrt(pixels // channels)
         if channels * patch**2 != pixels:
             raise CheckpointError(
-                f"to_patch_embedding takes {pixels} values, which is no square patch of RGB"
+                f"to_patch_embedding takes {pixels} values, which is not a square RGB patch"
             )
         tensors["patch_embed.proj.weight"] = projection.reshape(
             len(projection), patch, patch, channels
@@ -130,14 +130,14 @@ def _reshape(tensors: dict[str, Tensor]) -> None:
 
 
 def _add_projection(tensors: dict[str, Tensor], notes: list[str]) -> None:
-    """One head as wide as the tokens has no projection: the identity takes its place."""
+    """Add an identity where one head as wide as the tokens leaves the projection out."""
     if any(".attn.proj." in key for key in tensors):
         return
     for key in [key for key in tensors if key.endswith(".attn.qkv.weight")]:
         width = tensors[key].shape[-1]
         layer = key.replace("qkv.weight", "proj")
         tensors |= {f"{layer}.weight": torch.eye(width), f"{layer}.bias": torch.zeros(width)}
-    notes.append("no projection behind attention (one head): the identity in its place")
+    notes.append("no projection after attention (one head): the identity takes its place")
 
 
 def _advice(tensors: Mapping[str, Tensor]) -> str | None:
@@ -145,4 +145,4 @@ def _advice(tensors: Mapping[str, Tensor]) -> str | None:
     if qkv is None:
         return None
     width = len(qkv) // 3
-    return f"heads are together {width} wide, and vit-pytorch's are 64 wide unless told otherwise"
+    return f"all heads together are {width} wide; vit-pytorch's default is 64 for each head"

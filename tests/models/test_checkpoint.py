@@ -17,7 +17,7 @@ from models.checkpoint import CheckpointError
 from models.config import ARCHITECTURES
 from models.deepvit import DeepViT
 from models.formats import Source
-from models.formats.architecture import told_by_tensors
+from models.formats.architecture import infer
 from models.preprocess import Preprocessing
 
 CONFIG = ARCHITECTURES["deepvit_test"].config
@@ -71,7 +71,7 @@ def test_plain_network_needs_only_its_heads(tmp_path: Path) -> None:
         update={"reatten_blocks": (), "reatten_scale": 1.0, "scale_adjustment": 1.0}
     )
     path = saved(tmp_path, DeepViT(plain).state_dict())
-    with pytest.raises(CheckpointError, match="do not tell num_heads"):
+    with pytest.raises(CheckpointError, match="do not determine num_heads"):
         checkpoint.load(path)
     assert checkpoint.load(path, num_heads=3).config == plain
 
@@ -94,8 +94,8 @@ def test_every_architecture_is_recognised_from_its_tensors(name: str) -> None:
     config = ARCHITECTURES[name].config
     with torch.device("meta"):
         tensors = DeepViT(config).state_dict()
-    told = told_by_tensors(Source("", tensors))
-    assert {key: getattr(config, key) for key in told} == told
+    inferred = infer(Source("", tensors))
+    assert {key: getattr(config, key) for key in inferred} == inferred
 
 
 def test_safetensors_round_trip_keeps_everything(tmp_path: Path, weights: Weights) -> None:

@@ -78,7 +78,7 @@ def test_plain_vit_grows_with_depth_and_width() -> None:
         ({"num_heads": 5}, "5 heads do not divide"),
         ({"patch_size": 7}, "patch 7 does not divide"),
         ({"img_size": 15, "patch_size": 5, "stem": "conv"}, "even patch size"),
-        ({"reatten_blocks": (3,)}, "outside 0 to 2"),
+        ({"reatten_blocks": (3,)}, "must be from 0 to 2"),
         ({"depth": 0}, "greater than 0"),
     ],
 )

@@ -305,12 +305,12 @@ def test_networks_without_classifier_class_token_or_colours_are_named(tmp_path: 
     grey = tensors_of(facts_of("timm_vit"))
     grey["patch_embed.proj.weight"] = grey["patch_embed.proj.weight"][:, :1]
     torch.save(grey, path)
-    with pytest.raises(CheckpointError, match="sees 1 channels, and only RGB"):
+    with pytest.raises(CheckpointError, match="takes 1 channels, and only RGB"):
         checkpoint.load(path, num_heads=3)
 
 
 def test_folders_without_weights_or_in_shards_are_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no model.safetensors and no pytorch_model"):
+    with pytest.raises(CheckpointError, match=r"holds neither model.safetensors nor pytorch_model"):
         checkpoint.load(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(CheckpointError, match="several shards: save the model with"):
