@@ -1,51 +1,64 @@
-VENV ?= .venv
+# `make help` lists the targets. `make serve PYTHON_VERSION=3.12` uses that Python, for any target,
+# in an environment of its own.
+PYTHON_VERSION ?= 3
+VENV ?= .venv$(if $(filter-out 3,$(PYTHON_VERSION)),-$(PYTHON_VERSION))
 PYTHON := $(VENV)/bin/python
-MODELS := deepvit16-cifar10 vit16-cifar10
-EXPORTED := $(MODELS:%=model_repository/%)
 KERNEL := service/native/libdeepvit.so
+# Extras of pyproject.toml: all that the service can use on CPUs, and what is for developers
+SERVING := cpu redis grpc otel
+DEVELOPING := $(SERVING) export dev
 
-.PHONY: serve test check export evaluate bench soak docker
+.PHONY: serve test test-oldest check format export evaluate bench soak docker help
+.DELETE_ON_ERROR:
 
-serve: $(EXPORTED) $(KERNEL)  ## set up everything, export the bundled models and serve them on port 8000
+serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run installs what that needs
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/serving.txt $(KERNEL)
 	$(PYTHON) -m service --log-format text
 
-test: $(VENV)/installed $(KERNEL)  ## set up and run the tests
+test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch too, and run the tests
 	$(PYTHON) -m pytest
 
-check: $(VENV)/installed  ## lint, types and the direction of imports
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+check: $(VENV)/developing.txt  ## lint, types and the direction of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-export: $(EXPORTED)  ## export the bundled models
+format: $(VENV)/developing.txt  ## format the code, and fix what can be fixed by itself
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
 
-evaluate: $(EXPORTED) $(KERNEL)  ## CIFAR-10 over HTTP: accuracy, agreement with PyTorch, throughput
+export: $(VENV)/developing.txt  ## export the bundled checkpoints anew, where that changes anything
+	$(PYTHON) -m export.bundled
+
+evaluate: $(VENV)/developing.txt $(KERNEL)  ## CIFAR-10 over HTTP: accuracy, agreement with PyTorch, throughput
 	$(PYTHON) -m tests.evaluate
 
-bench: $(EXPORTED) $(KERNEL) $(VENV)/peers  ## speed against what a user would run instead, as ratios
+bench: $(VENV)/bench.txt $(KERNEL)  ## speed against what a user would run instead, as ratios
 	$(PYTHON) -m tests.bench
 
-soak: $(EXPORTED) $(KERNEL)  ## five minutes of mixed traffic: every answer right, memory bounded
+soak: $(VENV)/developing.txt $(KERNEL)  ## five minutes of mixed traffic: every answer right, memory bounded
 	$(PYTHON) -m tests.soak
 
 docker:  ## build the image
 	docker build --tag deepvit-inference .
 
-SOURCES := $(wildcard models/*.py export/*.py)
+help:  ## list these targets
+	@sed -En 's/^([a-z-]+):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand --tabs=14
 
-model_repository/%: models/zoo/%.safetensors $(SOURCES) | $(VENV)/installed
-	$(PYTHON) -m export $< --name $*
-	@touch $@
+$(PYTHON):
+	python$(PYTHON_VERSION) -m venv $(VENV)
+
+$(VENV)/serving.txt: EXTRAS := $(SERVING)
+$(VENV)/developing.txt: EXTRAS := $(DEVELOPING)
+$(VENV)/bench.txt: EXTRAS := $(DEVELOPING) bench
+
+# What is installed: a list of requirements. The rooms themselves run from here.
+$(VENV)/%.txt: pyproject.toml constraints.txt requirements.py | $(PYTHON)
+	@echo 'Installing packages into $(VENV)'
+	@$(PYTHON) requirements.py $(EXTRAS) >$@
+	@$(PYTHON) -m pip install --quiet --constraint constraints.txt --requirement $@
 
 # Without a C++ compiler, models are served without it.
-$(KERNEL): $(wildcard service/native/*.cpp service/native/*.cu service/native/*.h service/native/*.py) | $(VENV)/installed
+$(KERNEL): $(wildcard service/native/*.cpp service/native/*.cu service/native/*.h service/native/*.py) | $(PYTHON)
 	-$(PYTHON) -m service.native
-
-$(VENV)/peers: $(VENV)/installed
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	@touch $@
-
-$(VENV)/installed: pyproject.toml constraints.txt
-	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,redis,grpc,otel,export,dev]'
-	@touch $@

@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # ONNX Runtime reads this when it loads; its official builds else report usage to Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

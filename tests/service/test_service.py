@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from service import errors
+from service import __version__, errors
 from tests.conftest import DEEPVIT, VIT
 from tests.service.http.test_classify import png
 from tests.support.server import ROOT, Server, running_server
@@ -21,10 +21,13 @@ def test_importing_the_service_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_the_version_is_that_of_the_package(client: httpx.Client) -> None:
-    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert client.get("/openapi.json").json()["info"]["version"] == package["version"]
-    assert client.get("/v2").json()["version"] == package["version"]
+def test_one_version_is_told_everywhere(client: httpx.Client) -> None:
+    assert client.get("/openapi.json").json()["info"]["version"] == __version__
+    assert client.get("/v2").json()["version"] == __version__
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    source = package["tool"]["setuptools"]["dynamic"]["version"]["attr"]
+    assert source == "service.__version__"
+    assert "version" in package["project"]["dynamic"]
 
 
 def test_health_names_the_models_and_their_providers(client: httpx.Client) -> None:
