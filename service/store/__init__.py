@@ -36,7 +36,7 @@ class Store(Protocol):
         """Called before any other method; never fails."""
 
     async def put(self, image_id: str, pixels: Pixels) -> None:
-        """Keep an input, or renew its time to live. Never fails: it may silently not be kept."""
+        """Keep an input, or renew its time to live. Never fails, but may not keep it."""
 
     async def get(self, image_id: str) -> Pixels:
         """The input [S, S, 3]. Raises `UnknownImage`, `ExpiredImage` or `StoreUnavailable`."""

@@ -144,15 +144,15 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         deadline = time.perf_counter() + timeout_s
         with self._use(request.model_name, request.model_version) as served:
             contract = metadata.contract(served, runtime.upload_limits.max_images)
-            inference = await runtime.pipeline.in_pool(partial(codec.decode, request, contract))
-            inference.check_response_size(contract, runtime.max_answer_bytes)
-            with runtime.pipeline.admit(served, deadline, inference.explain_outputs) as ticket:
-                done = await runtime.pipeline.infer(ticket, inference.images)
+            infer_request = await runtime.pipeline.in_pool(partial(codec.decode, request, contract))
+            infer_request.check_response_size(contract, runtime.max_answer_bytes)
+            with runtime.pipeline.admit(served, deadline, infer_request.explain_outputs) as ticket:
+                done = await runtime.pipeline.infer(ticket, infer_request.images)
             runtime.metrics.stage("queue", max(result.queue_s for result in done))
             runtime.metrics.stage("inference", max(result.run_s for result in done))
             encode = partial(
                 codec.encode,
-                inference,
+                infer_request,
                 [result.value for result in done],
                 model=served.manifest.name,
                 version=served.manifest.version,

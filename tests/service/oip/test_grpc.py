@@ -52,9 +52,9 @@ SERVICE = "inference.GRPCInferenceService"
 
 
 def address(server: Server) -> str:
-    found = _ADDRESS.search("".join(server.log))
-    assert found
-    return found[1]
+    match = _ADDRESS.search("".join(server.log))
+    assert match
+    return match[1]
 
 
 @contextmanager
@@ -104,10 +104,11 @@ def pixels(photo: bytes) -> Pixels:
     return preprocess(Image.open(io.BytesIO(photo)), RULE)[None]
 
 
-def tensor(pixels: Pixels, of: Any = InferInput) -> Any:
-    found = of("images", list(pixels.shape), "UINT8")
-    found.set_data_from_numpy(pixels)
-    return found
+def tensor(pixels: Pixels, input_class: Any = InferInput) -> Any:
+    """An input of the client for gRPC or for HTTP."""
+    image = input_class("images", list(pixels.shape), "UINT8")
+    image.set_data_from_numpy(pixels)
+    return image
 
 
 def image_request(pixels: Pixels, **changes: Any) -> Any:
