@@ -7,11 +7,11 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from service.settings import Settings
+from tests.docs.file_map import END, PAGE, START, file_map
 from tests.docs.markdown import PAGES
 from tests.support.server import ROOT
 
 MAX_README_BYTES = 10_000
-ROOMS = ("models", "export", "service")
 
 
 def text(name: str) -> str:
@@ -73,14 +73,7 @@ def test_the_table_of_settings_is_complete_and_true() -> None:
     ]
 
 
-def test_the_map_names_every_file() -> None:
-    """Every module of the three rooms stands in the map of docs/architecture.md, and no other."""
-    page = text("docs/architecture.md")
-    named = set(re.findall(r"\]\(\.\./((?:models|export|service)/[\w./]+\.py)\)", page))
-    there = {
-        str(path.relative_to(ROOT))
-        for room in ROOMS
-        for path in (ROOT / room).rglob("*.py")
-        if path.name != "__init__.py"
-    }
-    assert named == there
+def test_the_map_says_what_the_files_say() -> None:
+    page = PAGE.read_text()
+    kept = page[page.index(START) + len(START) + 1 : page.index(END)]
+    assert kept == file_map(), "run python -m tests.docs.file_map"
