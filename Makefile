@@ -8,7 +8,7 @@ KERNEL := service/native/libdeepvit.so
 SERVING := cpu redis grpc otel
 DEVELOPING := $(SERVING) export dev
 
-.PHONY: serve test test-oldest check format export evaluate bench soak docker help
+.PHONY: serve test test-js test-oldest check check-js format export evaluate bench soak docker help
 .DELETE_ON_ERROR:
 
 serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run installs what that needs
@@ -16,6 +16,7 @@ serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run instal
 	$(PYTHON) -m service --log-format text
 
 test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch too, and run the tests
+	@$(MAKE) --silent test-js
 	$(PYTHON) -m pytest
 
 check: $(VENV)/developing.txt  ## lint, types and the direction of imports
@@ -23,10 +24,20 @@ check: $(VENV)/developing.txt  ## lint, types and the direction of imports
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	@$(MAKE) --silent check-js
 
 format: $(VENV)/developing.txt  ## format the code, and fix what can be fixed by itself
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+check-js:  ## lint the explorer's JavaScript, where Node.js (18 or newer) is installed
+	@if command -v npm >/dev/null; \
+	then $(MAKE) --silent tests/web/node_modules && npm --prefix tests/web run --silent lint; \
+	else echo 'check-js: skipped, npm is not installed'; fi
+
+test-js:  ## test the explorer's JavaScript modules, where Node.js is installed
+	@if command -v node >/dev/null; then cd tests/web && node --test; \
+	else echo 'test-js: skipped, Node.js is not installed'; fi
 
 export: $(VENV)/developing.txt  ## export the bundled checkpoints anew, where that changes anything
 	$(PYTHON) -m export.bundled
@@ -58,6 +69,10 @@ $(VENV)/%.txt: pyproject.toml constraints.txt requirements.py | $(PYTHON)
 	@echo 'Installing packages into $(VENV)'
 	@$(PYTHON) requirements.py $(EXTRAS) >$@
 	@$(PYTHON) -m pip install --quiet --constraint constraints.txt --requirement $@
+
+tests/web/node_modules: tests/web/package-lock.json
+	npm ci --prefix tests/web --no-audit --no-fund --loglevel error
+	@touch $@
 
 # Without a C++ compiler, models are served without it.
 $(KERNEL): $(wildcard service/native/*.cpp service/native/*.cu service/native/*.h service/native/*.py) | $(PYTHON)
