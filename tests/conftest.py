@@ -1,16 +1,18 @@
-"""The bundled models, exported once, a server that serves them, and a Redis."""
+"""What all tests share: exported models, a server that serves them, a Redis and a photograph.
 
-import hashlib
+Tests also run in several processes (pytest-xdist): each has a server of its own, and all of them
+read the same exported models.
+"""
+
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
-from export.__main__ import main
-from models.config import ARCHITECTURES
-from tests.support.networks import random_network
+from service.inference.cpus import available_cpus
+from tests.support.exports import export_bundled, export_tiny, sources_digest
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import ROOT, Server, running_server
 
@@ -18,49 +20,51 @@ DEEPVIT = "deepvit16-cifar10"
 VIT = "vit16-cifar10"
 TINY = "tiny"
 
+# Modules that take longest: they start first, so that no process is left alone with one.
+_FIRST = ("tests/service/test_endurance.py", "tests/service/test_fuzz.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was skipped and why."""
+    reports = terminalreporter.getreports("skipped")
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports)
+    if reasons:
+        listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"{reasons.total()} skipped: {listed}")
+
 
 @pytest.fixture(scope="session")
 def repository(pytestconfig: pytest.Config) -> Path:
     """A model repository with both bundled checkpoints, one in fp16 too, to be read only.
 
-    Kept in pytest's cache for as long as nothing that makes it changes.
+    Exported from the checkpoints, and kept in pytest's cache until their sources change.
     """
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir(f"model_repository-{_sources()[:16]}")
-    for name, precision in ((DEEPVIT, "fp16"), (VIT, "fp32")):
-        weights = ROOT / "models" / "zoo" / f"{name}.safetensors"
-        if not (folder / name / "1").exists():
-            options = ["--name", name, "--precision", precision, "--output", str(folder)]
-            assert main([str(weights), *options]) == 0
+    folder = _cached(pytestconfig, "model_repository")
+    export_bundled(folder, {DEEPVIT: "fp16", VIT: "fp32"})
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_repository(pytestconfig: pytest.Config) -> Path:
-    """One model, `TINY`, of 23 thousand random weights: what is measured is the service."""
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir(f"tiny_repository-{_sources()[:16]}")
-    if not (folder / TINY / "1").exists():
-        network = random_network(ARCHITECTURES["deepvit_test"].config)
-        weights = folder / "tiny.pth"
-        torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, weights)
-        assert main([str(weights), "--name", TINY, "--output", str(folder)]) == 0
+    """A model repository with the small model `TINY`, for tests of the service alone."""
+    folder = _cached(pytestconfig, "tiny_repository")
+    export_tiny(folder, TINY)
     return folder
 
 
-def _sources() -> str:
-    """A digest of all that an exported model comes from; reports only read it."""
-    digest = hashlib.sha256((ROOT / "constraints.txt").read_bytes())
-    for room in ("export", "models"):
-        for path in sorted((ROOT / room).rglob("*")):
-            if path.suffix in (".py", ".safetensors") and path.parent.name != "report":
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
+def _cached(config: pytest.Config, name: str) -> Path:
+    assert config.cache is not None
+    return config.cache.mkdir(f"{name}-{sources_digest()[:16]}")
 
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Server]:
-    with running_server(repository) as running:
+    """A server with the default settings; its models may not be unloaded."""
+    with running_server(repository, intra_op_threads=available_cpus()) as running:
         yield running
 
 
@@ -72,12 +76,12 @@ def client(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """An empty Redis of the test's own."""
+    """An empty Redis, which the test may kill."""
     with running_redis() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def photo() -> bytes:
-    """A real photograph, of a cat."""
+    """A real photograph of a cat."""
     return (ROOT / "tests" / "data" / "cat.jpg").read_bytes()

@@ -1,7 +1,7 @@
-"""`make evaluate`: CIFAR-10's test images through POST /classify, against PyTorch image by image.
+"""`make evaluate`: compares POST /classify with PyTorch on each test image of CIFAR-10.
 
-Needs the 10,000 test images as JPEG files in `test.tar`, one folder per class. Uses the
-server at --url, or starts one.
+Needs the 10,000 test images as JPEG files in `test.tar`, one folder per class. Uses the server
+at --url, or starts one.
 """
 
 import argparse
@@ -24,11 +24,12 @@ from PIL import Image
 from export.verify import normalize
 from models import checkpoint
 from models.preprocess import preprocess
+from service.inference.cpus import available_cpus
 from tests.support.server import ROOT, running_server
 
 _IMAGES = ROOT.parent / "shared" / "cifar10" / "test.tar"
 _MODELS = ("deepvit16-cifar10", "vit16-cifar10")
-_BATCH = 250  # of PyTorch
+_BATCH = 250  # images at once in PyTorch
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class TestSet:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.evaluate", description=__doc__)
-    parser.add_argument("--url", help="of a running server; one is started if left out")
+    parser.add_argument("--url", help="address of a running server; without it, one is started")
     parser.add_argument("--images", type=Path, default=_IMAGES, help="the tar file")
     parser.add_argument("--models", nargs="+", default=_MODELS)
-    parser.add_argument("--clients", type=int, default=32, help="requests under way at once")
+    parser.add_argument("--clients", type=int, default=32, help="concurrent requests")
     options = parser.parse_args()
     if not options.images.is_file():
         print(f"evaluate: no {options.images}; name the tar file with --images", file=sys.stderr)
@@ -59,7 +60,7 @@ def _server(url: str | None) -> Iterator[str]:
     if url is not None:
         yield url
         return
-    with running_server(ROOT / "model_repository") as server:
+    with running_server(ROOT / "model_repository", intra_op_threads=available_cpus()) as server:
         yield server.url
 
 
@@ -89,7 +90,7 @@ def _evaluate(url: str, model: str, test_set: TestSet, clients: int) -> None:
 
 
 async def _classify(url: str, model: str, images: list[bytes], clients: int) -> list[int]:
-    """Top-1 class of each image, one image a request."""
+    """The top-1 class of each image; every request has one image."""
     found = [-1] * len(images)
     progress = _Progress(f"{model} over HTTP", len(images))
     todo = iter(enumerate(images))
@@ -114,7 +115,7 @@ async def _classify(url: str, model: str, images: list[bytes], clients: int) -> 
 
 @torch.inference_mode()
 def _pytorch(model: str, images: list[bytes]) -> npt.NDArray[np.int64]:
-    """Top-1 class of each image by the bundled checkpoint in PyTorch."""
+    """The top-1 class of each image by the bundled checkpoint in PyTorch."""
     trained = checkpoint.load(ROOT / "models" / "zoo" / f"{model}.safetensors")
     network, rule = trained.network(), trained.preprocessing
     progress = _Progress(f"{model} in PyTorch", len(images))
@@ -128,7 +129,7 @@ def _pytorch(model: str, images: list[bytes]) -> npt.NDArray[np.int64]:
 
 
 class _Progress:
-    """A line on standard error that counts up."""
+    """A line on standard error that shows how many images are done."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total, self._done = what, total, 0

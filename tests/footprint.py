@@ -1,7 +1,7 @@
-"""`python -m tests.footprint FOLDER`: resident memory of a model as its insides are asked for.
+"""`python -m tests.footprint FOLDER`: resident memory of a model as explanations are added.
 
-FOLDER is a version in the model repository. Each kind of question is asked at batch 1 and at
-the largest batch; what it leaves behind stays for the next one.
+FOLDER is a version in the model repository. Each kind of explanation runs at batch 1 and at the
+largest batch. The figures accumulate: sessions that one kind opens stay open for the next.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
     engine.warm_up()
     _print(f"classification, up to batch {engine.max_batch_size}")
-    for name, outputs in _questions(engine).items():
+    for name, outputs in _explanations(engine).items():
         largest = engine.manifest.max_explain_batch_size
         for batch in (1, largest):
             size = engine.manifest.preprocessing.size
@@ -34,8 +34,8 @@ def main() -> None:
         _print(f"and {name}, up to batch {largest}")
 
 
-def _questions(engine: OnnxEngine) -> dict[str, Sequence[str]]:
-    """Explain outputs as the service asks for them."""
+def _explanations(engine: OnnxEngine) -> dict[str, Sequence[str]]:
+    """Outputs of the explain graph, in the combinations that the service runs."""
     manifest = engine.manifest
     return {
         "class token rows": [manifest.output("class_rows", "reattention").name],

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
+from service.inference.cpus import available_cpus
 from service.telemetry.metrics import IMAGE_OUTCOMES
 from tests.conftest import DEEPVIT, VIT
 from tests.support import load, traffic
@@ -28,6 +29,7 @@ from tests.support.traffic import Traffic
 from tests.support.versions import add_version
 
 _SETTINGS = traffic.SETTINGS | {
+    "intra_op_threads": available_cpus(),
     "max_queue_images": 64,  # small enough that some requests are refused
     "served_versions": 2,
 }

@@ -1,5 +1,5 @@
-"""`make bench`: speed, as ratios against what a user would run instead, contenders taking turns.
+"""`make bench`: speed as ratios to what a user would run instead, with contenders taking turns.
 
-Not tests: nothing here passes or fails. What is measured is printed as tables and written to
-docs/bench, one JSON line a figure after one that states the machine.
+These are not tests: nothing passes or fails. Figures are printed as tables and written to
+docs/bench: a JSON line that describes the machine, then one line for each figure.
 """

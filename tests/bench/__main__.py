@@ -1,8 +1,8 @@
 """`python -m tests.bench [graph|profile|serving|scaling|decode|tables|gpu] [--model NAME]`.
 
-All but `gpu` by default.
+Runs all parts but `gpu` by default.
 
-Models are the bundled `deepvit16-cifar10` and any architecture of models.config; those are
+A model is the bundled `deepvit16-cifar10` or any architecture of models.config; the latter is
 exported with random weights first, which takes minutes.
 """
 
@@ -19,7 +19,7 @@ ON_GPU = "gpu"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("part", nargs="*", choices=[*PARTS, ON_GPU, []], metavar="part")
-    parser.add_argument("--model", action="append", help="may be repeated")
+    parser.add_argument("--model", action="append", help="model to measure; may be repeated")
     options = parser.parse_args()
     for part in options.part or PARTS:
         _run(part, options.model or [models.BUNDLED])

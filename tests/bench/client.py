@@ -1,8 +1,8 @@
-"""Load over HTTP/1.1 that costs little beside the server it shares the machine with.
+"""An HTTP/1.1 load generator that costs little, since it shares the machine with the server.
 
-Closed loop: so many clients, each sends its next request once the last one is answered. Open
-loop: requests arrive when they arrive, at random, and latency counts from there, so that a
-server that stalls is not spared the requests that came meanwhile.
+Closed loop: a fixed number of clients, each of which sends its next request when the last one is
+answered. Open loop: requests arrive at random times, independent of the answers, and latency is
+measured from the arrival, so that a stalled server still receives the requests of that time.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ import uvloop
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _WARM_UP_S = 1.0
 _MAX_CONNECTIONS = 1024
-_PATIENCE_S = 60
+_TIMEOUT_S = 60
 
 
 @dataclass
 class Load:
-    """What came back in the seconds that count."""
+    """Responses within the measured seconds, which start after the warm-up."""
 
     seconds: float = 0.0
-    client_s: float = 0.0  # of processor time
-    server_s: float = 0.0  # of processor time, with the requests that do not count
-    requests: int = 0  # with those
-    latencies_s: list[float] = field(default_factory=list)  # of right answers
+    client_s: float = 0.0  # processor time of this process
+    server_s: float = 0.0  # processor time of the server, warm-up included
+    requests: int = 0  # warm-up included
+    latencies_s: list[float] = field(default_factory=list)  # of responses with status 200
     statuses: Counter[int] = field(default_factory=Counter)
 
     @property
@@ -54,27 +54,27 @@ class Load:
 
 
 def closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
-    """`clients` connections for so long, after a second that does not count."""
+    """Keep `clients` connections busy for so many seconds, after a warm-up of one second."""
     return uvloop.run(_closed(port, requests, clients, seconds))
 
 
 def open_loop(port: int, requests: Sequence[bytes], per_s: float, seconds: float) -> Load:
-    """Poisson arrivals for so long; what is under way at the end is waited for."""
+    """Poisson arrivals for so many seconds; waits for the requests in flight at the end."""
     return uvloop.run(_open(port, requests, per_s, seconds))
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time; `answered` is told the status, 0 if the connection broke."""
+    """One request at a time; calls `answered` with the status, or 0 if the connection broke."""
 
     def __init__(self) -> None:
         self.answered: Callable[[int], None] | None = None
         self._received = bytearray()
-        self._needed = 0  # bytes, once the head has come
+        self._needed = 0  # bytes of the response, known once its headers have arrived
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
-    def ask(self, request: bytes, answered: Callable[[int], None]) -> None:
+    def send(self, request: bytes, answered: Callable[[int], None]) -> None:
         self.answered = answered
         if self.transport.is_closing():
             self.connection_lost(None)
@@ -93,12 +93,12 @@ class _Connection(asyncio.Protocol):
             status = int(self._received[9:12])
             self._received.clear()
             self._needed = 0
-            self._tell(status)
+            self._report(status)
 
     def connection_lost(self, _: Exception | None) -> None:
-        self._tell(0)
+        self._report(0)
 
-    def _tell(self, status: int) -> None:
+    def _report(self, status: int) -> None:
         if answered := self.answered:
             self.answered = None
             answered(status)
@@ -130,7 +130,7 @@ async def _client(port: int, todo: Iterator[bytes], begin: float, end: float, lo
     def ask() -> None:
         nonlocal asked
         asked = time.perf_counter()
-        connection.ask(next(todo), answered)
+        connection.send(next(todo), answered)
 
     def answered(status: int) -> None:
         now = time.perf_counter()
@@ -145,7 +145,7 @@ async def _client(port: int, todo: Iterator[bytes], begin: float, end: float, lo
             done.set_result(None)
 
     ask()
-    async with asyncio.timeout(end - time.perf_counter() + _PATIENCE_S):
+    async with asyncio.timeout(end - time.perf_counter() + _TIMEOUT_S):
         await done
     connection.transport.close()
 
@@ -163,21 +163,21 @@ async def _open(port: int, requests: Sequence[bytes], per_s: float, seconds: flo
     todo = cycle(requests)
     random_ = random.Random(0)
     idle: list[_Connection] = []
-    under_way: set[asyncio.Task[None]] = set()
+    in_flight: set[asyncio.Task[None]] = set()
     started = arrival = time.perf_counter()
     client_s = time.process_time()
     while (arrival := arrival + random_.expovariate(per_s)) < started + seconds:
         if (early := arrival - time.perf_counter()) > 0:
             await asyncio.sleep(early)
-        if len(under_way) >= _MAX_CONNECTIONS:
-            load.statuses[503] += 1  # nobody gets through any more
+        if len(in_flight) >= _MAX_CONNECTIONS:
+            load.statuses[503] += 1  # the client has no connection left
             continue
         task = asyncio.create_task(_once(port, next(todo), arrival, idle, load))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
+        in_flight.add(task)
+        task.add_done_callback(in_flight.discard)
     load.client_s = time.process_time() - client_s
-    if under_way:
-        _, late = await asyncio.wait(under_way, timeout=_PATIENCE_S)
+    if in_flight:
+        _, late = await asyncio.wait(in_flight, timeout=_TIMEOUT_S)
         load.statuses[0] += len(late)
         for task in late:
             task.cancel()
@@ -191,7 +191,7 @@ async def _once(
 ) -> None:
     connection = idle.pop() if idle else await _connect(port)
     status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    connection.ask(request, status.set_result)
+    connection.send(request, status.set_result)
     found = await status
     load.statuses[found] += 1
     if found == 200:

@@ -1,6 +1,6 @@
-"""What can run a network in this process: PyTorch, other ONNX files and runtimes, and ours.
+"""Ways to run a network in this process: PyTorch, other ONNX files and runtimes, and ours.
 
-Each is a function without arguments for one batch; those that cannot run here say why.
+Each contender is a function without arguments that runs one batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +25,11 @@ from tests.support.networks import random_network
 
 EAGER = "PyTorch eager"
 _KERNELS = {"fused": "", "plain": ", attention without its kernel"}
-_PRECISIONS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}  # those for a CPU
+_PRECISIONS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}  # the precisions that run on a CPU
 
 
 class Contenders:
-    """All of them for one exported model."""
+    """All contenders for one exported model."""
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(available_cpus())
@@ -44,7 +44,7 @@ class Contenders:
         }
 
     def of(self, batch: int, skipped: dict[str, str]) -> dict[str, Contender]:
-        """By name; the names of those that cannot run go into `skipped` with the reason."""
+        """Contenders by name; puts those that cannot run here into `skipped`, with the reason."""
         found: dict[str, Contender] = {}
         for kind in (self._pytorch, self._compiled, self._plain_onnx, self._openvino, self._ours):
             try:
@@ -87,7 +87,7 @@ class Contenders:
                 request = compiled.create_infer_request()
                 yield f"plain export, OpenVINO {precision}", partial(request.infer, [images])
             else:
-                raise RuntimeError(f"{precision} was asked for, and the processor made it {real}")
+                raise RuntimeError(f"{precision} was requested, but the processor uses {real}")
 
     def _ours(self, batch: int) -> Iterator[tuple[str, Contender]]:
         images = list(sample_images(batch, self.manifest.preprocessing.size))
@@ -95,11 +95,11 @@ class Contenders:
             yield f"ours, {precision}", classifier(engine, images)
         if batch <= self.manifest.max_explain_batch_size:
             engine = self._engines["fp32"]
-            for name, outputs in self._questions().items():
+            for name, outputs in self._explanations().items():
                 yield f"ours, {name}", explainer(engine, images, outputs)
 
-    def _questions(self) -> dict[str, tuple[str, ...]]:
-        """Explain outputs as the service asks for them, and all there are."""
+    def _explanations(self) -> dict[str, tuple[str, ...]]:
+        """Outputs of the explain graph in the combinations that the service runs, and all."""
         facts = self.manifest
         last = facts.config.depth - 1
         return {
@@ -115,12 +115,12 @@ class Contenders:
 
 
 def classifier(engine: OnnxEngine, images: Sequence[Pixels]) -> Contender:
-    """One batch as the service runs it: through its queue, unless it is a single run."""
+    """One batch as the service runs it: through the queue, unless it is a single run."""
     return _through_queue(engine.classify, images, engine.plan.batch, engine.plan.instances)
 
 
 def explainer(engine: OnnxEngine, images: Sequence[Pixels], outputs: Sequence[str]) -> Contender:
-    """The same for outputs of the explain graph."""
+    """One batch of outputs of the explain graph, as the service runs it."""
     run = partial(engine.explain, names=outputs)
     return _through_queue(run, images, engine.max_explain_batch_size, engine.plan.instances)
 
@@ -143,7 +143,7 @@ def _through_queue(
 
 
 def _engine(folder: Path, precision: str, attention: str) -> OnnxEngine:
-    """Warmed up, as it serves."""
+    """An engine with the settings of the service, warmed up."""
     threads = available_cpus()
     engine = OnnxEngine(
         folder, EngineOptions(precision=precision, attention=attention, intra_op_threads=threads)
@@ -153,7 +153,7 @@ def _engine(folder: Path, precision: str, attention: str) -> OnnxEngine:
 
 
 def network(name: str) -> DeepViT:
-    """With the weights that were exported, else with any."""
+    """The network with the weights that were exported, or with random ones."""
     weights = models.checkpoint(name)
     if weights.exists():
         return checkpoint.load(weights).network()
@@ -161,7 +161,7 @@ def network(name: str) -> DeepViT:
 
 
 def plain_export(network: DeepViT, name: str) -> Path:
-    """As anybody would export it: float images, nothing folded. Kept, for it takes a while."""
+    """PyTorch's own export: normalised float images, nothing folded. Cached, because it is slow."""
     path = models.CACHE / "plain" / name / "model.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Decoding JPEGs smaller than they are: what it saves, and what it changes in answers.
+"""Decoding JPEGs at reduced size: the time it saves and its effect on answers.
 
-Pictures of a data set of 32 px, enlarged to a photograph's size, stand for photographs of which
-the answer is known.
+Pictures of a data set of 32 px, enlarged to the size of a photograph, stand in for labelled
+photographs.
 """
 
 import io
@@ -24,7 +24,7 @@ from tests.bench.record import Record
 from tests.support.server import ROOT
 
 TEST_SET = ROOT.parent / "shared" / "cifar10" / "test.tar"
-_SIDE = 512  # of an enlarged picture, in pixels
+_SIDE = 512  # pixels along a side of an enlarged picture
 _PHOTO = (4000, 3000)  # twelve megapixels
 _INPUTS = (32, 224)
 _ROUNDS = 9
@@ -34,7 +34,7 @@ _WAYS = {"whole": False, "reduced": True}
 
 
 def run(name: str, pictures: Path = TEST_SET) -> None:
-    """Record milliseconds of a large photograph, and accuracy over a test set."""
+    """Record the time to decode a large photograph, and the accuracy on a test set."""
     record = Record("decode", name)
     photo = _jpeg(Image.open(sorted(models.PHOTOS.glob("*.jpg"))[0]), _PHOTO)
     for size in _INPUTS:
@@ -49,7 +49,7 @@ def run(name: str, pictures: Path = TEST_SET) -> None:
 
 
 def _milliseconds(jpeg: bytes, rule: Preprocessing) -> dict[str, float]:
-    """Medians of decoding and preprocessing, in turns."""
+    """Median time to decode and preprocess, with both ways taking turns."""
     spent: dict[str, list[float]] = {way: [] for way in _WAYS}
     for _ in range(_ROUNDS):
         for way, reduced in _WAYS.items():
@@ -60,7 +60,7 @@ def _milliseconds(jpeg: bytes, rule: Preprocessing) -> dict[str, float]:
 
 
 def _answers(folder: Path, pictures: Path) -> tuple[dict[str, float], float, int]:
-    """Shares of right answers, of equal ones, and how many pictures there were."""
+    """Shares of right answers and of equal answers, and the number of pictures."""
     engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
     engine.warm_up()
     rule, labels = engine.manifest.preprocessing, engine.manifest.labels

@@ -1,7 +1,7 @@
 """The graph on a GPU: PyTorch, a plain export, and ours.
 
-PyTorch and the plain export find their images on the GPU, normalised; ours takes pixels from
-memory and brings logits back, as it serves.
+PyTorch and the plain export start from normalised images on the GPU. Ours copies pixels from host
+memory and logits back, as the service does.
 """
 
 from collections.abc import Callable, Iterator, Sequence

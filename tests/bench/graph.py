@@ -1,4 +1,4 @@
-"""The graph: one model against what else can run it, and what looking inside costs."""
+"""The graph: one model in all contenders, and the cost of explanations."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ BATCHES = (1, 8, 32)
 def run(
     name: str, batches: Sequence[int] = BATCHES, rounds: int = 15, budget_s: float = 90
 ) -> None:
-    """Print and record every contender at every batch size, then what starting and files cost."""
+    """Print and record all contenders at every batch size, then start-up time, memory and files."""
     folder = models.exported(name)
     record = Record("graph", name)
     contenders = Contenders(folder)

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Describes the machine on which figures were measured."""
 
 import os
 import platform
@@ -21,14 +21,14 @@ _PACKAGES = (
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores, memory and the versions of everything that takes part."""
+    """Processor, cores, memory, and versions of everything that is measured."""
     return {
         "cpu": _cpu_model(),
         "cores": available_cpus(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {"onnxruntime": onnxruntime.__version__}  # of whichever package owns it
+        "versions": {"onnxruntime": onnxruntime.__version__}  # either package, onnxruntime or -gpu
         | {name: found for name in _PACKAGES if (found := _version(name))},
     }
 

@@ -1,7 +1,7 @@
 """Exported models to measure: the bundled one, and architectures with random weights.
 
-Speed does not depend on what weights say. Exports are made once and kept in a folder of their
-own; that takes minutes, and nothing else here needs PyTorch.
+Speed does not depend on the values of weights. Exporting takes minutes and needs PyTorch, so
+exports are cached in a folder.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from models.manifest import Manifest
 from tests.support.server import ROOT
 
 BUNDLED = "deepvit16-cifar10"
-TEST_SIZE = "deepvit_test"  # what is measured is the service
+TEST_SIZE = "deepvit_test"  # so small that the service itself is measured
 LARGE = "deepvit_patch16_224_re_attn_32b"
 TUNED = "deepvit_S"
 CACHE = ROOT / ".bench_models"
@@ -20,7 +20,7 @@ _REPOSITORIES = (ROOT / "model_repository", CACHE)
 
 
 def exported(name: str, precision: str = "fp32") -> Path:
-    """The newest version's folder of a bundled model or an architecture, exported if need be."""
+    """Folder of the newest version of a model or architecture, which is exported if needed."""
     file = "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
     for repository in _REPOSITORIES:
         if found := [folder for folder in versions(repository / name) if (folder / file).exists()]:
@@ -30,7 +30,7 @@ def exported(name: str, precision: str = "fp32") -> Path:
 
 
 def versions(folder: Path) -> list[Path]:
-    """Of one model, the newest last."""
+    """Version folders of one model, the newest last."""
     return sorted(folder.glob("[0-9]*"), key=lambda version: int(version.name))
 
 
@@ -39,7 +39,7 @@ def manifest(folder: Path) -> Manifest:
 
 
 def checkpoint(name: str) -> Path:
-    """The bundled one, or where that of an architecture is made."""
+    """Path of the bundled checkpoint, or of the one that is made for an architecture."""
     bundled = ROOT / "models" / "zoo" / f"{name}.safetensors"
     return bundled if bundled.exists() else CACHE / f"{name}.pth"
 
@@ -55,7 +55,7 @@ def _export(name: str, precision: str) -> None:
     if not weights.exists():
         network = settled(random_network(ARCHITECTURES[name].config))
         torch.save({"state_dict": network.state_dict(), "arch": name}, weights)
-    # What is rounded matters as little: any pictures do, whatever becomes of the answers.
+    # For speed, int8 may be calibrated with any pictures, and its answers do not matter.
     rounded = ["--precision", precision, "--images", str(PHOTOS), "--force"]
     if main([str(weights), "--name", name, "--output", str(CACHE), *rounded]):
         raise SystemExit(f"{name} cannot be exported")

@@ -1,4 +1,4 @@
-"""JPEGs to send: pieces of the bundled photographs, as large as pictures of their data set are."""
+"""JPEGs to send: crops of the bundled photographs, at the typical size of each data set."""
 
 import io
 
@@ -8,11 +8,12 @@ from tests.support.server import ROOT
 
 _PHOTOS = sorted((ROOT / "service" / "web" / "samples").glob("*.jpg"))
 _TURNS = 8
-_OF_DATA_SETS = {32: (32, 32), 224: (500, 375), 384: (500, 375)}  # CIFAR-10's, ImageNet's average
+# CIFAR-10; the mean of ImageNet
+_OF_DATA_SETS = {32: (32, 32), 224: (500, 375), 384: (500, 375)}
 
 
 def photos(input_size: int) -> list[bytes]:
-    """Different ones, for a network of this input size."""
+    """Different JPEGs for a network of this input size."""
     size = _OF_DATA_SETS.get(input_size, (input_size, input_size))
     encoded = []
     for path in _PHOTOS:

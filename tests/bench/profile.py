@@ -1,6 +1,6 @@
-"""Where a graph's time goes, as ONNX Runtime's own profiler has it: by operator.
+"""Time by operator of a graph, from ONNX Runtime's profiler.
 
-Each operator is a little slower while it is watched, the smallest ones most.
+Profiling slows operators down a little, the smallest ones most.
 """
 
 import json
@@ -28,7 +28,7 @@ _RUNS = 50
 
 
 def run(name: str) -> None:
-    """Print and record milliseconds of one image: classified, and with a stage's similarity."""
+    """Print and record the time of one image: classification, and with a stage's similarity."""
     folder = models.exported(name)
     facts = models.manifest(folder)
     engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
@@ -69,7 +69,7 @@ def _profile(folder: Path, graph: bytes, engine: OnnxEngine) -> dict[str, float]
 
 
 def _by_operator(events: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The median of every node's runs, added up."""
+    """The sum of the medians of all nodes of an operator."""
     runs: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for event in events:
         if event["name"].endswith("_kernel_time"):

@@ -1,4 +1,4 @@
-"""Figures to docs/bench: a line that states the machine, then one JSON line a figure."""
+"""Files of figures in docs/bench: a JSON line about the machine, then one for each figure."""
 
 import json
 from collections.abc import Iterator
@@ -13,14 +13,16 @@ FOLDER = ROOT / "docs" / "bench"
 
 
 class Record:
-    """One file, begun anew, of one part of the benchmark and one model."""
+    """The file of one part of the benchmark and one model; overwrites an earlier one."""
 
-    def __init__(self, part: str, model: str, folder: Path = FOLDER, **of_machine: str) -> None:
+    def __init__(self, part: str, model: str, folder: Path = FOLDER, **machine_facts: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{part}-{model}.jsonl"
         self._facts = {"part": part, "model": model}
         date = datetime.now(UTC).date().isoformat()
-        self._path.write_text(json.dumps({"date": date, "machine": machine() | of_machine}) + "\n")
+        self._path.write_text(
+            json.dumps({"date": date, "machine": machine() | machine_facts}) + "\n"
+        )
 
     def add(self, **figures: Any) -> None:
         line = json.dumps(self._facts | figures)
@@ -31,7 +33,7 @@ class Record:
 def read(
     part: str, model: str, folder: Path = FOLDER
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What was written: the machine's line, and the figures. Empty where nothing was."""
+    """The line about the machine and the figures; empty if there is no file."""
     try:
         lines = [json.loads(line) for line in (folder / f"{part}-{model}.jsonl").open()]
     except FileNotFoundError:
@@ -40,7 +42,7 @@ def read(
 
 
 def table(headings: list[str], rows: list[list[Any]]) -> Iterator[str]:
-    """Lines of Markdown, in columns that line up."""
+    """Lines of a Markdown table with aligned columns."""
     cells = [headings, *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for number, row in enumerate(cells):

@@ -1,6 +1,6 @@
-"""Scaling: what a batch, more pixels, more blocks cost the classifier alone.
+"""Scaling: the time of the classifier by batch size, input size and number of blocks.
 
-More clients are in the tables of serving.
+The part `serving` measures the number of clients.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _BUDGET_S = 60
 
 
 def run(budget_s: float = _BUDGET_S) -> None:
-    """Print and record milliseconds an image."""
+    """Print and record the time of an image."""
     record = Record("scaling", "classifiers")
     batched = _contenders(DEPTHS[0], _BATCHES)
     single = {
@@ -58,7 +58,7 @@ def _contenders(name: str, batches: Sequence[int]) -> dict[str, Contender]:
 
 
 def _classifier(name: str) -> Path:
-    """The classifier of an architecture with random weights; its explainer would take minutes."""
+    """The classifier of an architecture with random weights, without its slow explain graph."""
     folder = models.CACHE / "classifiers" / name
     if not (folder / "model.onnx").exists():
         from export import to_onnx

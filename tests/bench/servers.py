@@ -1,4 +1,4 @@
-"""The servers that compete: how each is started, asked and put to sleep while others run."""
+"""The servers to compare: how each is started, requested, and paused while others run."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ _BOUNDARY = "bench"
 
 @dataclass(frozen=True)
 class Kind:
-    """`module` runs under `python -m`; a form is what its handler takes most easily."""
+    """A server that `python -m module` starts; `form` if its handler takes a multipart form."""
 
     name: str
     module: str
@@ -65,14 +65,14 @@ class Contestant:
 
     @property
     def cpu_s(self) -> float:
-        """Processor time of it and its children so far."""
+        """Processor time so far of the server and its children."""
         ticks = 0
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = stat.read_text().rpartition(")")[2].split()
-            except OSError:  # it has ended meanwhile
+            except OSError:  # the process has ended
                 continue
-            if int(fields[2]) == self.process.pid:  # its group
+            if int(fields[2]) == self.process.pid:  # its process group
                 ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -87,7 +87,7 @@ class Contestant:
 
 @contextmanager
 def running(folder: Path, kinds: Sequence[Kind]) -> Iterator[list[Contestant]]:
-    """All of them serving one version of a model, and stopped, so that they cost nothing."""
+    """All servers with one version of a model, ready and paused, so that they take no time."""
     with ExitStack() as stack:
         repository = stack.enter_context(alone(folder))
         log = stack.enter_context(tempfile.TemporaryFile())
@@ -115,7 +115,7 @@ def _start(kind: Kind, folder: Path, repository: Path, log: int) -> Contestant:
         env=environment,
         stdout=log,
         stderr=log,
-        start_new_session=True,  # it and its children can be stopped as one
+        start_new_session=True,  # a process group, which is paused as a whole
     )
     return Contestant(kind, port, process)
 

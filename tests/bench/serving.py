@@ -1,7 +1,7 @@
-"""Serving: the same model over HTTP, ours against what a user would write or pick instead.
+"""Serving: one model over HTTP, ours against servers that a user would write or choose instead.
 
-All servers run at once, one awake at a time, and take turns of some seconds; the bare graph,
-in batches of the best size, takes its turn among them. Client and server share the processors.
+All servers are started at once and take turns of some seconds, while the others are paused. The
+bare graph, in batches of the best size, takes its turn too. Client and server share the machine.
 """
 
 import statistics
@@ -22,10 +22,10 @@ from tests.bench.record import Record, table
 from tests.bench.servers import KINDS, OURS, Contestant, Kind, running
 
 CLIENTS = (1, 8, 32, 64)
-SHARES = (0.5, 0.8, 1.0, 1.5)  # of what ours answers in the closed loop
+SHARES = (0.5, 0.8, 1.0, 1.5)  # arrivals relative to our throughput in the closed loop
 _SMALL_PX = 64
 _TURNS = 3, 4.0  # rounds, and seconds of each turn
-_TURNS_OF_LARGE = 2, 10.0  # of a network that answers tens of images a second
+_TURNS_OF_LARGE = 2, 10.0  # for networks of tens of images a second
 _GRAPH_BATCHES = (1, 4, 8, 16, 32)
 
 
@@ -64,7 +64,7 @@ def _closed(
     seconds: float,
     graph: "_Graph",
 ) -> tuple[dict[str, list[Load]], float]:
-    """Loads of every turn by server, and images a second of the bare graph."""
+    """The load of every turn by server, and images a second of the bare graph."""
     loads: dict[str, list[Load]] = {contestant.kind.name: [] for contestant in contestants}
     bare = []
     for _ in range(rounds):
@@ -92,7 +92,7 @@ def _open(contestant: Contestant, jpegs: Sequence[bytes], per_s: float, seconds:
 
 
 class _Graph:
-    """The model without a server, as fast as its batches go."""
+    """The model without a server."""
 
     def __init__(self, folder: Path) -> None:
         self._engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))

@@ -1,4 +1,4 @@
-"""What a model costs before its first request: seconds to ready, memory, files."""
+"""The cost of a model before its first request: time until ready, memory, files."""
 
 import os
 import shutil
@@ -18,11 +18,11 @@ from tests.support.server import ROOT
 
 _STARTS = 5
 _POLL_S = 0.005
-_PATIENCE_S = 120
+_TIMEOUT_S = 120
 
 
 def figures(folder: Path) -> Iterator[tuple[str, float, str]]:
-    """What, how much, in which unit, of one version of a model."""
+    """Name, figure and unit of each cost of one version of a model."""
     with alone(folder) as repository:
         ready = [_ready(repository) for _ in range(_STARTS)]
     yield "start to ready", round(statistics.median(s for s, _ in ready), 2), "s"
@@ -38,7 +38,7 @@ def figures(folder: Path) -> Iterator[tuple[str, float, str]]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[Path]:
-    """A model repository that holds nothing but this version."""
+    """A model repository that contains this version only."""
     with tempfile.TemporaryDirectory() as place:
         name = models.manifest(folder).name
         shutil.copytree(folder, Path(place) / name / folder.name)
@@ -52,9 +52,9 @@ def free_port() -> int:
 
 
 def wait_until(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
-    """Until a GET is answered with 200. Raises `SystemExit` if that never happens."""
+    """Wait until a GET is answered with 200; raises `SystemExit` if that never happens."""
     request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode()
-    end = time.monotonic() + _PATIENCE_S
+    end = time.monotonic() + _TIMEOUT_S
     while time.monotonic() < end and process.poll() is None:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
@@ -68,7 +68,7 @@ def wait_until(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def _ready(repository: Path) -> tuple[float, int]:
-    """Seconds from the start of the process until /readyz says so, and bytes resident then."""
+    """Seconds from the start of the process until /readyz is 200, and resident bytes then."""
     port = free_port()
     command = [sys.executable, "-m", "service", "--port", str(port)]
     environment = {key: value for key, value in os.environ.items() if "DEEPVIT_" not in key}

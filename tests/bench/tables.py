@@ -1,4 +1,4 @@
-"""The README's tables from what is recorded in docs/bench."""
+"""Tables for the documentation from the figures in docs/bench."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ _CLIENTS = 32
 
 
 def show(folder: Path = FOLDER) -> None:
-    """Print them in Markdown."""
+    """Print all tables in Markdown."""
     for path in sorted(folder.glob("*.jsonl")):
         part, _, model = path.stem.partition("-")
         head, rows = read(part, model, folder)
@@ -20,7 +20,7 @@ def show(folder: Path = FOLDER) -> None:
 
 
 def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Milliseconds an image and ratios, a column for each batch size."""
+    """Time of an image and its ratio to PyTorch, with a column for each batch size."""
     timed = [row for row in rows if "times_eager" in row]
     batches = sorted({row["batch"] for row in timed})
     found = {
@@ -34,7 +34,7 @@ def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
     )
     for row in rows:
         if "skipped" in row:
-            yield f"\nNot there: {row['what']}, batch {row['batch']}: {row['skipped']}"
+            yield f"\nNot measured: {row['what']}, batch {row['batch']}: {row['skipped']}"
     costs = [
         [row["what"], row.get("s", ""), row.get("mib", "")] for row in rows if "batch" not in row
     ]
@@ -44,7 +44,7 @@ def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _profile(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Milliseconds of each operator in each graph."""
+    """Time of each operator in each graph."""
     graphs = dict.fromkeys(row["what"] for row in rows)
     yield from by_graph(
         {
@@ -55,7 +55,7 @@ def _profile(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def by_graph(found: dict[str, dict[str, float]]) -> Iterator[str]:
-    """A row for each operator, in milliseconds, and one for their sum; a column for each graph."""
+    """Milliseconds: a row for each operator and one for their sum, a column for each graph."""
     operators = dict.fromkeys(name for column in found.values() for name in column)
     rows = [
         [operator, *(round(column.get(operator, 0), 3) for column in found.values())]
@@ -66,7 +66,7 @@ def by_graph(found: dict[str, dict[str, float]]) -> Iterator[str]:
 
 
 def _serving(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Closed loop at one number of clients, then by clients, then the open loop."""
+    """The closed loop in detail for one number of clients, then for all, then the open loop."""
     closed = [row for row in rows if row["loop"] == "closed" and row["server"] != "bare graph"]
     clients = sorted({row["clients"] for row in closed})
     names = list(dict.fromkeys(row["server"] for row in closed))

@@ -1,4 +1,4 @@
-"""Contenders in one process, timed in turns, so that a busy moment spoils no comparison."""
+"""Times contenders in turns, so that a busy moment of the machine affects all of them."""
 
 import statistics
 import time
@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 Contender = Callable[[], object]
 
-_TURN_S = 0.15  # short ones are called again and again for that long
-_PAUSE_S = 0.03  # threads that spin after a call have gone to sleep by then
+_TURN_S = 0.15  # minimum length of a turn; fast contenders run several times
+_PAUSE_S = 0.03  # enough for threads that spin after a call to go to sleep
 _MIN_ROUNDS = 3
 
 
 def in_turns(contenders: dict[str, Contender], rounds: int, budget_s: float) -> dict[str, float]:
-    """Median seconds of one call of each; fewer rounds than asked for if they take too long."""
+    """Median seconds of a call by contender; stops after `budget_s`, but not before 3 rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for run in contenders.values():
         run()
@@ -25,7 +25,7 @@ def in_turns(contenders: dict[str, Contender], rounds: int, budget_s: float) -> 
 
 
 def one_round(contenders: dict[str, Contender], seconds: dict[str, list[float]]) -> None:
-    """A turn of each, added to what is known of it."""
+    """One turn of each contender; appends to `seconds`."""
     for name, run in contenders.items():
         time.sleep(_PAUSE_S)
         end = time.perf_counter() + _TURN_S

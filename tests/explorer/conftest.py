@@ -1,4 +1,4 @@
-"""Debian's Chromium in front of a real server; an error in its console fails the test."""
+"""The explorer in Chromium with a real server; an error in the browser console fails a test."""
 
 import shutil
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.support.server import Server
 
 class Visit(Protocol):
     def __call__(self, server: Server, **options: Any) -> AbstractContextManager[Page]:
-        """The explorer of a server, in a browser context of its own with Playwright's options."""
+        """Open the explorer of a server in a new browser context with these options."""
 
 
 CHROMIUM = shutil.which("chromium")
@@ -40,7 +40,7 @@ _QUIET = [
 expect.set_options(timeout=30_000)  # milliseconds; machines may be busy
 
 
-# No longer than these tests: while it is there, no other event loop runs in this thread.
+# For this package only: while Playwright runs, no other event loop can run in this thread.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
@@ -52,35 +52,35 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def wrong() -> list[str]:
-    """What a page should not have done: errors in its console, requests to other servers."""
+def problems() -> list[str]:
+    """Errors in the console of a page, and its requests to other servers."""
     return []
 
 
 @pytest.fixture
-def visit(browser: Browser, wrong: list[str]) -> Visit:
-    """Opens the explorer of a server; to be left before the server ends."""
+def visit(browser: Browser, problems: list[str]) -> Visit:
+    """Opens the explorer of a server; must be closed before the server stops."""
 
     def listen(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            wrong.append(message.text)
+            problems.append(message.text)
 
     @contextmanager
     def visiting(server: Server, **options: Any) -> Iterator[Page]:
         def watch(request: Request) -> None:
             if not request.url.startswith((server.url, "data:", "blob:", "about:")):
-                wrong.append(request.url)
+                problems.append(request.url)
 
         size: ViewportSize = {"width": 1280, "height": 900}
         options = {"viewport": size} | options
         with browser.new_context(base_url=server.url, **options) as context:
             page = context.new_page()
             page.on("console", listen)
-            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("request", watch)
             page.goto("/")
             yield page
-        assert wrong == []
+        assert problems == []
 
     return visiting
 
@@ -91,13 +91,13 @@ def page(visit: Visit, server: Server) -> Iterator[Page]:
         yield opened
 
 
-def refused(page: Page, wrong: list[str], *statuses: int) -> None:
-    """The browser's own words about failed requests are all that stands in its console."""
-    for _ in range(200):  # they may come a little later than the answer
-        if len(wrong) >= len(statuses):
+def expect_refusals(page: Page, problems: list[str], *statuses: int) -> None:
+    """The console contains nothing but the browser's messages about failed requests."""
+    for _ in range(200):  # they may arrive a little after the response
+        if len(problems) >= len(statuses):
             break
         page.wait_for_timeout(50)
-    assert [str(status) in text for status, text in zip(statuses, wrong, strict=True)] == [
+    assert [str(status) in text for status, text in zip(statuses, problems, strict=True)] == [
         True for _ in statuses
     ]
-    wrong.clear()
+    problems.clear()

@@ -1,4 +1,4 @@
-"""What a person does on the page and reads there, and what the API says of it."""
+"""Actions of a person on the page, readings of what it shows, and the same from the API."""
 
 import io
 import re
@@ -11,12 +11,12 @@ from playwright.sync_api import Locator, Page, Position, expect
 
 from tests.support.server import ROOT
 
-GRID, HEADS, BLOCKS = 8, 6, 16  # of both bundled models
+GRID, HEADS, BLOCKS = 8, 6, 16  # the same in both bundled models
 CAT = ROOT / "tests" / "data" / "cat.jpg"
 
 
 def choose_sample(page: Page, name: str = "cat") -> str:
-    """Click a bundled photograph; the id of what the model saw of it."""
+    """Click a bundled photograph; returns the image id."""
     page.get_by_role("button", name=re.compile(f"{name}$")).click()
     expect(page.locator("#predictions li")).to_have_count(5)
     page.wait_for_url(re.compile(r"id=[0-9a-f]{32}"))
@@ -27,8 +27,7 @@ def state(page: Page) -> dict[str, str]:
     return dict(part.split("=", 1) for part in page.url.partition("#")[2].split("&") if part)
 
 
-def settled(page: Page) -> None:
-    """Nothing is being loaded any more."""
+def wait_until_loaded(page: Page) -> None:
     expect(page.locator("#progress")).to_be_hidden()
 
 
@@ -37,19 +36,19 @@ def card(page: Page, title: str) -> Locator:
 
 
 def cell_of(plot: Locator, row: int, column: int, side: int) -> Position:
-    """Where a cell of a drawn square is, for the mouse."""
+    """Mouse position of a cell in a square plot of `side` cells a side."""
     box = plot.bounding_box()
     assert box is not None
     return {"x": (column + 0.5) * box["width"] / side, "y": (row + 0.5) * box["height"] / side}
 
 
 def choose(page: Page, name: str, value: str) -> None:
-    """One of a group of radio buttons."""
+    """Check one of a group of radio buttons."""
     page.locator(f"input[name={name}][value={value}]").check(force=True)
 
 
-def shown(page: Page, name: str) -> float:
-    """A number that the page reads out, in full."""
+def reading(page: Page, name: str) -> float:
+    """A number in the page's readout, in full precision."""
     return float(
         page.locator(f'#reading [data-name="{name}"]').get_attribute("data-value") or "nan"
     )
@@ -61,13 +60,13 @@ def maps(client: httpx.Client, **query: Any) -> np.ndarray[Any, Any]:
     return np.load(io.BytesIO(answer.content))[0, 0]  # type: ignore[no-any-return]
 
 
-def shows(page: Page, expected: np.ndarray[Any, Any]) -> None:
-    """The map [N] on the page is the expected one, as far as it is read out in numbers."""
+def expect_map(page: Page, expected: np.ndarray[Any, Any]) -> None:
+    """The numbers that the page reads out are those of the expected map [N]."""
     patches = expected[1:]
     strongest = page.locator('#reading [data-name="Strongest patch"]')
     row, column = divmod(int(patches.argmax()), GRID)
     expect(strongest).to_contain_text(f"row {row}, column {column}")
-    assert shown(page, "Strongest patch") == pytest.approx(float(patches.max()), rel=1e-4)
-    assert shown(page, "Class token") == pytest.approx(float(expected[0]), rel=1e-4, abs=1e-6)
+    assert reading(page, "Strongest patch") == pytest.approx(float(patches.max()), rel=1e-4)
+    assert reading(page, "Class token") == pytest.approx(float(expected[0]), rel=1e-4, abs=1e-6)
     if (expected < 0).any():
-        assert shown(page, "Most negative") == pytest.approx(float(patches.min()), rel=1e-4)
+        assert reading(page, "Most negative") == pytest.approx(float(patches.min()), rel=1e-4)

@@ -1,4 +1,4 @@
-"""The explorer in a browser: what it shows is what the API says."""
+"""The explorer in a browser shows the numbers of the API."""
 
 import base64
 import io
@@ -10,21 +10,21 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import DEEPVIT, VIT
-from tests.explorer.conftest import refused
+from tests.explorer.conftest import expect_refusals
 from tests.explorer.steps import (
     CAT,
     GRID,
     cell_of,
     choose,
     choose_sample,
+    expect_map,
     maps,
-    settled,
-    shows,
     state,
+    wait_until_loaded,
 )
 
-# What a browser makes of a file that is dropped, or pasted from a clipboard.
-HAND_OVER = """([event, base64]) => {
+# The event that a browser sends for a file that is dropped or pasted.
+DROP_OR_PASTE = """([event, base64]) => {
   const bytes = Uint8Array.from(atob(base64), (one) => one.charCodeAt(0));
   const data = new DataTransfer();
   data.items.add(new File([bytes], "cat.jpg", { type: "image/jpeg" }));
@@ -47,21 +47,21 @@ def test_an_uploaded_picture_is_answered_at_once(
     ]
     expected = [prediction["probability"] for prediction in best["predictions"]]
     assert probabilities == pytest.approx(expected, abs=1e-5)
-    shows(page, maps(client, id=best["id"], layer=15))
+    expect_map(page, maps(client, id=best["id"], layer=15))
 
 
 @pytest.mark.parametrize("event", ["drop", "paste"])
-def test_a_picture_may_be_dropped_and_pasted(
+def test_a_picture_can_be_dropped_and_pasted(
     page: Page, client: httpx.Client, photo: bytes, event: str
 ) -> None:
-    page.evaluate(HAND_OVER, [event, base64.b64encode(photo).decode()])
+    page.evaluate(DROP_OR_PASTE, [event, base64.b64encode(photo).decode()])
     page.wait_for_url(re.compile(r"id=[0-9a-f]{32}"))
     best = client.post("/classify", files={"image": photo}).json()["results"][0]
     assert state(page)["id"] == best["id"]
     expect(page.locator("#predictions li").first).to_contain_text(best["predictions"][0]["label"])
 
 
-def test_the_crop_is_pixel_by_pixel_what_the_model_saw(page: Page, client: httpx.Client) -> None:
+def test_the_crop_has_the_pixels_of_the_model_s_input(page: Page, client: httpx.Client) -> None:
     image_id = choose_sample(page)
     drawn = page.evaluate(
         "Array.from(document.querySelector('#crop canvas').getContext('2d')"
@@ -84,9 +84,9 @@ def test_stage_heads_block_and_direction_change_the_numbers(
     expect(page.locator("#map-title")).to_contain_text("Block 3")
     choose(page, "direction", "to")
     expect(page.locator("#map-what")).to_contain_text("what attends to the class token")
-    settled(page)
+    wait_until_loaded(page)
     query = {"id": image_id, "layer": 3, "head": head, "stage": stage, "direction": "to"}
-    shows(page, maps(client, **query))
+    expect_map(page, maps(client, **query))
 
 
 def test_a_query_is_chosen_by_mouse_and_by_keyboard(page: Page, client: httpx.Client) -> None:
@@ -100,9 +100,9 @@ def test_a_query_is_chosen_by_mouse_and_by_keyboard(page: Page, client: httpx.Cl
         crop.press(key)
     expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 4, column 4")
     page.wait_for_url(re.compile("query=4,4"))
-    settled(page)
+    wait_until_loaded(page)
     expect(page.locator("#live")).to_contain_text("Query: row 4, column 4; block 15")
-    shows(page, maps(client, id=image_id, layer=15, query="4,4"))
+    expect_map(page, maps(client, id=image_id, layer=15, query="4,4"))
     crop.press("Home")
     expect(page.locator('#reading [data-name="Query"]')).to_have_text("class token")
 
@@ -110,7 +110,7 @@ def test_a_query_is_chosen_by_mouse_and_by_keyboard(page: Page, client: httpx.Cl
 def test_pointing_previews_a_query_and_leaves_the_chosen_one(page: Page) -> None:
     choose_sample(page)
     query = page.locator('#reading [data-name="Query"]')
-    settled(page)
+    wait_until_loaded(page)
     page.locator("#crop").hover(position={"x": 3, "y": 3})
     expect(query).to_have_text("row 0, column 0")
     page.mouse.move(0, 0)
@@ -153,8 +153,8 @@ def test_a_link_restores_the_view(page: Page) -> None:
     expect(reading).to_have_text(before, use_inner_text=True)
 
 
-def test_a_link_to_a_forgotten_picture_says_so(page: Page, wrong: list[str]) -> None:
+def test_a_link_to_a_forgotten_picture_says_so(page: Page, problems: list[str]) -> None:
     page.goto("about:blank")
     page.goto(f"/#id={'0' * 32}")
     expect(page.get_by_role("alert")).to_contain_text("The server no longer has this picture")
-    refused(page, wrong, 404)
+    expect_refusals(page, problems, 404)

@@ -15,10 +15,10 @@ from tests.explorer.steps import (
     cell_of,
     choose,
     choose_sample,
+    expect_map,
     maps,
-    settled,
-    shows,
     state,
+    wait_until_loaded,
 )
 
 TOKENS = GRID * GRID + 1
@@ -33,10 +33,10 @@ def test_rollout_is_one_map_over_all_blocks(
     page.get_by_role("radio", name=re.compile("^rollout")).check(force=True)
     expect(page.locator("#map-title")).to_have_text("Rollout, softmax")
     expect(page.locator("#reading")).to_contain_text("Row" if direction == "from" else "Column")
-    settled(page)
+    wait_until_loaded(page)
     expect(page.locator("#head")).to_be_disabled()
     query = {"id": image_id, "layer": "rollout", "stage": "softmax", "direction": direction}
-    shows(page, maps(client, **query))
+    expect_map(page, maps(client, **query))
 
 
 def test_a_head_is_chosen_among_all_blocks_and_heads(page: Page, client: httpx.Client) -> None:
@@ -49,7 +49,7 @@ def test_a_head_is_chosen_among_all_blocks_and_heads(page: Page, client: httpx.C
     plot.click(position={"x": x, "y": y})
     expect(page.locator("#map-title")).to_contain_text("Block 6")
     expect(page.locator("#map-what")).to_contain_text("head 4")
-    shows(page, maps(client, id=image_id, layer=6, head=4))
+    expect_map(page, maps(client, id=image_id, layer=6, head=4))
 
 
 def test_the_raw_map_reads_single_entries(page: Page, client: httpx.Client) -> None:
@@ -84,7 +84,7 @@ def test_the_cross_hair_of_the_raw_map_chooses_query_and_key(
     for hair, edge, index in (("across", "top", query), ("down", "left", key)):
         style = page.locator(f".hair.{hair}").evaluate(f"hair => hair.style.{edge}")
         assert float(style.removesuffix("%")) == pytest.approx(100 * (index + 1.5) / side, abs=0.01)
-    shows(page, maps(client, id=image_id, layer=15, head="max_abs", query="2,5"))
+    expect_map(page, maps(client, id=image_id, layer=15, head="max_abs", query="2,5"))
 
 
 def test_theta_is_that_of_the_checkpoint_and_its_row_sums_are_measured(
@@ -97,7 +97,7 @@ def test_theta_is_that_of_the_checkpoint_and_its_row_sums_are_measured(
     mixing = client.get(f"/models/{DEEPVIT}").json()["manifest"]["reattention"][3]
     table = page.locator(".theta figure").last.locator("tbody tr")
     expect(table.first.locator("td")).to_have_count(4)  # the measured ones too
-    settled(page)
+    wait_until_loaded(page)
     shown = page.locator(".theta .numbers").first.locator("td[title]")
     words = [str(cell.get_attribute("title")).split() for cell in shown.all()]
     theta = np.reshape([float(taken[3]) for taken in words], (HEADS, HEADS))

@@ -1,4 +1,4 @@
-"""Understand and its counts: what is similar is what the API says is similar."""
+"""The section "Understand" and its counts, against the API."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import VIT
-from tests.explorer.steps import BLOCKS, card, cell_of, choose, choose_sample, settled
+from tests.explorer.steps import BLOCKS, card, cell_of, choose, choose_sample, wait_until_loaded
 
 
 def measured(client: httpx.Client, **query: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_a_cell_of_the_matrix_shows_both_blocks_in_every_variant(
         assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_pairs_of_opposite_sign_are_told_where_they_cancel_in_the_mean(
+def test_pairs_of_opposite_sign_are_mentioned_where_they_cancel_in_the_mean(
     page: Page, client: httpx.Client
 ) -> None:
     image_id = choose_sample(page)
@@ -75,7 +75,7 @@ def test_pairs_of_opposite_sign_are_told_where_they_cancel_in_the_mean(
     cell = page.locator(".counts td[data-stage=reattention]").first
     expect(cell).to_contain_text(f"{percent(found['below_negative'])} below \u22120.9")
     page.get_by_role("button", name="Understand").click()
-    choose(page, "stage", "softmax")  # nothing is negative there
+    choose(page, "stage", "softmax")  # softmax maps have no negative values
     expect(pairs).to_contain_text("100% of all pairs of head and token are above 0.9.")
     expect(pairs).not_to_contain_text("cancel")
-    settled(page)
+    wait_until_loaded(page)

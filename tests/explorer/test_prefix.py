@@ -1,4 +1,4 @@
-"""A distilled DeiT in the explorer: both tokens before the patches are told apart from them."""
+"""A distilled DeiT in the explorer: its two tokens before the patches are shown separately."""
 
 import re
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from playwright.sync_api import expect
 
 from export.__main__ import main
 from tests.explorer.conftest import Visit
-from tests.explorer.steps import cell_of, choose, choose_sample, maps, settled, shown
+from tests.explorer.steps import cell_of, choose, choose_sample, maps, reading, wait_until_loaded
 from tests.models.test_formats import written
 from tests.support.server import Server, running_server
 
 GRID, PREFIX = 4, 2
-SIDE = GRID * GRID + PREFIX + 1  # of the raw map, with the gap
+SIDE = GRID * GRID + PREFIX + 1  # cells along a side of the raw map, with the gap
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def test_the_raw_map_sets_every_token_before_the_patches_apart(
+def test_the_raw_map_separates_the_tokens_before_the_patches(
     visit: Visit, distilled: Server
 ) -> None:
     with visit(distilled) as page, distilled.client() as client:
         image_id = choose_sample(page)
         choose(page, "view", "raw")
-        settled(page)
+        wait_until_loaded(page)
         expect(page.locator(".raw")).to_contain_text(
             "A gap separates the class token and distillation token from the patches"
         )
@@ -73,6 +73,6 @@ def test_the_raw_map_sets_every_token_before_the_patches_apart(
 def test_every_token_before_the_patches_is_read_out(visit: Visit, distilled: Server) -> None:
     with visit(distilled) as page, distilled.client() as client:
         expected = maps(client, id=choose_sample(page), layer=1)
-        settled(page)
+        wait_until_loaded(page)
         for index, name in enumerate(("Class token", "Distillation token")):
-            assert shown(page, name) == pytest.approx(float(expected[index]), rel=1e-4)
+            assert reading(page, name) == pytest.approx(float(expected[index]), rel=1e-4)

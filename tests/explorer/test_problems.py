@@ -1,4 +1,4 @@
-"""What the explorer says when something goes wrong."""
+"""Messages of the explorer when something goes wrong."""
 
 import signal
 from pathlib import Path
@@ -7,32 +7,32 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import DEEPVIT
-from tests.explorer.conftest import Visit, refused
-from tests.explorer.steps import CAT, choose_sample, settled
+from tests.explorer.conftest import Visit, expect_refusals
+from tests.explorer.steps import CAT, choose_sample, wait_until_loaded
 from tests.support.redis_server import RedisServer
 from tests.support.server import running_server
 
 
-def test_a_file_that_is_no_image(page: Page, wrong: list[str]) -> None:
+def test_a_file_that_is_not_an_image(page: Page, problems: list[str]) -> None:
     page.set_input_files(
         "#file", {"name": "notes.png", "mimeType": "image/png", "buffer": b"plain words"}
     )
     expect(page.get_by_role("alert")).to_contain_text("Not an image, or not one that can be read")
     expect(page.locator("#work")).to_be_hidden()
-    refused(page, wrong, 415)
+    expect_refusals(page, problems, 415)
     page.set_input_files("#file", CAT)
     expect(page.locator("#predictions li")).to_have_count(5)
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_a_file_that_is_too_large(repository: Path, visit: Visit, wrong: list[str]) -> None:
+def test_a_file_that_is_too_large(repository: Path, visit: Visit, problems: list[str]) -> None:
     with running_server(repository, max_upload_bytes=20_000) as server, visit(server) as page:
         page.set_input_files("#file", CAT)
         expect(page.get_by_role("alert")).to_contain_text("The upload has too many bytes")
-        refused(page, wrong, 413)
+        expect_refusals(page, problems, 413)
 
 
-def test_a_busy_server_is_asked_again_after_its_wait(page: Page, wrong: list[str]) -> None:
+def test_a_busy_server_can_be_asked_again(page: Page, problems: list[str]) -> None:
     def busy(route: Route) -> None:
         problem = {"title": "The server is busy", "detail": "256 images wait", "code": "queue-full"}
         route.fulfill(status=429, json=problem, headers={"Retry-After": "1"})
@@ -42,29 +42,31 @@ def test_a_busy_server_is_asked_again_after_its_wait(page: Page, wrong: list[str
     expect(page.get_by_role("alert")).to_contain_text("The server is busy")
     expect(page.get_by_role("alert")).to_contain_text("256 images wait")
     expect(page.get_by_role("alert")).to_contain_text("The server asks to wait 1 s")
-    refused(page, wrong, 429)
+    expect_refusals(page, problems, 429)
     page.get_by_role("button", name="Try again", exact=True).click()
     expect(page.locator("#predictions li")).to_have_count(5)
 
 
-def test_measures_that_come_too_late_may_be_asked_for_again(page: Page, wrong: list[str]) -> None:
+def test_measures_that_come_too_late_can_be_requested_again(
+    page: Page, problems: list[str]
+) -> None:
     def late(route: Route) -> None:
         problem = {"title": "The answer would have come too late", "code": "deadline-exceeded"}
         route.fulfill(status=504, json=problem)
 
     choose_sample(page)
-    settled(page)
+    wait_until_loaded(page)
     page.route("**/similarity?**", late)
     page.get_by_role("button", name="Understand").click()
     expect(page.get_by_role("alert")).to_contain_text("The answer would have come too late")
-    refused(page, wrong, 504)
+    expect_refusals(page, problems, 504)
     page.unroute("**/similarity?**")
     page.get_by_role("button", name="Try again", exact=True).click()
     expect(page.locator("#similar-count")).to_contain_text("of 15")
 
 
 def test_a_model_that_is_unloaded_and_a_server_that_ends(
-    repository: Path, visit: Visit, wrong: list[str]
+    repository: Path, visit: Visit, problems: list[str]
 ) -> None:
     with running_server(repository, drain_delay_s=60) as server, visit(server) as page:
         alert = page.get_by_role("alert")
@@ -72,36 +74,36 @@ def test_a_model_that_is_unloaded_and_a_server_that_ends(
             client.post(f"/v2/repository/models/{DEEPVIT}/unload").raise_for_status()
             page.get_by_role("button", name="cat").click()
             expect(alert).to_contain_text("No such model")
-            refused(page, wrong, 404)
+            expect_refusals(page, problems, 404)
             client.post(f"/v2/repository/models/{DEEPVIT}/load").raise_for_status()
         page.get_by_role("button", name="Try again", exact=True).click()
         expect(page.locator("#predictions li")).to_have_count(5)
-        settled(page)
+        wait_until_loaded(page)
         server.process.send_signal(signal.SIGTERM)
         page.get_by_role("button", name="Understand").click()
         expect(alert).to_contain_text("The server is shutting down")
         expect(alert).to_contain_text("The server asks to wait 1 s")
-        refused(page, wrong, 503)
+        expect_refusals(page, problems, 503)
         server.process.kill()
         server.process.wait()
         page.get_by_role("button", name="Try again", exact=True).click()
         expect(alert).to_contain_text("The server cannot be reached")
-        assert {text.partition("ERR_CONNECTION")[1] for text in wrong} == {"ERR_CONNECTION"}
-        wrong.clear()
+        assert {text.partition("ERR_CONNECTION")[1] for text in problems} == {"ERR_CONNECTION"}
+        problems.clear()
 
 
-def test_a_store_that_is_away(
-    repository: Path, visit: Visit, wrong: list[str], redis_server: RedisServer
+def test_a_store_that_is_unavailable(
+    repository: Path, visit: Visit, problems: list[str], redis_server: RedisServer
 ) -> None:
     settings = {"store_url": redis_server.url}
     with running_server(repository, **settings) as server, visit(server) as page:
         choose_sample(page)
-        settled(page)
+        wait_until_loaded(page)
         redis_server.kill()
         page.get_by_role("button", name="Understand").click()
         alert = page.get_by_role("alert")
         expect(alert).to_contain_text("Classified images cannot be looked up now")
-        refused(page, wrong, 503)
+        expect_refusals(page, problems, 503)
         redis_server.start()
         with server.client() as client:
             for _ in range(300):
@@ -110,11 +112,13 @@ def test_a_store_that_is_away(
                 page.wait_for_timeout(100)
         page.get_by_role("button", name="Try again", exact=True).click()
         expect(page.locator("#similar-count")).to_contain_text("of 15")
-        refused(page, wrong, 404)  # it is empty, and gets the picture once more
+        expect_refusals(
+            page, problems, 404
+        )  # the new store is empty; the page sends the picture again
 
 
 def test_a_key_is_asked_for_where_one_is_needed(
-    repository: Path, visit: Visit, wrong: list[str]
+    repository: Path, visit: Visit, problems: list[str]
 ) -> None:
     with running_server(repository, api_keys="first-key") as server, visit(server) as page:
         for key in ("wrong-key", "first-key"):
@@ -123,12 +127,12 @@ def test_a_key_is_asked_for_where_one_is_needed(
             page.get_by_role("button", name="Use this key").click()
         page.get_by_role("button", name="cat").click()
         expect(page.locator("#predictions li")).to_have_count(5)
-        refused(page, wrong, 401, 401)
+        expect_refusals(page, problems, 401, 401)
 
 
 @pytest.mark.parametrize("kept", ["file", "link"])
 def test_a_picture_that_the_server_forgot_is_sent_again_if_the_page_has_it(
-    repository: Path, visit: Visit, wrong: list[str], kept: str
+    repository: Path, visit: Visit, problems: list[str], kept: str
 ) -> None:
     one_image = 32 * 32 * 3
     with running_server(repository, store_max_bytes=one_image) as server, visit(server) as page:
@@ -149,4 +153,4 @@ def test_a_picture_that_the_server_forgot_is_sent_again_if_the_page_has_it(
         else:
             message = "The server no longer has this picture"
             expect(page.get_by_role("alert")).to_contain_text(message)
-        refused(page, wrong, 404)
+        expect_refusals(page, problems, 404)

@@ -1,5 +1,5 @@
-"""The servers that a user would write instead, as small as their documentation has them.
+"""Servers that a user would write instead, each as short as in the documentation of its library.
 
-All decode, preprocess and answer alike (`answer`) and run the same ONNX file or network; what
-differs is how requests get to it. None is tuned beyond what its own documentation advises.
+All decode, preprocess and answer in the same way (`answer`) and run the same ONNX file or network;
+they differ in how requests reach it. None is tuned beyond the advice of its own documentation.
 """

@@ -1,4 +1,4 @@
-"""What every peer does with an image and with logits; knows no server."""
+"""Decoding, inference and answers, shared by all peers. Independent of any server."""
 
 import argparse
 import io
@@ -22,14 +22,14 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="a version in the model repository")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True, help="of one inference")
+    parser.add_argument("--threads", type=int, required=True, help="threads of one inference")
     parser.add_argument("--max-batch-size", type=int, default=32)
     parser.add_argument("--batch-timeout-ms", type=int, default=0)
     return parser.parse_args()
 
 
 class Model:
-    """An exported model in ONNX Runtime, as its documentation opens one."""
+    """An exported model in a plain session of ONNX Runtime."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())

@@ -1,4 +1,4 @@
-"""The same in the event loop itself and from a raw body: nothing waits for anything else."""
+"""FastAPI and ONNX Runtime in an async handler with a raw body: inference blocks the loop."""
 
 from typing import Any
 

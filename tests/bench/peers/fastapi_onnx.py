@@ -1,7 +1,4 @@
-"""FastAPI and ONNX Runtime without batching: a handler that decodes, runs and answers.
-
-A plain function, which FastAPI runs in its thread pool.
-"""
+"""FastAPI and ONNX Runtime without batching, in a plain handler that runs in the thread pool."""
 
 from typing import Annotated, Any
 

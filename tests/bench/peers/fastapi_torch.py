@@ -1,4 +1,4 @@
-"""FastAPI and PyTorch without batching, as most tutorials have it."""
+"""FastAPI and PyTorch without batching, as in most tutorials."""
 
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from tests.bench.contenders import network
 from tests.bench.peers.answer import Model, options
 
 given = options()
-model = Model(given.folder, given.threads)  # for its labels
+model = Model(given.folder, given.threads)  # for its labels and preprocessing
 torch.set_num_threads(given.threads)
 net = network(model.manifest.name)
 app = FastAPI()

@@ -1,4 +1,4 @@
-"""LitServe with its batching: decoding, the model and answers in one worker process."""
+"""LitServe with its batching; one worker process decodes, runs the model and answers."""
 
 from collections.abc import Sequence
 from typing import Any

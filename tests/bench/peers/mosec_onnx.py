@@ -1,4 +1,4 @@
-"""mosec with its batching: a front in Rust, and one worker process that decodes and runs."""
+"""mosec with its batching: a front end in Rust, one worker process that decodes and runs."""
 
 import sys
 from typing import Any

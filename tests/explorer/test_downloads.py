@@ -1,4 +1,4 @@
-"""What is taken away from the page holds the API's numbers."""
+"""Files that the page offers for download contain the numbers of the API."""
 
 import io
 import re
@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.explorer.steps import GRID, HEADS, card, choose, choose_sample, maps, settled
+from tests.explorer.steps import GRID, HEADS, card, choose, choose_sample, maps, wait_until_loaded
 from tests.support.server import Server
 
-MARGIN, TITLE, PANEL, GAP, LABEL = 28, 30, 220, 12, 18  # pixels of a picture's layout
+MARGIN, TITLE, PANEL, GAP, LABEL = 28, 30, 220, 12, 18  # pixels in the layout of a picture
 
 
-def taken(page: Page, button: str) -> bytes:
-    settled(page)
+def downloaded(page: Page, button: str) -> bytes:
+    wait_until_loaded(page)
     with page.expect_download() as download:
         page.get_by_role("button", name=button, exact=True).click()
     return Path(download.value.path()).read_bytes()
@@ -33,11 +33,11 @@ def test_numbers_of_maps(page: Page, client: httpx.Client) -> None:
     }
     for view, query in views.items():
         choose(page, "view", view)
-        with np.load(io.BytesIO(taken(page, "NPZ of Details"))) as found:
+        with np.load(io.BytesIO(downloaded(page, "NPZ of Details"))) as found:
             answer = client.get("/attention-maps", params={"id": image_id, "format": "npy"} | query)
             expected = np.load(io.BytesIO(answer.content)).reshape(found["maps"].shape)
             np.testing.assert_allclose(found["maps"], expected, rtol=1e-4, atol=1e-6)
-    with np.load(io.BytesIO(taken(page, "NPZ of Blocks"))) as found:
+    with np.load(io.BytesIO(downloaded(page, "NPZ of Blocks"))) as found:
         blocks = [maps(client, id=image_id, layer=layer) for layer in range(16)]
         np.testing.assert_allclose(found["maps"], blocks, rtol=1e-4, atol=1e-6)
 
@@ -57,20 +57,20 @@ def test_numbers_of_measures(page: Page, client: httpx.Client) -> None:
         "Attention distance": ("attention_distance", answer["attention_distance"]),
     }
     for title, (name, values) in expected.items():
-        with np.load(io.BytesIO(taken(page, f"NPZ of {title}"))) as found:
+        with np.load(io.BytesIO(downloaded(page, f"NPZ of {title}"))) as found:
             np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5)
-    with np.load(io.BytesIO(taken(page, "NPZ of Similarity of blocks"))) as found:
+    with np.load(io.BytesIO(downloaded(page, "NPZ of Similarity of blocks"))) as found:
         for layer in (14, 15):
             block = maps(client, id=image_id, layer=layer, stage="softmax")
             np.testing.assert_allclose(found[f"block_{layer}"].ravel(), block[1:], rtol=1e-4)
-    with Image.open(io.BytesIO(taken(page, "PNG of Neighbouring blocks"))) as chart:
+    with Image.open(io.BytesIO(downloaded(page, "PNG of Neighbouring blocks"))) as chart:
         assert (chart.format, len(chart.getcolors(1 << 20) or []) > 2) == ("PNG", True)
 
 
-def test_a_picture_is_lighter_where_the_api_says_more(page: Page, client: httpx.Client) -> None:
+def test_a_picture_is_lighter_where_attention_is_larger(page: Page, client: httpx.Client) -> None:
     image_id = choose_sample(page)
     choose(page, "stage", "softmax")
-    with Image.open(io.BytesIO(taken(page, "PNG of Details"))) as opened:
+    with Image.open(io.BytesIO(downloaded(page, "PNG of Details"))) as opened:
         light = np.asarray(opened.convert("L"), dtype=np.int64)
     centres = ((np.arange(GRID) + 0.5) * PANEL / GRID).astype(int)
     seen = []
@@ -81,13 +81,13 @@ def test_a_picture_is_lighter_where_the_api_says_more(page: Page, client: httpx.
     query = {"id": image_id, "layer": 15, "stage": "softmax"}
     expected = [maps(client, **query, head=head)[1:] for head in range(HEADS)]
     order = np.argsort(np.ravel(expected), kind="stable")
-    assert (np.diff(np.ravel(seen)[order]) >= -1).all()  # a step of grey for rounding
+    assert (np.diff(np.ravel(seen)[order]) >= -1).all()  # rounding may cost one level of grey
 
 
 @pytest.mark.parametrize("title", ["Blocks", "Details"])
 def test_the_call_behind_a_view_answers(page: Page, server: Server, title: str) -> None:
     choose_sample(page)
-    settled(page)
+    wait_until_loaded(page)
     card(page, title).get_by_role("button", name="API call").click()
     text = page.get_by_role("dialog").locator("pre").first.inner_text()
     (address,) = re.findall(r"'(http[^']+)'", text)

@@ -1,4 +1,4 @@
-"""For every person and screen: keyboards alone, fingers, narrow screens, both colour schemes."""
+"""Accessibility: keyboard, touch, narrow screens, both colour schemes, axe's rules."""
 
 import re
 
@@ -8,7 +8,15 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from tests.explorer.conftest import Visit
-from tests.explorer.steps import GRID, cell_of, choose, choose_sample, maps, settled, shows
+from tests.explorer.steps import (
+    GRID,
+    cell_of,
+    choose,
+    choose_sample,
+    expect_map,
+    maps,
+    wait_until_loaded,
+)
 from tests.support.server import Server
 
 VIEWS = [
@@ -23,19 +31,19 @@ def go(page: Page, group: str, value: str) -> None:
     else:
         page.locator(f"[data-section={value}]").click()
     page.wait_for_url(re.compile(value if value != "heads" else "id="))
-    settled(page)
+    wait_until_loaded(page)
 
 
 def tab_to(page: Page, wanted: Locator) -> None:
-    """Press Tab until the element has the focus, which can be seen."""
+    """Press Tab until the element has the focus."""
     for _ in range(100):
         page.keyboard.press("Tab")
         if wanted.evaluate("element => element === document.activeElement"):
             return
-    raise AssertionError(f"Tab never comes to {wanted}")
+    raise AssertionError(f"Tab never reaches {wanted}")
 
 
-def test_keys_alone_go_everywhere(page: Page, client: httpx.Client) -> None:
+def test_everything_works_with_the_keyboard_alone(page: Page, client: httpx.Client) -> None:
     tab_to(page, page.get_by_role("button", name=re.compile("cat$")))
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"id=[0-9a-f]{32}"))
@@ -57,11 +65,11 @@ def test_keys_alone_go_everywhere(page: Page, client: httpx.Client) -> None:
     tab_to(page, page.get_by_role("radio", name=re.compile("^block 14,")))
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#map-title")).to_contain_text("Block 13")
-    settled(page)
+    wait_until_loaded(page)
     query = {"id": image_id, "layer": 13, "head": "rms", "stage": "softmax", "query": "4,7"}
-    shows(page, maps(client, **query))
+    expect_map(page, maps(client, **query))
     page.wait_for_url(re.compile("layer=13"))
-    page.reload()  # the focus is at the top again, what was chosen is kept
+    page.reload()  # resets the focus and keeps the choices
     expect(page.locator("#map-title")).to_contain_text("Block 13")
     tab_to(page, page.get_by_role("button", name="Understand"))
     page.keyboard.press("Space")
@@ -70,7 +78,7 @@ def test_keys_alone_go_everywhere(page: Page, client: httpx.Client) -> None:
     page.keyboard.press("End")
     expect(page.locator("#similar-count")).to_contain_text("of 15")
     expect(threshold).to_have_value("0.995")
-    settled(page)
+    wait_until_loaded(page)
 
 
 @pytest.mark.parametrize("width", [320, 768])
@@ -83,7 +91,7 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Page, width: int) -> None:
         assert wide <= page.evaluate("document.documentElement.clientWidth"), value
 
 
-def test_a_finger_on_a_phone_reaches_every_control(
+def test_every_control_works_by_touch_on_a_phone(
     visit: Visit, server: Server, client: httpx.Client
 ) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -95,8 +103,8 @@ def test_a_finger_on_a_phone_reaches_every_control(
         expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 1, column 6")
         page.locator("label", has=page.locator("input[name=direction][value=to]")).tap()
         expect(page.locator("#map-what")).to_contain_text("what attends to patch 1,6")
-        settled(page)
-        shows(page, maps(client, id=image_id, layer=15, query="1,6", direction="to"))
+        wait_until_loaded(page)
+        expect_map(page, maps(client, id=image_id, layer=15, query="1,6", direction="to"))
         for group, value in VIEWS:
             go(page, group, value)
             wide = page.evaluate("document.documentElement.scrollWidth")
