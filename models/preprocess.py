@@ -19,7 +19,7 @@ _MAX_ASPECT = 16
 
 
 class Preprocessing(BaseModel):
-    """How a picture becomes network input (paper.md section 5 for the published values)."""
+    """How a picture becomes network input (the published values are in models/config.py)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -49,7 +49,7 @@ def attention(
     if values.ndim == 4:
         background, what = (
             None,
-            "What each token (row) looks at (column); token 0 is the class token",
+            "What each token (row) attends to (column); token 0 is the class token",
         )
     else:  # patches in their grid; the class token is not part of it
         values = values[..., config.prefix_tokens :].reshape(
@@ -61,7 +61,7 @@ def attention(
             query = f"the outlined patch {maps.query}"
             row, column = map(int, maps.query.split(","))
             query_patch = (row, column)
-        sees = f"What {query} looks at" if maps.direction == "from" else f"What looks at {query}"
+        sees = f"What {query} attends to" if maps.direction == "from" else f"What attends to {query}"
         what = f"{sees}, among the patches"
     heads = maps.heads[0]
     quantity = "attention" if isinstance(heads, int) else f"attention, {heads} of heads"
