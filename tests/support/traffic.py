@@ -65,7 +65,7 @@ class Traffic:
         kinds, weights = list(self._kinds), list(self._kinds.values())
         while True:
             request = self._random.choices(kinds, weights)[0]()
-            # A place is taken before a body is read, so that bad ones may be refused as well.
+            # A queue slot is taken before a body is read, so bad ones may be refused as well.
             if self._may_refuse and (request.body is not None or 200 in request.right):
                 request = replace(request, right=request.right | {429})
             yield request
