@@ -116,7 +116,7 @@ class Batcher(Generic[Item, Result]):
         self._counts = Counts()
         self._changed = threading.Condition()
         self._stopping = False
-        self._died = False  # whether a thread has
+        self._thread_died = False
         self._threads_left = threads
         self._seconds_per_item = 0.0
         self._threads = [
@@ -180,7 +180,7 @@ class Batcher(Generic[Item, Result]):
             self._reserved += slots
 
     def _enqueue(self, entries: list[_Entry[Item, Result]]) -> None:
-        """Fill as many reserved slots."""
+        """Put entries into slots that have been reserved for them."""
         with self._changed:
             self._reserved -= len(entries)
             self._counts.accepted += len(entries)
@@ -204,7 +204,7 @@ class Batcher(Generic[Item, Result]):
                 self._run_batch(batch)
         except BaseException:
             _logger.critical("the batch thread has died", exc_info=True)
-            self._died = True
+            self._thread_died = True
             raise
         finally:
             with self._changed:
@@ -212,7 +212,7 @@ class Batcher(Generic[Item, Result]):
             self._fail_if_ended()
 
     def _next_batch(self) -> list[_Entry[Item, Result]]:
-        """The next items to run, of one key. Empty once the batcher stops and the queue is."""
+        """The next items to run, of one key. Empty once the batcher stops and nothing is queued."""
         while True:
             with self._changed:
                 while not self._queue:
@@ -304,7 +304,7 @@ class Batcher(Generic[Item, Result]):
 
         Called whenever items have been queued and whenever a thread has ended, so no item is left.
         """
-        if self._died:
+        if self._thread_died:
             self._fail_queued(InferenceFailed("the model's thread has died"))
         elif not self._threads_left:
             self._fail_queued(Stopped("the server is shutting down"))

@@ -1,4 +1,4 @@
-"""How many processors this process may really use."""
+"""How many processors this process may use."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _quota(cgroup: Path) -> int | None:
-    """Whole processors granted by cgroup version 2 or 1; None where there is no limit."""
+    """Whole processors granted by control groups, version 2 or 1; None if there is no limit."""
     try:
         if (cgroup / "cpu.max").exists():
             quota, period = (cgroup / "cpu.max").read_text().split()

@@ -3,7 +3,9 @@
 `auto` stands for the fastest there is. Opens no session, which is what shows if a GPU works.
 """
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import onnxruntime as ort
@@ -11,6 +13,9 @@ import onnxruntime as ort
 from service import native
 from service.errors import StartupError
 from service.inference.graphs import Graphs
+from service.native.sources import is_stale
+
+_logger = logging.getLogger(__name__)
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -65,7 +70,14 @@ def resolve_kernels(provider: str, precision: str) -> Path:
         raise StartupError(
             f"python -m service.native has not compiled a kernel that loads here: {one_line(exc)}"
         ) from exc
+    _warn_if_stale(library)
     return library
+
+
+@cache  # once, however many models use the library
+def _warn_if_stale(library: Path) -> None:
+    if is_stale(library):
+        _logger.warning("%s is older than its sources: run python -m service.native", library)
 
 
 def one_line(exc: Exception) -> str:

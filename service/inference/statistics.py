@@ -1,4 +1,4 @@
-"""What one served model has done so far: requests, images, batches, and their seconds.
+"""What one served model has done so far: requests, images and batches, and the time they took.
 
 Counts what it is told; knows nothing of queues, ONNX or HTTP.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Duration:
-    """How often something happened, and the seconds it took in all."""
+    """How often something happened, and the seconds it took in total."""
 
     count: int = 0
     seconds: float = 0.0
@@ -40,7 +40,7 @@ class Snapshot:
 
 
 class Statistics:
-    """Fed by the batch threads and by the event loop at once."""
+    """Updated by the batch threads and the event loop at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +54,7 @@ class Statistics:
 
     @contextmanager
     def execution(self, batch_size: int) -> Iterator[None]:
-        """One run of the model; counted if it succeeds."""
+        """Time one run of the model, which is counted if it succeeds."""
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started
@@ -62,7 +62,7 @@ class Statistics:
             self._batches[batch_size].add(seconds)
 
     def answered(self, images: int, *, queue_s: float, inference_s: float, total_s: float) -> None:
-        """One request, of so many images."""
+        """Count one request with this many images."""
         with self._lock:
             self._images += images
             self._last_s = time.time()
@@ -76,7 +76,7 @@ class Statistics:
             self._failure.add(total_s)
 
     def snapshot(self) -> Snapshot:
-        """All numbers of one moment."""
+        """A copy, taken at one moment."""
         with self._lock:
             return Snapshot(
                 images=self._images,

@@ -1,8 +1,9 @@
-"""A kernel for attention: maps are mixed and used up in the cache, and never written to memory.
+"""Compiled kernels for attention and for similarity measures.
 
-`python -m service.native` compiles it, for every kind of processor at once. ONNX Runtime
-takes it for the operators `Attention` and `ReAttention` of exported graphs, which it computes
-from their plain bodies where there is no compiled kernel.
+Attention is fused: maps are mixed and used while they are in the cache, and not written to memory
+unless they are asked for. `python -m service.native` compiles the kernels, for every instruction
+set at once. ONNX Runtime runs them as the project's operators in exported graphs; without the
+library, it computes these operators from the plain bodies that the graphs include.
 """
 
 from pathlib import Path

@@ -1,40 +1,28 @@
-// Multi-head attention with Re-attention's mix, fused: no map has to be written to memory.
+// Multi-head attention with or without Re-attention, fused: no map has to be written to memory.
 //
-// A tile of queries is one vector wide: lane w of every vector is query w. The scores of all
-// heads for these queries stay in the cache while they are made (Q K^T), normalised (softmax),
-// mixed over heads and used up (times V), each step vertical: keys and values are read as they
-// lie, one number at a time for all lanes. Maps are written where somebody wants to see them.
+// A tile of queries is one vector wide: lane w of every vector is query w. The scores of all heads
+// for these queries stay in the cache while they are computed (Q K^T), normalised (softmax), mixed
+// over heads (Re-attention) and multiplied by V. No step crosses lanes: keys and values are read as
+// they lie, each number broadcast to all lanes. Maps are written only if they are asked for.
 //
-// Compiled once for each kind of processor, under the name in ATTEND.
+// Softmax subtracts each row's largest score, so no exponential overflows. A row of -inf becomes
+// uniform. NaN scores get no weight beside others; a row of nothing but NaN, or one with +inf,
+// becomes uniform. NaN reaches the output through V: any weight, however small, times NaN is NaN.
+//
+// Compiled once for each instruction set, under the name that ATTEND stands for.
 
 #include <cstdint>
 #include <cstring>
 
 #include "attend.h"
+#include "exp_log.h"
 #include "vectors.h"
 
 namespace {
 
-constexpr int ROWS = 12;  // accumulators of a product: what registers hold beside operands
+constexpr int ROWS = 12;  // keys at a time: accumulators that fit into registers beside operands
 
-// exp(x) of x <= 0: 2^n times a polynomial in what is left, to about 1e-7 of the value.
-inline Vector exponential(Vector x) {
-    const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
-    x = larger(x, Vector{} - 87.0f);
-    const Vector shifted = x * 1.44269504f + round;
-    const Vector n = shifted - round;
-    const Vector r = x - n * 0.693359375f - n * -2.12194440e-4f;
-    Vector p = r * (1.0f / 5040) + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    return (Vector)((Integers)p + ((Integers)shifted << 23));
-}
-
-// scores[j] = keys[j] . query for COUNT keys; the largest of each lane so far in `most`.
+// scores[j] = keys[j] . query for COUNT keys; `most` is each lane's largest score so far.
 template <int COUNT>
 inline void score(const float* keys, int64_t stride, const Vector* query, int64_t width,
                   Vector* scores, Vector& most) {
@@ -64,7 +52,7 @@ inline void gather(const Vector* map, int64_t keys, const float* values, int64_t
     for (int j = 0; j < COUNT; j++) columns[j] = sums[j];
 }
 
-// Softmax over keys, still to be divided by the sums that are returned.
+// Scores to exponentials, in place; softmax is these divided by their sums, which are returned.
 inline Vector exponentials(Vector* scores, int64_t keys, Vector most) {
     Vector sum = {};
     for (int64_t n = 0; n < keys; n++) {
@@ -105,7 +93,7 @@ inline void mix(const Attention& a, Vector* maps, const Vector* shares, Vector* 
     }
 }
 
-// The tile's queries of the maps of all heads, times a share.
+// Writes the tile's rows of every head's map, scaled by `shares` unless null.
 inline void write_maps(const Attention& a, Vector* maps, const Vector* shares, float* out,
                        int64_t image, int64_t first, int count) {
     for (int64_t h = 0; h < a.heads; h++) {
@@ -115,7 +103,7 @@ inline void write_maps(const Attention& a, Vector* maps, const Vector* shares, f
         float* rows[LANES];
         for (int w = 0; w < count; w++)
             rows[w] = out + ((image * a.heads + h) * a.queries + first + w) * a.keys;
-        write_turned(map, a.keys, rows, count);
+        write_transposed(map, a.keys, rows, count);
     }
 }
 
@@ -129,15 +117,15 @@ void tile(const Attention& a, int64_t number, Vector* scratch) {
     Vector* shares = columns + D;          // [H], 1 / sums of softmax
     Vector* before = shares + H;           // [H, 4]
     for (int64_t h = 0; h < H; h++) {
-        const float* rows[LANES];  // a tile that is not full repeats its last query
+        const float* rows[LANES];  // an incomplete tile repeats its last query
         for (int w = 0; w < LANES; w++) {
             const int64_t query = first + (w < count ? w : count - 1);
             rows[w] = a.q + (image * a.queries + query) * stride + h * D;
         }
-        read_turned(rows, D, columns);
+        read_transposed(rows, D, columns);
         const float* keys = a.k + image * N * stride + h * D;
         Vector* scores = maps + h * N;
-        Vector most = Vector{} - 3e38f;
+        Vector most = Vector{} - 3e38f;  // finite, as -inf - -inf is NaN
         int64_t n = 0;
         for (; n + ROWS <= N; n += ROWS)
             score<ROWS>(keys + n * stride, stride, columns, D, scores + n, most);
@@ -168,7 +156,7 @@ void tile(const Attention& a, int64_t number, Vector* scratch) {
         float* rows[LANES];
         for (int w = 0; w < count; w++)
             rows[w] = a.out + (image * a.queries + first + w) * stride + h * D;
-        write_turned(columns, D, rows, count);
+        write_transposed(columns, D, rows, count);
     }
 }
 

@@ -1,22 +1,23 @@
-// What attend.cpp computes, and how it is called.
+// The interface of attend.cpp.
 
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-// Tensors lie as linear layers leave them, heads beside each other: [images, tokens, heads * width].
+// Tensors have the layout of linear layers' outputs: [images, tokens, heads * width].
 struct Attention {
-    const float *q, *k, *v;  // q scaled
-    const float* theta;      // [heads, heads], out by in; null where nothing is mixed
+    const float *q, *k, *v;  // q is scaled already
+    const float* theta;      // [heads, heads], out by in; null without Re-attention
     const float* offset;     // [heads]
     float* out;              // like q
     int64_t images, queries, keys, heads, width;
-    float *softmax, *reattention;  // maps [images, heads, queries, keys], null where not wanted
+    float *softmax, *reattention;  // maps [images, heads, queries, keys], null if not wanted
 };
 
 struct Kernel {
-    int64_t lanes;                                        // queries in a tile
-    size_t (*scratch_bytes)(const Attention&);            // of one thread, aligned to 64
-    void (*tile)(const Attention&, int64_t number, void* scratch);  // of images * ceil(queries / lanes)
+    int64_t lanes;                              // queries in a tile
+    size_t (*scratch_bytes)(const Attention&);  // for each thread, aligned to 64
+    // A task: one of images * ceil(queries / lanes).
+    void (*tile)(const Attention&, int64_t number, void* scratch);
 };

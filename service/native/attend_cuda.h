@@ -1,4 +1,4 @@
-// What attend.cu computes, and how it is called.
+// The interface of attend.cu.
 
 #pragma once
 
@@ -6,20 +6,20 @@
 
 #include <cstdint>
 
-// Rows are tokens, of all images; a row's heads lie beside each other, [heads * width]. Widths and
-// strides are multiples of 8, rows aligned to 16 bytes.
+// A row is a token of an image, [heads * width]. Widths and strides are multiples of 8, rows are
+// aligned to 16 bytes.
 struct CudaAttention {
-    const __half *q, *k, *v;  // on the device; q scaled
-    const __half* q_bias;     // [heads * width]; null where q has it
-    const __half* theta;      // [heads, heads], out by in; null where nothing is mixed
+    const __half *q, *k, *v;  // on the device; q is scaled already
+    const __half* q_bias;     // [heads * width]; null if q includes it
+    const __half* theta;      // [heads, heads], out by in; null without Re-attention
     const __half* offset;     // [heads]
     __half* out;              // [images * queries, heads * width]
     int64_t q_stride, k_stride, v_stride;  // from row to row
     int images, queries, keys, heads, width;
 };
 
-// Whether the kernel is one for this shape, and this card has room for the maps of 16 queries.
+// Whether the kernel supports this shape, and the GPU's shared memory holds maps of 16 queries.
 bool fits(int64_t heads, int64_t keys, int64_t width);
 
-// What went wrong, or null. `threads` of a block, or 0 for what suits the number of queries.
+// Returns an error message, or null. `threads` per block; 0 chooses by the number of queries.
 const char* attend_cuda(const CudaAttention&, void* stream, int threads = 0);

@@ -1,6 +1,6 @@
-// Similarity of outputs (export/measures.py, feature_similarity).
+// The similarity of blocks' outputs (export/measures.py, feature_similarity).
 //
-// Compiled once for each kind of processor, under the name in FEATURES.
+// Compiled once for each instruction set, under the name that FEATURES stands for.
 
 #include "features.h"
 
@@ -8,7 +8,8 @@
 
 namespace {
 
-// Cosine of one block's output to the last one's, mean over tokens (Fig. 4).
+// The cosine between a block's output and the last one's, averaged over tokens (Fig. 4). A token
+// that is zero in either counts as 0; NaN in a token makes the average NaN.
 void compare(const Features& f, int64_t number) {
     const int64_t image = number / f.blocks, block = number % f.blocks, C = f.width;
     const auto token = [&](int64_t of_block, int64_t t) {

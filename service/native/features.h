@@ -1,16 +1,16 @@
-// What features.cpp computes, and how it is called.
+// The interface of features.cpp.
 
 #pragma once
 
 #include <cstdint>
 
-// Of each block's output, [images, tokens, width], and the last one's: [images, blocks].
+// The similarity of every block's output to the last block's.
 struct Features {
-    const float* const* outputs;
+    const float* const* outputs;  // of each block, [images, tokens, width]
     int64_t images, blocks, tokens, width;
-    float* similarity;
+    float* similarity;            // [images, blocks]
 };
 
 struct FeaturesKernel {
-    void (*compare)(const Features&, int64_t number);  // of images * blocks
+    void (*compare)(const Features&, int64_t number);  // a task: one of images * blocks
 };

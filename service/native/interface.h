@@ -1,8 +1,7 @@
-// What ONNX Runtime and its custom operators say to each other.
+// The interface between ONNX Runtime and custom operators.
 //
-// Its packages come without C headers, so the part of the interface that is used is declared here,
-// as version 17 of the C API froze it: the operator's table of functions, and places of functions
-// in OrtApi.
+// ONNX Runtime's packages have no C headers, so what is used of version 17 of its C API, which will
+// not change, is declared here: the table of an operator's functions, and indices into OrtApi.
 
 #pragma once
 
@@ -53,13 +52,13 @@ struct Operator {  // OrtCustomOp
 };
 static_assert(sizeof(Operator) == 208, "as ONNX Runtime 1.17 has it");
 
-// Functions of OrtApi by their place.
-template <int PLACE, typename... Arguments>
+// Calls a function of OrtApi by its index.
+template <int INDEX, typename... Arguments>
 Status* call(const void* const* api, Arguments... arguments) {
     using Function = Status* (*)(Arguments...);
-    return reinterpret_cast<Function>(const_cast<void*>(api[PLACE]))(arguments...);
+    return reinterpret_cast<Function>(const_cast<void*>(api[INDEX]))(arguments...);
 }
-enum Place {
+enum Index {
     CREATE_STATUS = 0,
     CREATE_DOMAIN = 26,
     ADD_OPERATOR = 27,
@@ -81,7 +80,7 @@ enum Place {
 struct Tensor {
     void* data = nullptr;
     size_t axes = 0;
-    int64_t shape[4] = {1, 1, 1, 1};  // from the right: a vector is one row
+    int64_t shape[4] = {1, 1, 1, 1};  // aligned right: a vector is one row
     int64_t rows() const { return shape[2]; }
     int64_t columns() const { return shape[3]; }
     template <typename Element>
@@ -93,8 +92,8 @@ struct Tensor {
 // One operator in a graph.
 struct Node {
     static constexpr size_t OUTPUTS = 1;
-    static constexpr bool VARIADIC = false;  // in its last input
-    static constexpr bool CHOICE = false;    // of outputs before the last
+    static constexpr bool VARIADIC = false;  // the last input may be repeated
+    static constexpr bool CHOICE = false;    // outputs before the last are optional
 
     const void* const* api;
 
@@ -121,7 +120,7 @@ struct Node {
         return call<TENSOR_DATA>(api, const_cast<void*>(value), &tensor.data);
     }
 
-    // Null where nobody asks for the output.
+    // `data` becomes null if the graph does not use the output.
     template <typename Element>
     Status* allocate(Context* context, size_t index, std::initializer_list<int64_t> shape,
                      Element*& data) const {
@@ -134,15 +133,15 @@ struct Node {
     }
 };
 
-// As a reshape of rows [images * tokens, heads * width] takes them apart.
+// The shape that rows [images * tokens, heads * width] are reshaped to.
 struct Shape {
     int64_t images, tokens, heads, width;
-    bool of(const Tensor& tensor) const {
+    bool fits(const Tensor& tensor) const {
         return tensor.axes == 2 && tensor.columns() == heads * width && tensor.rows() % tokens == 0;
     }
 };
 
-// Attention of one block.
+// An attention operator, with or without Re-attention.
 struct AttentionNode : Node {
     Shape queries, keys;
 
@@ -155,7 +154,7 @@ struct AttentionNode : Node {
         return nullptr;
     }
 
-    bool mixes(const Tensor& theta, const Tensor& offset) const {
+    bool fit(const Tensor& theta, const Tensor& offset) const {
         const int64_t H = keys.heads;
         return theta.axes == 2 && theta.rows() == H && theta.columns() == H && offset.axes == 1 &&
                offset.columns() == H;
@@ -168,8 +167,8 @@ private:
     }
 };
 
-// An operator whose inputs and outputs have elements of one type. Kernel is a Node
-// with `Status* prepare(const void*)`, of what the graph says, and `Status* compute(Context*)`.
+// An operator whose inputs and outputs all have the same element type. Kernel is a Node with
+// `Status* prepare(const void* info)`, which reads attributes, and `Status* compute(Context*)`.
 template <typename Kernel>
 Operator make() {
     Operator op{};
@@ -208,9 +207,10 @@ Operator make() {
     return op;
 }
 
-// One domain for all sessions, which hold on to it: made once, and never released.
+// Sessions keep a pointer to their domain, so one serves them all: made once, never released.
 template <size_t COUNT>
-Status* add_operators(void* options, const ApiBase* base, const Operator* const (&operators)[COUNT]) {
+Status* add_operators(void* options, const ApiBase* base,
+                      const Operator* const (&operators)[COUNT]) {
     static std::mutex one_at_a_time;
     static void* domain = nullptr;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
@@ -225,5 +225,5 @@ Status* add_operators(void* options, const ApiBase* base, const Operator* const 
     return call<ADD_DOMAIN>(api, options, domain);
 }
 
-// What ONNX Runtime asks a library of operators for.
+// The function that ONNX Runtime looks up in a library of operators.
 extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(void*, const ApiBase*);

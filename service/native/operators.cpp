@@ -1,9 +1,10 @@
-// ReAttention and Attention, also laid open, as operators of ONNX Runtime on a processor, which
-// chooses the kernel; DEEPVIT_KERNEL names a lesser one.
+// ONNX Runtime's operators ReAttention and Attention on a CPU, and their forms that also return
+// attention maps.
 
 #include "attend.h"
+#include "instruction_set.h"
 #include "interface.h"
-#include "processor.h"
+#include "sources.h"
 #include "tasks.h"
 
 extern const Kernel attend_avx512, attend_avx2, attend_baseline;
@@ -11,7 +12,7 @@ extern const Operator* const similarities[3];
 
 namespace {
 
-// OPEN also writes the softmax map, and what Re-attention makes of it, where they are asked for.
+// OPEN also writes the softmax maps, and the maps after Re-attention, if the graph uses them.
 template <bool MIXES, bool OPEN = false>
 struct Attend : AttentionNode {
     static constexpr const char* NAME = OPEN ? MIXES ? "OpenReAttention" : "OpenAttention"
@@ -34,10 +35,10 @@ struct Attend : AttentionNode {
         for (size_t i = 0; i < INPUTS; i++)
             if (Status* s = read(context, i, *inputs[i])) return s;
         const int64_t images = k.rows() / keys.tokens;
-        if (!queries.of(q) || !keys.of(k) || !keys.of(v) || v.rows() != k.rows() ||
+        if (!queries.fits(q) || !keys.fits(k) || !keys.fits(v) || v.rows() != k.rows() ||
             q.rows() != images * queries.tokens)
             return error("q, k and v do not fit each other and their shapes");
-        if (MIXES && !mixes(theta, offset))
+        if (MIXES && !fit(theta, offset))
             return error("theta or offset does not fit the number of heads");
         Attention a{};
         a.q = q.of<float>(), a.k = k.of<float>(), a.v = v.of<float>();
@@ -62,7 +63,13 @@ const Operator open_attention = make<Attend<false, true>>();
 
 }  // namespace
 
+// The copy of the kernels that runs, for tests of each.
+extern "C" __attribute__((visibility("default"))) const char* deepvit_instruction_set() {
+    return choose<const char*>("avx512", "avx2", "baseline");
+}
+
 Status* RegisterCustomOps(void* options, const ApiBase* base) {
-    return add_operators(options, base, {&reattention, &attention, &open_reattention, &open_attention,
-                                         similarities[0], similarities[1], similarities[2]});
+    return add_operators(options, base,
+                         {&reattention, &attention, &open_reattention, &open_attention,
+                          similarities[0], similarities[1], similarities[2]});
 }

@@ -1,8 +1,9 @@
-// ReAttention and Attention as operators of ONNX Runtime on an NVIDIA GPU, in half precision; of
-// queries, keys and values side by side too, as one linear layer writes them.
+// ONNX Runtime's operators ReAttention and Attention on an NVIDIA GPU, in half precision. Their
+// Packed forms take queries, keys and values as one tensor, as a single linear layer writes them.
 
 #include "attend_cuda.h"
 #include "interface.h"
+#include "sources.h"
 
 namespace {
 
@@ -18,7 +19,7 @@ struct Attend : AttentionNode {
     Status* prepare(const void* info) {
         if (Status* s = read_shapes(info)) return s;
         if (!fits(keys.heads, keys.tokens, keys.width))
-            return error("the kernel is none for this shape, or not on this GPU");
+            return error("the kernel does not support this shape, or not on this GPU");
         return nullptr;
     }
 
@@ -38,20 +39,21 @@ struct Attend : AttentionNode {
             a.q_bias = bias.of<__half>();
         } else {
             const Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
-            if (!queries.of(q) || !keys.of(k) || !keys.of(v) || v.rows() != k.rows() ||
+            if (!queries.fits(q) || !keys.fits(k) || !keys.fits(v) || v.rows() != k.rows() ||
                 q.rows() != images * queries.tokens)
                 return error("q, k and v do not fit each other and their shapes");
             a.q = q.of<__half>(), a.k = k.of<__half>(), a.v = v.of<__half>();
         }
         if (MIXES) {
             const Tensor &theta = inputs[INPUTS - 2], &offset = inputs[INPUTS - 1];
-            if (!mixes(theta, offset))
+            if (!fit(theta, offset))
                 return error("theta or offset does not fit the number of heads");
             a.theta = theta.of<__half>(), a.offset = offset.of<__half>();
         }
         if (Status* s = allocate(context, 0, {inputs[0].rows(), columns}, a.out)) return s;
         void* stream = nullptr;
-        if (Status* s = call<GPU_STREAM>(api, static_cast<const Context*>(context), &stream)) return s;
+        if (Status* s = call<GPU_STREAM>(api, static_cast<const Context*>(context), &stream))
+            return s;
         a.q_stride = a.k_stride = a.v_stride = PACKED ? 3 * columns : columns;
         a.images = int(images), a.queries = int(queries.tokens), a.keys = int(keys.tokens);
         a.heads = int(heads), a.width = int(keys.width);

@@ -1,13 +1,13 @@
-// Similarity, SoftmaxSimilarity and FeatureSimilarity as operators of ONNX Runtime on a processor:
-// all measures of the maps of one stage, and one of outputs, with one tensor of every block as
-// inputs.
+// ONNX Runtime's operators Similarity, SoftmaxSimilarity and FeatureSimilarity on a CPU: all
+// measures of the maps of one stage, and one of the blocks' outputs. Every block's tensor is an
+// input.
 
 #include <algorithm>
 #include <vector>
 
 #include "features.h"
+#include "instruction_set.h"
 #include "interface.h"
-#include "processor.h"
 #include "similarity.h"
 #include "tasks.h"
 
@@ -18,13 +18,13 @@ namespace {
 
 thread_local Scratch parts;
 
-// An operator whose inputs are tensors of every block, behind others.
+// An operator whose last inputs are one tensor of each block.
 struct OfBlocks : Node {
     static constexpr const char* PROVIDER = "CPUExecutionProvider";
     static constexpr Element ELEMENT = FLOAT;
     static constexpr bool VARIADIC = true;
 
-    // Of one shape, all of them.
+    // The blocks' tensors, which must have one shape, after `before` other inputs.
     Status* read_blocks(const Context* context, size_t before, Tensor& first,
                         std::vector<const float*>& blocks) const {
         size_t inputs = 0;
@@ -34,7 +34,8 @@ struct OfBlocks : Node {
             Tensor tensor;
             if (Status* s = read(context, before + block, tensor)) return s;
             if (!block) first = tensor;
-            if (tensor.axes != first.axes || !std::equal(first.shape, first.shape + 4, tensor.shape))
+            if (tensor.axes != first.axes ||
+                !std::equal(first.shape, first.shape + 4, tensor.shape))
                 return error("tensors of blocks do not fit each other");
             blocks[block] = tensor.of<float>();
         }

@@ -1,6 +1,6 @@
-// Sums, lengths and products of vectors, pair by pair in registers.
+// Sums, norms, and products of pairs, kept in registers.
 //
-// Compiled into each kind of processor's copy of the kernels.
+// Compiled into the kernels' copy for each instruction set.
 
 #pragma once
 
@@ -12,19 +12,20 @@
 namespace {
 
 constexpr float TINY = 1e-20f;               // a vector shorter than this has no direction
-constexpr int DOWN = 4, ACROSS = LANES / 4;  // pairs at once: what registers hold beside operands
+constexpr int DOWN = 4, ACROSS = LANES / 4;  // a tile of pairs, as large as the registers allow
 
 inline Vector root(Vector x) {
     for (int lane = 0; lane < LANES; lane++) x[lane] = std::sqrt(x[lane]);
     return x;
 }
 
-// 1 / length, from squares of lengths; 0 of a vector without direction.
+// 1 / length from the square of a length; 0 for a vector too short to have a direction, and for
+// NaN, which compares false. The product of that with NaN is NaN again.
 inline Vector inverse(Vector squares) {
     return squares > TINY * TINY ? 1.0f / root(squares) : Vector{};
 }
 
-// Sums of what `each` adds for n below N, in chains that do not wait for each other.
+// The sum of each(n) for n below N, in four chains, so that additions do not wait for each other.
 template <typename Each>
 inline Vector sum(int64_t N, Each each) {
     Vector chains[4] = {};
@@ -36,10 +37,10 @@ inline Vector sum(int64_t N, Each each) {
     return chains[0] + chains[1] + (chains[2] + chains[3]);
 }
 
-// Sums over the lanes of each vector, lane by lane.
+// Lane i of the result is the sum over the lanes of vectors[i].
 inline Vector across(Vector (&vectors)[LANES]) {
 #pragma GCC unroll 4
-    for (int step = 1; step < LANES; step *= 2) {  // as `transpose`, adding both halves
+    for (int step = 1; step < LANES; step *= 2) {  // like `transpose`, but adding both halves
         Integers low, high;
         for (int lane = 0; lane < LANES; lane++) {
             low[lane] = lane & step ? LANES + lane - step : lane;
@@ -54,28 +55,29 @@ inline Vector across(Vector (&vectors)[LANES]) {
     return vectors[0];
 }
 
-// Sums over lanes of many vectors, LANES of them at once.
+// Adds the sum over the lanes of many vectors, each to an element of its own, LANES at a time.
 class Totals {
 public:
-    void add(Vector vector, float* place) {
-        held_[count_] = vector;
-        places_[count_] = place;
+    void add(Vector vector, float* target) {
+        vectors_[count_] = vector;
+        targets_[count_] = target;
         if (++count_ == LANES) flush();
     }
     void flush() {
-        for (int i = count_; i < LANES; i++) held_[i] = Vector{};
-        const Vector sums = across(held_);
-        for (int i = 0; i < count_; i++) *places_[i] += sums[i];
+        for (int i = count_; i < LANES; i++) vectors_[i] = Vector{};
+        const Vector sums = across(vectors_);
+        for (int i = 0; i < count_; i++) *targets_[i] += sums[i];
         count_ = 0;
     }
 
 private:
-    Vector held_[LANES];
-    float* places_[LANES];
+    Vector vectors_[LANES];
+    float* targets_[LANES];
     int count_ = 0;
 };
 
-// Sums over n below N of at(i, n) * at(j, n) for R of i and C of j, handed over pair by pair.
+// Sums over n below N of at(i, n) * at(j, n), for R values of i and C of j; use(i, j, sum) takes
+// those with i <= j.
 template <int R, int C, typename At, typename Use>
 inline void multiply(int64_t N, int64_t i, int64_t j, At at, Use& use) {
     Vector sums[R][C] = {};
@@ -103,7 +105,7 @@ inline void multiply(int64_t count, int64_t N, int64_t i, At at, Use& use) {
     for (; j < count; j++) multiply<R, 1>(N, i, j, at, use);
 }
 
-// Every pair (i, j), i <= j, below `count`.
+// The same for every pair i <= j below `count`.
 template <typename At, typename Use>
 inline void pairs(int64_t count, int64_t N, At at, Use use) {
     int64_t i = 0;

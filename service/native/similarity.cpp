@@ -1,112 +1,119 @@
-// Eq. 2 and its companions (export/cosines.py), entropy and attention distance (export/measures.py).
+// Eq. 2 and its companions (export/cosines.py), entropy and attention distance
+// (export/measures.py).
 //
-// What is compared is brought to the cache for a few columns or rows of all blocks, and multiplied
-// pair by pair in registers. A lane is one column, as those lie side by side; rows, of which only
-// the mean of all cosines is asked for, are scaled to unit length and multiplied as they lie. Each
-// map is read once by columns, once by rows, and once more to compare its heads.
+// A task copies a few columns or rows of all blocks into the cache, and multiplies every pair of
+// blocks in registers. For columns, a lane is one column, as neighbours lie side by side in memory.
+// Of rows, only the mean of all cosines is needed, so they are scaled to unit length and multiplied
+// as they lie. Each map is read once by columns, once by rows, and once to compare its heads.
 //
-// Compiled once for each kind of processor, under the name in SIMILARITY.
+// A column or row of zeros has no direction: its cosines are 0. NaN in a map makes every cosine
+// that involves it NaN, and so the means of that image, but of no other.
+//
+// Compiled once for each instruction set, under the name that SIMILARITY stands for.
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
-#include "places.h"
+#include "map_vectors.h"
 #include "products.h"
 #include "similarity.h"
 
 namespace {
 
-constexpr float NOISE = 1e-6f;   // below this share of its length, a centred column is rounding
-constexpr int QUERIES = 32;      // of all heads, whose columns stay in the nearest cache
+// A centred column shorter than this share of the whole one is nothing but rounding errors.
+constexpr float NOISE = 1e-6f;
+constexpr int QUERIES = 32;  // compared at a time, so that all heads' columns stay in the L1 cache
 
-// Of every block what is compared, [N] vectors, and what is known of it, in one thread's scratch.
+// In one thread's scratch memory: [N] vectors of every block, to be compared, and their norms.
 struct Compared {
     int64_t stride;
-    Vector *all, *mean, *unit, *loud, *products;
+    Vector *vectors, *mean, *unit, *centred_unit, *products;
     Compared(const Similarity& s, void* scratch) {
-        stride = s.tokens | 1;  // powers of two would share few places of the cache
-        all = static_cast<Vector*>(scratch);
-        mean = all + s.blocks * stride;
+        stride = s.tokens | 1;  // powers of two would map to few sets of the cache
+        vectors = static_cast<Vector*>(scratch);
+        mean = vectors + s.blocks * stride;
         unit = mean + s.blocks;
-        loud = unit + s.blocks;
-        products = loud + s.blocks;  // of heads
+        centred_unit = unit + s.blocks;
+        products = centred_unit + s.blocks;  // of heads
     }
     static size_t bytes(const Similarity& s) {
         return size_t(s.blocks * ((s.tokens | 1) + 3) + s.heads * s.heads) * sizeof(Vector);
     }
-    Vector operator()(int64_t block, int64_t n) const { return all[block * stride + n]; }
+    Vector operator()(int64_t block, int64_t n) const { return vectors[block * stride + n]; }
 
-    // Columns less their mean, which is kept beside them, at right angles to what is left.
+    // Subtracts each column's mean, and keeps it: the mean's part of a column is orthogonal to the
+    // rest, so a product of whole columns is that of the rests plus that of the means.
     void take_columns(int64_t index, const float* maps, const float* next, const Columns& columns,
                       int64_t N, Vector mask) {
-        Vector* to = all + index * stride;
-        const Vector middle = columns.read(maps, next, to);
-        const Vector apart = sum(N, [&](int64_t q) {
-            to[q] -= middle;
+        Vector* to = vectors + index * stride;
+        const Vector average = columns.read(maps, next, to);
+        const Vector centred = sum(N, [&](int64_t q) {
+            to[q] -= average;
             return to[q] * to[q];
         });
-        const Vector whole = apart + middle * middle * float(N);
-        mean[index] = middle * std::sqrt(float(N));
+        const Vector whole = centred + average * average * float(N);
+        mean[index] = average * std::sqrt(float(N));
         unit[index] = inverse(whole) * mask;
-        loud[index] = apart > NOISE * NOISE * whole ? inverse(apart) * mask : Vector{};
+        centred_unit[index] = centred > NOISE * NOISE * whole ? inverse(centred) * mask : Vector{};
     }
 };
 
-// Where tasks of one image leave what they found.
+// Partial results of one image, from its tasks to `finish`.
 struct Parts {
-    int64_t L, places;
+    int64_t L, rows;  // of all heads, as many as columns
     float *sums, *entropy, *distance;
-    Parts(const Similarity& s, int64_t image) : L(s.blocks), places(s.heads * s.tokens) {
+    Parts(const Similarity& s, int64_t image) : L(s.blocks), rows(s.heads * s.tokens) {
         sums = s.parts + image * size(s);
-        entropy = sums + groups(places) * 3 * L * L;  // [L, H * N]
-        distance = entropy + L * places;              // [L, H * N]
+        entropy = sums + groups(rows) * 3 * L * L;  // [L, H * N]
+        distance = entropy + L * rows;              // [L, H * N]
     }
     float* matrix(int64_t group, int variant) const {  // [L, L], column, centred and row
         return sums + (group * 3 + variant) * L * L;
     }
     static int64_t size(const Similarity& s) {
-        const int64_t L = s.blocks, places = s.heads * s.tokens;
-        return groups(places) * 3 * L * L + (s.reach ? 2 * L * places : 0);
+        const int64_t L = s.blocks, rows = s.heads * s.tokens;
+        return groups(rows) * 3 * L * L + (s.reach ? 2 * L * rows : 0);
     }
 };
 
 void compare_columns(const Similarity& s, int64_t image, int64_t number, Compared compared) {
-    const int64_t L = s.blocks, N = s.tokens, places = s.heads * N;
-    const Group group(number, places);
+    const int64_t L = s.blocks, N = s.tokens, all = s.heads * N;
+    const Group group(number, all);
     const Columns columns(group, N);
     const Parts parts(s, image);
-    const auto of_block = [&](int64_t l) { return s.maps[l] + image * places * N; };
+    const auto of_block = [&](int64_t l) { return s.maps[l] + image * all * N; };
     for (int64_t l = 0; l < L; l++)
         compared.take_columns(l, of_block(l), of_block((l + 1) % L), columns, N, group.mask());
     float *column = parts.matrix(number, 0), *centred = parts.matrix(number, 1);
     std::memset(column, 0, size_t(2 * L * L) * sizeof(float));
-    float* neighbours = s.neighbours + image * (L - 1) * places;
+    float* neighbours = s.neighbours + image * (L - 1) * all;
     Totals totals;
     pairs(L, N, compared, [&](int64_t i, int64_t j, Vector product) {
         const Vector whole = product + compared.mean[i] * compared.mean[j];
         const Vector cosine = whole * (compared.unit[i] * compared.unit[j]);
         totals.add(cosine, column + i * L + j);
-        totals.add(product * (compared.loud[i] * compared.loud[j]), centred + i * L + j);
-        if (i + 1 == j) group.write(cosine, neighbours + i * places);
+        totals.add(product * (compared.centred_unit[i] * compared.centred_unit[j]),
+                   centred + i * L + j);
+        if (i + 1 == j) group.write(cosine, neighbours + i * all);
     });
     totals.flush();
 }
 
 void compare_rows(const Similarity& s, int64_t image, int64_t number, Compared compared) {
-    const int64_t L = s.blocks, N = s.tokens, places = s.heads * N;
-    const Group group(number, places);
+    const int64_t L = s.blocks, N = s.tokens, all = s.heads * N;
+    const Group group(number, all);
     const Parts parts(s, image);
-    const Rows rows(group, N, (s.images - image) * places);
+    const Rows rows(group, N, (s.images - image) * all);
     for (int64_t l = 0; l < L; l++) {
-        const float* maps = s.maps[l] + image * places * N;
-        const float* next = s.maps[(l + 1) % L] + image * places * N;
-        rows.scale(maps, next, group.mask(), compared.all + l * compared.stride);
+        const float* maps = s.maps[l] + image * all * N;
+        const float* next = s.maps[(l + 1) % L] + image * all * N;
+        rows.scale(maps, next, group.mask(), compared.vectors + l * compared.stride);
         if (!s.reach) continue;
         Vector entropy, distance;
-        rows.look(maps, s.reach, s.prefix, entropy, distance);
-        group.write(entropy, parts.entropy + l * places);
-        group.write(distance, parts.distance + l * places);
+        rows.measure(maps, s.reach, s.prefix, entropy, distance);
+        group.write(entropy, parts.entropy + l * all);
+        group.write(distance, parts.distance + l * all);
     }
     float* row = parts.matrix(number, 2);
     std::memset(row, 0, size_t(L * L) * sizeof(float));
@@ -116,7 +123,7 @@ void compare_rows(const Similarity& s, int64_t image, int64_t number, Compared c
     totals.flush();
 }
 
-// Of one block; lanes are tokens, whose columns are multiplied where they lie.
+// Between the heads of one block; a lane is a key, whose columns are multiplied where they lie.
 template <typename At>
 void compare_heads(int64_t H, int64_t N, const Group& group, At at, Vector* products, float* out) {
     std::memset(products, 0, size_t(H * H) * sizeof(Vector));
@@ -143,24 +150,24 @@ void compare_heads(const Similarity& s, int64_t image, int64_t block, Compared c
     std::memset(out, 0, size_t(H * H) * sizeof(float));
     for (int64_t number = 0; number < groups(N); number++) {
         const Group group(number, N);
-        const auto near = [&](int64_t h, int64_t q) {
+        const auto consecutive = [&](int64_t h, int64_t q) {
             return load(maps + (h * N + q) * N + group.first);
         };
-        const auto few = [&](int64_t h, int64_t q) {
+        const auto one_by_one = [&](int64_t h, int64_t q) {
             Vector columns;
-            for (int w = 0; w < LANES; w++) columns[w] = maps[(h * N + q) * N + group.place(w)];
+            for (int w = 0; w < LANES; w++) columns[w] = maps[(h * N + q) * N + group.index(w)];
             return columns;
         };
         if (N < LANES)
-            compare_heads(H, N, group, few, compared.products, out);
+            compare_heads(H, N, group, one_by_one, compared.products, out);
         else
-            compare_heads(H, N, group, near, compared.products, out);
+            compare_heads(H, N, group, consecutive, compared.products, out);
     }
     for (int64_t i = 0; i < H; i++)
         for (int64_t j = i; j < H; j++) out[i * H + j] = out[j * H + i] = out[i * H + j] / float(N);
 }
 
-// Columns and rows of one group after each other, so that a head's maps may still be in a cache.
+// Columns and rows of a group are compared one after the other, while its maps may be in a cache.
 int64_t tasks_of_image(const Similarity& s) { return 2 * groups(s.heads * s.tokens) + s.blocks; }
 
 void task(const Similarity& s, int64_t number, void* scratch) {
@@ -199,9 +206,9 @@ void finish(const Similarity& s) {
         }
         if (!s.reach) continue;
         for (int64_t map = 0; map < L * H; map++) {
-            const int64_t P = s.prefix, place = image * L * H + map;
-            s.entropy[place] = float(mean(parts.entropy + map * N, N));
-            s.distance[place] = float(mean(parts.distance + map * N + P, N - P));
+            const int64_t P = s.prefix, index = image * L * H + map;
+            s.entropy[index] = float(mean(parts.entropy + map * N, N));
+            s.distance[index] = float(mean(parts.distance + map * N + P, N - P));
         }
     }
 }

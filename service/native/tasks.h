@@ -1,4 +1,4 @@
-// Tasks of one operator on ONNX Runtime's threads, each with memory of its own meanwhile.
+// Tasks of one operator on ONNX Runtime's threads, each thread with scratch memory of its own.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 
 #include "interface.h"
 
-// Aligned to 64 bytes, and kept for the next call.
+// Memory aligned to 64 bytes, kept for the next call.
 struct Scratch {
     void* memory = nullptr;
     size_t bytes = 0;
@@ -23,7 +23,7 @@ struct Scratch {
     }
 };
 
-// task(number, scratch) for numbers below `count`.
+// Runs task(number, scratch) for every number below `count`.
 template <typename Task>
 Status* run_tasks(const Node& node, const Context* context, int64_t count, size_t scratch_bytes,
                   const Task& task) {
@@ -40,7 +40,8 @@ Status* run_tasks(const Node& node, const Context* context, int64_t count, size_
         else
             work.out_of_memory = true;
     };
-    Status* status = call<PARALLEL_FOR>(node.api, context, static_cast<void (*)(void*, size_t)>(run),
-                                        size_t(count), size_t(0), static_cast<void*>(&work));
+    Status* status =
+        call<PARALLEL_FOR>(node.api, context, static_cast<void (*)(void*, size_t)>(run),
+                           size_t(count), size_t(0), static_cast<void*>(&work));
     return status || !work.out_of_memory ? status : node.error("no memory for a task");
 }

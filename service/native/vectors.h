@@ -1,6 +1,6 @@
-// Vectors as wide as the processor has them, and how rows of memory become their lanes.
+// Vectors as wide as the instruction set has them, and rows of memory as their lanes.
 //
-// Compiled into each kind of processor's copy of the kernels; vectors are the compiler's.
+// Compiled into the kernels' copy for each instruction set, with the compiler's vector extensions.
 
 #pragma once
 
@@ -18,6 +18,7 @@ constexpr int LANES = 8;
 typedef float Vector __attribute__((vector_size(LANES * 4)));
 typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
 
+// Lane by lane; `b` where `a` is NaN, and NaN where `b` is.
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
 inline Vector load(const float* from) {
@@ -26,7 +27,7 @@ inline Vector load(const float* from) {
     return loaded;
 }
 
-// A square of LANES vectors, turned over its diagonal in log2(LANES) steps.
+// Transposes a square of LANES vectors in log2(LANES) steps.
 inline void transpose(Vector (&square)[LANES]) {
 #pragma GCC unroll 4
     for (int step = 1; step < LANES; step *= 2) {
@@ -45,8 +46,8 @@ inline void transpose(Vector (&square)[LANES]) {
     }
 }
 
-// Rows of queries, a width of them [LANES, width], to one vector for each column.
-inline void read_turned(const float* const (&rows)[LANES], int64_t width, Vector* columns) {
+// Rows [LANES, width] to columns: one vector for each, whose lane w comes from row w.
+inline void read_transposed(const float* const (&rows)[LANES], int64_t width, Vector* columns) {
     int64_t i = 0;
     for (; i + LANES <= width; i += LANES) {
         Vector square[LANES];
@@ -58,8 +59,9 @@ inline void read_turned(const float* const (&rows)[LANES], int64_t width, Vector
         for (int w = 0; w < LANES; w++) columns[i][w] = rows[w][i];
 }
 
-// The way back, for the first `count` rows.
-inline void write_turned(Vector* columns, int64_t width, float* const (&rows)[LANES], int count) {
+// The reverse, for the first `count` rows.
+inline void write_transposed(Vector* columns, int64_t width, float* const (&rows)[LANES],
+                             int count) {
     int64_t i = 0;
     for (; i + LANES <= width; i += LANES) {
         Vector square[LANES];

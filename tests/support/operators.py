@@ -1,4 +1,4 @@
-"""Attention's operators, each alone in a graph, and what they have to compute."""
+"""Each of attention's operators alone in a graph, and what it has to compute."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from service import native
 
 Shape = tuple[int, int, int, int, int]  # images, queries, keys, heads, width
 
-_AXES = {"bias": 1, "offset": 1, "maps": 4, "mixed": 4}  # of the rest, 2
+_AXES = {"bias": 1, "offset": 1, "maps": 4, "mixed": 4}  # all others have 2
 
 
 def model(
@@ -26,7 +26,7 @@ def model(
     form: Literal["", "Packed", "Open"] = "",
     outputs: Sequence[str] = ("out",),
 ) -> bytes:
-    """Of an operator's outputs, those that are named; "" stands for one that is not wanted."""
+    """A graph of one operator; the name "" leaves out one of its outputs."""
     _, queries, keys, heads, width = shape
     names = (["qkv", "bias"] if form == "Packed" else ["q", "k", "v"]) + ["theta", "offset"] * mixes
     node = helper.make_node(
@@ -57,7 +57,7 @@ def model(
 
 
 def session(content: bytes, fused: bool = True) -> ort.InferenceSession:
-    """On a processor, with the compiled kernels or as any runtime computes it."""
+    """On a CPU, with the compiled kernels or as any runtime computes the graph."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 2
     if fused:
@@ -83,11 +83,12 @@ def inputs(shape: Shape, mixes: bool, scale: float = 1.0) -> dict[str, Float32Ar
 
 
 def equation_3(shape: Shape, given: dict[str, npt.NDArray[Any]]) -> Float64Array:
+    """Eq. 3 in float64."""
     return laid_open(shape, given)["out"]
 
 
 def laid_open(shape: Shape, given: dict[str, npt.NDArray[Any]]) -> dict[str, Float64Array]:
-    """Every output by name; without a theta, both maps are the softmax map."""
+    """Every output by name, in float64; without Theta, both maps are the softmax map."""
     images, queries, keys, heads, width = shape
     q, k, v = (
         given[name].astype(np.float64).reshape(images, tokens, heads, width).transpose(0, 2, 1, 3)

@@ -1,4 +1,4 @@
-"""Statistics add up, also from several threads."""
+"""Statistics add up, even if several threads update them at the same time."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,8 +1,7 @@
-"""The compiled kernels: every processor's copy equals Eq. 3, whatever the shape."""
+"""The compiled attention: the copy for each instruction set equals Eq. 3, whatever the shape."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +10,10 @@ from service import native
 from service.errors import StartupError
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
-from service.native.__main__ import main as build
 from tests.conftest import DEEPVIT
 from tests.support.operators import Shape, equation_3, inputs, laid_open, model, session
 
-pytestmark = pytest.mark.usefixtures("built")
+pytestmark = pytest.mark.usefixtures("library")
 
 SHAPES: list[Shape] = [  # images, queries, keys, heads, width
     (1, 1, 1, 1, 1),
@@ -30,7 +28,7 @@ SHAPES: list[Shape] = [  # images, queries, keys, heads, width
 ]
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("mixes", [True, False], ids=["mixed", "plain"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_shape_equals_the_equation(shape: Shape, mixes: bool) -> None:
@@ -48,7 +46,7 @@ MAPS = [
 ]
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize(("mixes", "outputs"), MAPS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_maps_laid_open_equal_the_equation(shape: Shape, mixes: bool, outputs: list[str]) -> None:
@@ -81,13 +79,38 @@ def test_without_the_kernel_any_runtime_computes_the_same(mixes: bool) -> None:
     np.testing.assert_allclose(found, equation_3(shape, given), atol=1e-4)
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
     shape = (1, 17, 17, 3, 16)
     given = inputs(shape, True, scale=200)
     (found,) = session(model(shape, True)).run(None, given)
     expected = equation_3(shape, given)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("query", [-np.inf, np.inf, np.nan], ids=str)
+def test_queries_that_are_no_numbers_attend_uniformly(query: float) -> None:
+    shape = (1, 2, 17, 1, 4)
+    given = inputs(shape, mixes=False) | {"k": np.ones((17, 4), np.float32)}
+    (expected,) = session(model(shape, False)).run(None, given)
+    given["q"][0] = query
+    (found,) = session(model(shape, False)).run(None, given)
+    np.testing.assert_allclose(found[0], given["v"].mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_a_key_that_is_no_number_gets_no_weight_and_a_value_spoils_its_column() -> None:
+    shape = (1, 2, 17, 1, 4)
+    given = inputs(shape, mixes=False)
+    given["k"][5] = given["v"][9, 2] = np.nan
+    (found,) = session(model(shape, False)).run(None, given)
+    kept = [0, 1, 3]
+    others = {name: np.delete(value, 5, axis=0) for name, value in given.items() if name != "q"}
+    expected = equation_3((1, 2, 16, 1, 4), given | others)
+    np.testing.assert_allclose(found[:, kept], expected[:, kept], atol=1e-5)
+    assert np.isnan(found[:, 2]).all()
 
 
 def test_runs_at_the_same_time_do_not_mix() -> None:
@@ -114,7 +137,7 @@ def test_tensors_that_do_not_fit_are_an_error(name: str, wrong: tuple[int, int])
         session(model(shape, True)).run(None, given)
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 def test_real_weights_answer_the_same(repository: Path) -> None:
     images = list(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
     plain, fused = (
@@ -140,17 +163,3 @@ def test_without_a_library_models_are_served_and_a_demand_is_refused(repository:
     assert OnnxEngine(repository / DEEPVIT / "1", EngineOptions()).attention == "plain"
     with pytest.raises(StartupError, match=r"python -m service\.native"):
         OnnxEngine(repository / DEEPVIT / "1", EngineOptions(attention="fused"))
-
-
-@pytest.mark.parametrize(
-    ("compiler", "reason"), [("no-such-compiler", "no C++ compiler"), ("false", "failed")]
-)
-def test_a_build_that_fails_says_so_and_leaves_what_was_there(
-    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
-    before = native.LIBRARY.read_bytes()
-    monkeypatch.setenv("CXX", compiler)
-    assert build() == 1
-    assert reason in capfd.readouterr().err
-    assert native.LIBRARY.read_bytes() == before
-    assert not [path for path in native.LIBRARY.parent.iterdir() if path.name.startswith("tmp")]

@@ -74,8 +74,8 @@ def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
     assert np.linalg.norm(found - expected) < 2e-3 * np.linalg.norm(expected)
 
 
-def test_a_shape_the_kernel_is_none_for_is_refused() -> None:
-    with pytest.raises(Exception, match="the kernel is none for this shape"):
+def test_a_shape_that_the_kernel_does_not_support_is_refused() -> None:
+    with pytest.raises(Exception, match="the kernel does not support this shape"):
         session(model((1, 17, 17, 3, 12), True, TensorProto.FLOAT16))
 
 

@@ -1,4 +1,4 @@
-"""The compiled measures: every processor's copy equals their definitions, whatever the shape."""
+"""The compiled measures: the copy for each instruction set equals their definitions."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from tests.support.operators import session
 Shape = tuple[int, int, int, int, int]  # images, blocks, heads, patches a side, tokens before them
 Blocks = list[Tensor]  # [images, heads, tokens, tokens] each
 
-pytestmark = pytest.mark.usefixtures("built")
+pytestmark = pytest.mark.usefixtures("library")
 
 SHAPES: list[Shape] = [
     (1, 1, 1, 2, 1),
@@ -128,28 +128,28 @@ def assert_measures(
         np.testing.assert_allclose(found[name], values, atol=atol * scale, err_msg=name)
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_softmax_maps_are_measured_as_defined(shape: Shape) -> None:
     found = run(measuring(shape, softmax=True), maps(shape))
     assert_measures(found, expected_measures(maps(shape), shape))
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_signed_maps_are_measured_as_defined(shape: Shape) -> None:
     found = run(measuring(shape, softmax=False), signed(shape))
     assert_measures(found, expected_measures(signed(shape), None))
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 def test_near_uniform_maps_keep_what_stands_out_in_them() -> None:
     blocks = maps(SMALL, scale=0.01)
     found = run(measuring(SMALL, softmax=True), blocks)
     assert_measures(found, expected_measures(blocks, SMALL), atol=1e-5)
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 def test_what_has_no_direction_is_similar_to_nothing() -> None:
     blocks = maps(SMALL)
     blocks[0][..., 2] = 0  # an empty column
@@ -162,7 +162,7 @@ def test_what_has_no_direction_is_similar_to_nothing() -> None:
     assert found["entropy"][:, 2] == pytest.approx(np.log(26), abs=1e-5)
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 def test_numbers_that_are_none_are_told() -> None:
     blocks = maps(SMALL)
     blocks[1][1, 0, 3, 3] = torch.nan
@@ -177,7 +177,7 @@ def test_without_the_kernel_any_runtime_measures_the_same(softmax: bool) -> None
     assert_measures(found, expected_measures(maps(SMALL), SMALL if softmax else None))
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("fused", [True, False], ids=["kernel", "any runtime"])
 @pytest.mark.parametrize("shape", [(1, 1, 2, 3), (2, 5, 17, 31), (3, 16, 65, 192)], ids=str)
 def test_features_are_compared_as_defined(shape: tuple[int, int, int, int], fused: bool) -> None:

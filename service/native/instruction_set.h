@@ -1,11 +1,12 @@
-// Which copy of a kernel this processor runs.
+// Which copy of a kernel runs: there is one for each instruction set.
 
 #pragma once
 
 #include <cstdlib>
 #include <string_view>
 
-// Of the copies of a kernel; DEEPVIT_KERNEL names a lesser one than the best.
+// The best copy that this processor can run. DEEPVIT_KERNEL names the best one to consider: avx512,
+// avx2 or baseline; one that the processor lacks gives way to the next lower.
 template <typename Kernel>
 const Kernel& choose(const Kernel& avx512, const Kernel& avx2, const Kernel& baseline) {
 #if defined(__x86_64__)

@@ -1,0 +1,47 @@
+// The exponential function and the logarithm of vectors.
+//
+// Compiled into the kernels' copy for each instruction set.
+
+#pragma once
+
+#include "vectors.h"
+
+namespace {
+
+// exp(x) of x <= 0, to about 1e-7 of the value: 2^n times a polynomial in the remainder.
+//
+// x is clamped at -87, where the result, 1.6e-38, is the smallest that is not subnormal. So -inf
+// gives no exact zero but a weight that vanishes beside any other, and NaN, which compares false,
+// gives the same.
+inline Vector exponential(Vector x) {
+    const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
+    x = larger(x, Vector{} - 87.0f);
+    const Vector shifted = x * 1.44269504f + round;
+    const Vector n = shifted - round;
+    const Vector r = x - n * 0.693359375f - n * -2.12194440e-4f;  // log(2) in two parts
+    Vector p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return (Vector)((Integers)p + ((Integers)shifted << 23));
+}
+
+// log(x) of normal x > 0, to about 1e-7: the exponent times log(2), plus a polynomial in the
+// mantissa, fitted for the smallest error between sqrt(1/2) and sqrt(2).
+inline Vector logarithm(Vector x) {
+    const Integers bits = (Integers)x, power = (bits - 0x3f3504f3) >> 23;  // from sqrt(1/2) on
+    const Vector n = __builtin_convertvector(power, Vector);
+    const Vector r = (Vector)(bits - (power << 23)) - 1.0f, square = r * r;
+    Vector p = r * 8.700435915e-2f - 1.426748697e-1f;
+    p = p * r + 1.491476788e-1f;
+    p = p * r - 1.657758467e-1f;
+    p = p * r + 1.996306380e-1f;
+    p = p * r - 2.500133704e-1f;
+    p = p * r + 3.333391074e-1f;
+    return n * 6.931471806e-1f + (r + (p * r - 0.5f) * square);
+}
+
+}  // namespace

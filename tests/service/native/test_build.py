@@ -1,0 +1,82 @@
+"""Compiling the kernels, and telling a library that is older than its sources."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import native
+from service.inference import execution
+from service.native import sources
+from service.native.__main__ import main as build
+
+pytestmark = pytest.mark.usefixtures("library")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"), [("no-such-compiler", "no C++ compiler"), ("false", "failed")]
+)
+def test_a_build_that_fails_says_so_and_leaves_what_was_there(
+    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    before = native.LIBRARY.read_bytes()
+    monkeypatch.setenv("CXX", compiler)
+    assert build() == 1
+    assert reason in capfd.readouterr().err
+    assert native.LIBRARY.read_bytes() == before
+    assert not [path for path in native.LIBRARY.parent.iterdir() if path.name.startswith("tmp")]
+
+
+@pytest.mark.parametrize("name", [native.LIBRARY.name, native.CUDA_LIBRARY.name])
+def test_a_library_was_compiled_from_the_sources_beside_it(name: str) -> None:
+    if not (sources.FOLDER / name).exists():
+        pytest.skip(f"{name} is not compiled here")
+    expected = sources.hash_of_sources(name)
+    found = sources.hash_in(sources.FOLDER / name)
+    assert found == expected, f"{name} is older than its sources: run python -m service.native"
+
+
+@pytest.fixture
+def copied_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the sources and the library compiled from them."""
+    folder = shutil.copytree(sources.FOLDER, tmp_path / "native")
+    monkeypatch.setattr(sources, "FOLDER", folder)
+    return folder
+
+
+@pytest.mark.parametrize("changed", ["attend.cpp", "vectors.h", "operators.cpp", "__main__.py"])
+def test_any_change_of_sources_or_flags_makes_a_library_stale(
+    copied_sources: Path, changed: str
+) -> None:
+    library = copied_sources / native.LIBRARY.name
+    assert not sources.is_stale(library)
+    with (copied_sources / changed).open("a") as file:
+        file.write("\n")
+    assert sources.is_stale(library)
+
+
+def test_a_library_that_says_nothing_of_its_sources_is_stale(tmp_path: Path) -> None:
+    library = tmp_path / native.LIBRARY.name
+    library.write_bytes(b"compiled long ago")
+    assert sources.hash_in(library) is None
+    assert sources.is_stale(library)
+
+
+def test_a_library_without_its_sources_is_not_stale(copied_sources: Path) -> None:
+    (copied_sources / "attend.cpp").unlink()
+    assert not sources.is_stale(copied_sources / native.LIBRARY.name)
+
+
+def test_a_stale_library_is_used_and_warned_of_once(
+    copied_sources: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (copied_sources / "attend.h").write_text("// changed")
+    library = copied_sources / native.LIBRARY.name
+    monkeypatch.setattr(native, "LIBRARY", library)
+    with caplog.at_level(logging.WARNING):
+        assert [execution.resolve_kernels("cpu", "fp32") for _ in range(2)] == [library] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{library} is older than its sources: run python -m service.native"
+    ]
