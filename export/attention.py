@@ -1,8 +1,8 @@
-"""Attention of one block as one operator of the exported graphs.
+"""The attention of one block as one operator of the exported graphs.
 
-A function of the ONNX file itself, whose body is plain operators: any runtime runs that body, and
-the service puts its kernel in its place (service/native), which writes no maps to memory, or, where
-attention is laid open for the explain graph, those that are asked for.
+The operator is a function in the ONNX file itself, with a body of plain operators that any runtime
+can run. The service replaces it by its own kernel (service/native), which writes no attention maps
+to memory, or in the explain graph only the requested ones.
 Shapes: B images, M queries and N keys of each, H heads side by side in D = H * width columns.
 """
 
@@ -15,19 +15,19 @@ from torch import Tensor
 
 DOMAIN = "deepvit"
 VERSION = 1
-# What torch.onnx.ops.symbolic_multi_out takes
+# The types that torch.onnx.ops.symbolic_multi_out takes.
 _Attribute = (
     int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
 )
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, shape: tuple[int, int]) -> Tensor:
-    """softmax(Q K^T) V of each head.
+    """softmax(Q K^T) V for each head.
 
-    Q [B * M, D], scaled, and K and V [B * N, D] to [B * M, D], where `shape` is (M, N).
+    Q [B * M, D], already scaled, and K and V [B * N, D] to [B * M, D]; `shape` is (M, N).
     """
     if torch.onnx.is_in_onnx_export():
-        return _written("Attention", (q, k, v), heads, shape)[-1]
+        return _operator("Attention", (q, k, v), heads, shape)[-1]
     return join(softmax(q, k, heads, shape) @ split(v, heads, shape[1]))
 
 
@@ -41,7 +41,7 @@ def reattend(
 ) -> Tensor:
     """(theta softmax(Q K^T) + offset) V, theta [H, H] and offset [H] over heads (Eq. 3)."""
     if torch.onnx.is_in_onnx_export():
-        return _written("ReAttention", (q, k, v, theta, offset), len(theta), shape)[-1]
+        return _operator("ReAttention", (q, k, v, theta, offset), len(theta), shape)[-1]
     maps = softmax(q, k, len(theta), shape)
     return mixed_values(mix(theta, maps), offset, split(v, len(theta), shape[1]))
 
@@ -49,9 +49,9 @@ def reattend(
 def open_attend(
     q: Tensor, k: Tensor, v: Tensor, heads: int, shape: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """The softmax map, [B, H, M, N], and the same as attend."""
+    """The softmax map, [B, H, M, N], and what `attend` gives."""
     if torch.onnx.is_in_onnx_export():
-        maps, out = _written("OpenAttention", (q, k, v), heads, shape, maps=1)
+        maps, out = _operator("OpenAttention", (q, k, v), heads, shape, maps=1)
         return maps, out
     maps = softmax(q, k, heads, shape)
     return maps, join(maps @ split(v, heads, shape[1]))
@@ -65,10 +65,10 @@ def open_reattend(
     offset: Tensor,
     shape: tuple[int, int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The softmax map and what Eq. 3 makes of it, [B, H, M, N] each, and the same as reattend."""
+    """The softmax map and the mixed one (Eq. 3), [B, H, M, N] each, and what `reattend` gives."""
     if torch.onnx.is_in_onnx_export():
         inputs = (q, k, v, theta, offset)
-        maps, mixed, out = _written("OpenReAttention", inputs, len(theta), shape, maps=2)
+        maps, mixed, out = _operator("OpenReAttention", inputs, len(theta), shape, maps=2)
         return maps, mixed, out
     maps = softmax(q, k, len(theta), shape)
     mixed = mix(theta, maps) + offset[:, None, None]
@@ -76,20 +76,20 @@ def open_reattend(
 
 
 def softmax(q: Tensor, k: Tensor, heads: int, shape: tuple[int, int]) -> Tensor:
-    """Q [B * M, D], scaled, and K [B * N, D] to maps [B, H, M, N]."""
+    """Q [B * M, D], already scaled, and K [B * N, D] to maps [B, H, M, N]."""
     M, N = shape
     return (split(q, heads, M) @ split(k, heads, N).transpose(-2, -1)).softmax(dim=-1)
 
 
 def mix(theta: Tensor, maps: Tensor) -> Tensor:
-    """Over heads, theta [H, H] being out by in. [B, H, M, N] to the same."""
+    """Mix maps [B, H, M, N] over heads by theta [H out, H in]."""
     return (theta @ maps.flatten(2)).reshape(maps.shape)
 
 
 def mixed_values(mixed: Tensor, offset: Tensor, values: Tensor) -> Tensor:
     """(mixed + offset) V. Maps [B, H, M, N], [H] and [B, H, N, width] to [B * M, D].
 
-    The offset of a map is the same at every position, so it leaves the map as one vector a head:
+    The offset is the same at every position of a map, so it adds one vector for each head:
     offset * (sum of V over keys).
     """
     everywhere = offset[:, None, None] * values.sum(dim=-2, keepdim=True)
@@ -107,12 +107,12 @@ def join(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(-1, H * width)
 
 
-def _written(
+def _operator(
     name: str, inputs: Sequence[Tensor], heads: int, shape: tuple[int, int], maps: int = 0
 ) -> Sequence[Tensor]:
-    """The node's outputs: so many maps, and one like q.
+    """The outputs of a new node: `maps` of them, then one of the shape of q.
 
-    Maps that nobody asks for may go unnamed, which what ends a list may not.
+    Maps come first because ONNX cannot leave the last output unnamed, as unused ones are.
     """
     q = inputs[0]
     entries = (q.shape[0] // shape[0], heads, *shape)
@@ -130,7 +130,7 @@ def _written(
     )
 
 
-# What attend and reattend do, in ONNX.
+# attend and reattend as functions of ONNX.
 _BODY = """
     <domain: "deepvit", opset_import: ["": 20]>
     %s <queries, keys> (%s) => (%s)
@@ -177,7 +177,7 @@ _MIXED_OPEN = """
         mixed = Add (unmoved, shift)
         attended = MatMul (mixed, V)
 """
-# The same of queries, keys and values side by side, as one linear layer writes them.
+# The same for queries, keys and values side by side, as one linear layer computes them.
 _PACKED = """
     <domain: "deepvit", opset_import: ["": 20, "deepvit": 1]>
     Packed%s <queries, keys> (qkv, bias%s) => (out)
@@ -200,7 +200,7 @@ _FUNCTIONS = {
 
 
 def add_functions(model: ir.Model) -> None:
-    """Those whose operators a model uses."""
+    """Add the functions whose operators a model uses."""
     used = {node.op_type for node in model.graph if node.domain == DOMAIN}
     used |= {name.removeprefix("Packed") for name in used}
     for name in sorted(used & _FUNCTIONS.keys()):

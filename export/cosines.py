@@ -1,8 +1,8 @@
 """Eq. 2 and its companions: cosines between the maps of blocks and of heads.
 
-Traced into the explain graph and used as they stand in tests. L blocks, B images, H heads,
-N tokens; a map is [query, key]. No vector is scaled to unit length: products of pairs are few
-beside the entries of maps, so lengths are divided out of products.
+They are traced into the explain graph, and tests call them as they are. Shapes: L blocks, B images,
+H heads, N tokens; a map is [query, key]. Vectors are not scaled to unit length. Lengths are divided
+out of the products instead, because there are far fewer products than entries of maps.
 """
 
 import torch
@@ -10,22 +10,23 @@ from torch import Tensor
 
 # A vector shorter than this has no direction: its similarity to anything is 0.
 _TINY = 1e-20
-# Below this share of its own length, what centring leaves of a column is rounding noise.
+# What centring leaves of a column is rounding noise below this share of the column's length.
 _NOISE = 1e-6
 
 
 class Columns:
-    """A[:, t] over queries, as Eq. 2 has it: what token t gives to every token.
+    """Columns A[:, t] over queries, as in Eq. 2: what token t gives to every token.
 
-    Blind to which keys are attended when all queries attend alike, and inflated by near-uniform
-    maps. Kept as a mean and what stands out from it, which are at right angles: products of
-    whole columns, less those of their means, would be rounding noise where maps are near-uniform.
+    Their cosine does not see which keys are attended where all queries attend alike, and is high
+    for near-uniform maps. A column is kept as its mean and the deviation from it, which are
+    orthogonal: for near-uniform maps, the difference between the products of whole columns and of
+    means would be rounding noise.
     """
 
     def __init__(self, maps: Tensor) -> None:
         """Of maps [L, B, H, N, N]."""
         L, B, H, N, _ = maps.shape
-        # One transposed matrix an image: permuted axes are moved by a slower kernel.
+        # One transposed matrix for each image: permuting all axes runs a slower kernel.
         columns = maps.reshape(L * B, H * N, N).transpose(1, 2).reshape(L, B, N, H, N)
         mean = columns.mean(dim=-1, keepdim=True)
         self._apart = columns - mean  # [L, B, N, H, queries]
@@ -35,26 +36,23 @@ class Columns:
         self._unit = _inverse(self._squares + self._mean.square())
 
     def layer_similarity(self) -> Tensor:
-        """Eq. 2 for every pair of blocks, mean over heads and tokens. [B, L, L]"""
+        """Eq. 2 for every pair of blocks, the mean over heads and tokens: [B, L, L]."""
         return _mean_cosine(self._products, self._unit) + _mean_product(self._mean * self._unit)
 
     def centred_similarity(self) -> Tensor:
-        """The same of columns less their mean, so that a cosine is Pearson's correlation."""
+        """The same for columns minus their means: Pearson's correlation."""
         loud = self._squares > _NOISE**2 * (self._squares + self._mean.square())
         return _mean_cosine(self._products, torch.where(loud, _inverse(self._squares), 0))
 
     def neighbour_similarity(self) -> Tensor:
-        """Eq. 2 of each block and the one before it, head by head and token by token.
-
-        [B, L - 1, H, N]
-        """
+        """Eq. 2 for each block and the one before it, by head and token: [B, L - 1, H, N]."""
         means = self._mean[..., 1:] * self._mean[..., :-1]
         units = self._unit[..., 1:] * self._unit[..., :-1]
         cosines: Tensor = (_diagonal(self._products, below=1) + means) * units  # [B, N, H, L - 1]
         return cosines.permute(0, 3, 2, 1)
 
     def head_similarity(self) -> Tensor:
-        """Eq. 2's cosine between heads of one block (Fig. 3c), mean over tokens. [B, L, H, H]"""
+        """The same cosine between heads of one block (Fig. 3c), mean over tokens: [B, L, H, H]."""
         L, B, _, H, _ = self._apart.shape
         products = (self._apart @ self._apart.transpose(-2, -1)).flatten(0, 1)  # [L * B, N, H, H]
         unit, mean = (
@@ -65,7 +63,7 @@ class Columns:
 
 
 def row_similarity(maps: Tensor) -> Tensor:
-    """Cosines of A[t, :] over keys: what token t takes from every token.
+    """The cosine of rows A[t, :] over keys: what token t takes from every token.
 
     Maps [L, B, H, N, N] to the mean over heads and tokens for every pair of blocks, [B, L, L].
     """
@@ -85,15 +83,15 @@ def _diagonal(products: Tensor, below: int = 0) -> Tensor:
 
 
 def _inverse(squares: Tensor) -> Tensor:
-    """1 / length of vectors, from the squares of their lengths; 0 of one without direction."""
+    """1 / length of vectors from squared lengths; 0 for a vector without direction."""
     return torch.where(squares > _TINY**2, squares, torch.inf).rsqrt()
 
 
 def _mean_cosine(products: Tensor, unit: Tensor) -> Tensor:
-    """Products [B, .., K, K] times 1 / length [B, .., K] of either side, mean to [B, K, K].
+    """Products [B, .., K, K] times 1 / length [B, .., K] of both sides, their mean to [B, K, K].
 
-    The sum is a product of matrices that also takes one side's lengths, those of every row for
-    every row, of which the diagonal is kept: quicker than another pass and a mean.
+    A matrix product scales by one side's lengths and sums in one pass. It combines the lengths of
+    every row with every row, and only the diagonal is kept: still faster than two passes.
     """
     B, K = products.shape[0], products.shape[-1]
     scaled = (products * unit[..., None, :]).reshape(B, -1, K * K)
@@ -103,6 +101,6 @@ def _mean_cosine(products: Tensor, unit: Tensor) -> Tensor:
 
 
 def _mean_product(vectors: Tensor) -> Tensor:
-    """[B, .., K] to the mean of products of each pair, [B, K, K]."""
+    """The mean product of each pair: [B, .., K] to [B, K, K]."""
     flat = vectors.reshape(vectors.shape[0], -1, vectors.shape[-1])
     return flat.transpose(-2, -1) @ flat / flat.shape[1]

@@ -1,4 +1,4 @@
-"""`python -m export inspect CHECKPOINT`: what was recognised, in words, before any export."""
+"""`python -m export inspect CHECKPOINT`: what is recognised in a checkpoint, in words."""
 
 import sys
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ def main(arguments: list[str]) -> int:
     try:
         source = checkpoint.load(options.checkpoint, options.arch, **overrides(options))
     except (checkpoint.CheckpointError, OSError) as exc:
-        print(f"inspect: {exc}", file=sys.stderr)
+        print(f"export inspect: {exc}", file=sys.stderr)
         return 1
     print("\n".join(describe(source)))
     return 0
 
 
 def describe(source: Checkpoint) -> Iterator[str]:
-    """Lines for a person: the format, the input, every block, the head, and what was assumed."""
+    """Lines on the format, the input, every block, the head, and what was assumed."""
     config, rule = source.config, source.preprocessing
     parameters = sum(value.numel() for value in source.weights.values())
     yield f"format         {source.format}" + (f", {source.arch}" if source.arch else "")
@@ -65,7 +65,7 @@ def _embedding(config: DeepViTConfig) -> str:
     pre = ", then LayerNorm" if config.norm_pre else ""
     return (
         f"{config.grid} x {config.grid} patches of {config.patch_size} pixels ({stem}{norms}) "
-        f"behind {' and '.join(before)}, width {config.embed_dim}{pre}"
+        f"after {' and '.join(before)}, width {config.embed_dim}{pre}"
     )
 
 
@@ -93,7 +93,7 @@ def _norm(config: DeepViTConfig) -> str:
 
 def _labels(labels: tuple[str, ...] | None) -> str:
     if labels is None:
-        return "none: classes will be numbered, unless --labels names them"
+        return "none: classes are numbered, unless --labels names them"
     shown = ", ".join(labels[:3])
     return shown + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 

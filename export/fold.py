@@ -1,19 +1,19 @@
-"""The exact algebra of inference: a trained network to one that computes the same with less.
+"""Folding: a trained network becomes one that computes the same with fewer operations.
 
-Nothing is approximated (paper.md section 7):
+Nothing is approximated:
 - Re-attention's BatchNorm over heads, its convolution bias and reatten_scale become one
   H x H matrix and one offset a head;
-- LayerNorm's gain and bias move into the linear layers behind it, 1 / sqrt(D) into Q;
+- LayerNorm's gain and bias move into the linear layers that follow, 1 / sqrt(D) into Q;
 - the scale adjustment a leaves LayerNorm (eps becomes eps / a^2), 1 / a goes into the
   layers that write to the residual stream;
-- K's bias adds the same to all scores of a query, and the softmax does not see it; V's meets
-  a map whose rows sum to a constant, and moves behind the map into the projection's bias;
-- of a LayerNorm over heads (vit-pytorch), centring moves into Theta; the rest stays;
-- class tokens are positions of theirs, before patches of zeros;
+- K's bias adds the same value to all scores of a query, which the softmax cancels; V's bias is
+  multiplied by a map whose rows sum to a constant, so it moves into the projection's bias;
+- the centring of a LayerNorm over heads (vit-pytorch) moves into Theta; the rest stays;
+- prefix tokens are added to their positions;
 - the stem's BatchNorms move into its convolutions, mean and std into the first of them.
 
-Weights are kept as [in, out], the orientation ONNX's MatMul wants, so that both exported
-graphs hold the very same tensors.
+Weights are kept as [in, out], as ONNX's MatMul takes them, so that both exported graphs have the
+same tensors.
 """
 
 from typing import NamedTuple, cast
@@ -32,8 +32,8 @@ from models.preprocess import Preprocessing
 class Mixing(NamedTuple):
     """Re-attention of one block: A' = matrix A + offset, over heads.
 
-    With a LayerNorm over heads left, A' = gain * (matrix A / deviation) + offset, where deviation
-    is the root of the mean over heads of (matrix A)^2, and eps, at each entry.
+    If a LayerNorm over heads remains, A' = gain * (matrix A / deviation) + offset, where deviation
+    is the square root of the mean over heads of (matrix A)^2, plus eps, at each entry.
     """
 
     theta: Tensor  # [H, H], out by in, as trained
@@ -42,9 +42,9 @@ class Mixing(NamedTuple):
     gain: Tensor | None = None  # [H]
 
     def row_sum(self, num_tokens: int) -> Tensor | None:
-        """What every row of a head's mixed map sums to, for any image (paper.md 3.5). [H]
+        """What every row of a head's mixed map sums to, for any image: [H].
 
-        None where a LayerNorm over heads is left: it depends on the image.
+        None if a LayerNorm over heads remains, because then the sums depend on the image.
         """
         if self.gain is not None:
             return None
@@ -70,7 +70,7 @@ def fold_mixing(network: DeepViT, block: int) -> Mixing:
 
 
 class FoldedBlock(nn.Module):
-    """One transformer block without gains, scales or norms over heads left in it."""
+    """One transformer block with its gains, scales and BatchNorm over heads folded."""
 
     def __init__(self, network: DeepViT, index: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class FoldedBlock(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Tokens [B * N, C] to the first `rows` tokens of each image, all of them by default.
 
-        Also to the softmax map if later blocks take it; `before` is that of the block before.
+        The second result is the softmax map if later blocks share it; `before` is the shared map.
         """
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
         shape = (rows or self.tokens, self.tokens)
@@ -137,7 +137,7 @@ class FoldedBlock(nn.Module):
         return softmax, reattention, self._finish(x, attended)
 
     def _laid_open(self, y: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """[B * N, C] to the softmax map, what multiplies V, and what goes into the projection."""
+        """[B * N, C] to the softmax map, what multiplies V, and the input of the projection."""
         v, shape = self.v(y), (self.tokens, self.tokens)
         if self.shares or self.head_norm:
             softmax = self._softmax(y, before)
@@ -169,7 +169,7 @@ class FoldedBlock(nn.Module):
         mixed = attention.mix(self.theta, softmax)
         if self.gain is None:
             return mixed
-        variance = mixed.square().mean(dim=1, keepdim=True)  # of heads: Theta is centred
+        variance = mixed.square().mean(dim=1, keepdim=True)  # over heads; Theta is centred
         return self.gain[:, None, None] * (mixed * (variance + self.head_eps).rsqrt())
 
     def _first(self, x: Tensor, rows: int | None) -> Tensor:
@@ -186,7 +186,7 @@ class FoldedBlock(nn.Module):
 
 
 class FoldedDeepViT(nn.Module):
-    """The inference network: what both exported graphs are traced from."""
+    """The inference network, from which both exported graphs are traced."""
 
     def __init__(self, network: DeepViT, rule: Preprocessing) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ class FoldedDeepViT(nn.Module):
 
     @property
     def rows(self) -> int | None:
-        """How many tokens have to leave the last block for the logits; None for all."""
+        """How many tokens of the last block the logits depend on; None for all."""
         return {"cls": 1, "cls_dist": 2}.get(self.config.pool)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ class FoldedDeepViT(nn.Module):
 def _residual(linear: nn.Linear, a: float, carried: Tensor | None = None) -> Dense:
     """A layer that writes to the residual stream, divided by the scale adjustment.
 
-    `carried` [in] is what its input lacks at every token.
+    `carried` [in] is missing from its input at every token, and goes into the bias.
     """
     weight, bias = linear.weight.double().T, linear.bias.double()
     if carried is not None:

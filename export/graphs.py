@@ -1,4 +1,4 @@
-"""The two modules that are traced: the classifier, and the explainer with its inside laid open."""
+"""The two modules that are traced: the classifier, and the explainer, which shows its inside."""
 
 from collections.abc import Iterator
 from functools import reduce
@@ -17,7 +17,7 @@ from models.manifest import TOKEN_MEASURES, Output, Stage, map_measures, stages
 class Classifier(nn.Module):
     """uint8 images [B, S, S, 3] to logits [B, classes].
 
-    Only what the head sees leaves the last block.
+    The last block computes only the tokens that the head sees.
     """
 
     def __init__(self, network: FoldedDeepViT) -> None:
@@ -54,7 +54,7 @@ class Explainer(nn.Module):
 
 
 class Inside:
-    """Every output of the explain graph but the logits, gathered block by block."""
+    """All outputs of the explain graph except the logits, gathered block by block."""
 
     def __init__(self, config: DeepViTConfig) -> None:
         self._stages = {stage: _Maps(stage, config) for stage in stages(config)}
@@ -66,7 +66,7 @@ class Inside:
         self._tokens.append(block.tokens)
 
     def values(self) -> dict[str, Tensor]:
-        """By name."""
+        """Outputs by name."""
         found = {
             f"{stage}.{name}": value
             for stage, maps in self._stages.items()
@@ -81,9 +81,9 @@ class Inside:
 
 
 class _Maps:
-    """The maps of one stage, [B, H, N, N] a block, and what is measured of them.
+    """The maps of one stage, [B, H, N, N] for each block, and the measures of them.
 
-    Measured together, when the last one is there: most take all blocks' maps at once.
+    Measured at the end, because most measures need the maps of all blocks at once.
     """
 
     def __init__(self, stage: Stage, config: DeepViTConfig) -> None:
@@ -96,7 +96,7 @@ class _Maps:
         self._maps.append(maps)
 
     def values(self) -> dict[str, Tensor]:
-        """By name, without the stage."""
+        """Outputs by name, without the stage."""
         found = {
             f"map.{block:02}": self._maps[block] for block in _blocks(self._config, self._stage)
         }
@@ -150,7 +150,7 @@ def _output(
 
 
 def _blocks(config: DeepViTConfig, stage: Stage) -> tuple[int, ...]:
-    """Blocks whose map of a stage is written: a plain block has only one, one that shares none."""
+    """Blocks with a map of their own: not those that share one, nor plain ones after mixing."""
     if stage == "reattention":
         return config.reatten_blocks
     return tuple(block for block in range(config.depth) if config.map_source(block) == block)

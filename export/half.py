@@ -1,8 +1,8 @@
-"""A classifier in half precision, its operators grouped as a GPU runs them fastest.
+"""A classifier in half precision, with operators fused as a GPU runs them fastest.
 
-Exact but for rounding: products that share an input become one, and sums, norms and GELU around
-products go to ONNX Runtime's operators that read and write each activation once. Knows graphs,
-not networks. Rows are tokens of all images.
+Exact but for rounding: products that share an input become one product, and sums, norms and GELU
+around products become ONNX Runtime's fused operators, which read and write each activation once.
+Knows graphs, not networks. A row is one token of one image.
 """
 
 import numpy as np
@@ -11,10 +11,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from export import attention
-from export.rewriting import array, constant, insert, is_constant, present, replace
+from export.rewriting import ORT_DOMAIN, array, constant, insert, is_linear, present, replace
 
-_DOMAIN = "com.microsoft"
-_COLUMNS = 8  # of 16 bits, in one load of 16 bytes
+_COLUMNS = 8  # 16-bit columns in one load of 16 bytes
 
 
 def half(model: ir.Model) -> ir.Model:
@@ -29,13 +28,13 @@ def half(model: ir.Model) -> ir.Model:
         elif node.op_type == "LayerNormalization":
             _with_residual(copy.graph, node)
     RemoveUnusedNodesPass()(copy)
-    copy.opset_imports[_DOMAIN] = 1
+    copy.opset_imports[ORT_DOMAIN] = 1
     attention.add_functions(copy)
     return copy
 
 
 def _widen(graph: ir.Graph, attend: ir.Node) -> None:
-    """Heads to a multiple of 8 columns, with zeros: what tensor cores and wide loads take."""
+    """Pad heads with zeros to a multiple of 8 columns, for tensor cores and wide loads."""
     heads, width = attend.attributes["keys"].as_ints()[2:]
     wide = -(-width // _COLUMNS) * _COLUMNS
     (use,) = attend.outputs[0].uses()
@@ -52,7 +51,7 @@ def _widen(graph: ir.Graph, attend: ir.Node) -> None:
         return constant(graph, f"{present(value).name}.wide", padded)
 
     for layer in map(present, before):
-        layer.outputs[0].shape = None  # another one than was traced
+        layer.outputs[0].shape = None  # no longer the traced one
         layer.replace_input_with(1, widened(layer.inputs[1], axis=1))
         if layer.op_type == "Gemm":
             layer.replace_input_with(2, widened(layer.inputs[2], axis=0))
@@ -64,7 +63,7 @@ def _widen(graph: ir.Graph, attend: ir.Node) -> None:
 
 
 def _pack(graph: ir.Graph, attend: ir.Node) -> None:
-    """Queries, keys and values from one product, where they are of the same rows."""
+    """Compute queries, keys and values in one product, where they come from the same rows."""
     layers = [_linear(value) for value in attend.inputs[:3]]
     if [layer and layer.op_type for layer in layers] != ["Gemm", "MatMul", "MatMul"]:
         return
@@ -87,18 +86,18 @@ def _pack(graph: ir.Graph, attend: ir.Node) -> None:
 
 
 def _with_bias(gelu: ir.Node) -> None:
-    """The bias of a linear layer and the GELU behind it at once."""
+    """Fuse the bias of a linear layer with the GELU that follows."""
     layer = _with_own_bias(gelu.inputs[0])
     if layer is None:
         return
     name = str(gelu.outputs[0].name)
     product = insert(gelu, f"{name}.product", "MatMul", layer.inputs[:2])
     inputs = [product.outputs[0], layer.inputs[2]]
-    replace(gelu, insert(gelu, f"{name}.biased", "BiasGelu", inputs, _DOMAIN).outputs)
+    replace(gelu, insert(gelu, f"{name}.biased", "BiasGelu", inputs, ORT_DOMAIN).outputs)
 
 
 def _with_residual(graph: ir.Graph, norm: ir.Node) -> None:
-    """A linear layer's bias, its sum with the residual stream, and the norm of that at once."""
+    """Fuse a linear layer's bias, the sum with the residual stream, and the norm of the sum."""
     total = present(norm.inputs[0]).producer()
     if total is None or total.op_type != "Add" or len(norm.inputs) > 2:
         return
@@ -114,7 +113,7 @@ def _with_residual(graph: ir.Graph, norm: ir.Node) -> None:
         name,
         "SkipLayerNormalization",
         [product.outputs[0], skip, gain, shift, layer.inputs[2]],
-        _DOMAIN,
+        ORT_DOMAIN,
         {"epsilon": norm.attributes["epsilon"]},
         (".normed", ".mean", ".deviation", ".sum"),
     )
@@ -125,15 +124,13 @@ def _with_residual(graph: ir.Graph, norm: ir.Node) -> None:
 
 
 def _linear(value: ir.Value | None) -> ir.Node | None:
-    """The Gemm or MatMul with constant weights that makes a value."""
+    """The linear layer that computes a value, or None."""
     node = present(value).producer()
-    if node is None or node.op_type not in ("Gemm", "MatMul"):
-        return None
-    return node if is_constant(node.inputs[1]) else None
+    return node if node is not None and is_linear(node) else None
 
 
 def _with_own_bias(value: ir.Value | None) -> ir.Node | None:
-    """The linear layer with a bias that makes a value which nothing else takes."""
+    """The linear layer with a bias that computes a value with one use, or None."""
     layer = _linear(value)
     alone = layer is not None and layer.op_type == "Gemm" and len(layer.outputs[0].uses()) == 1
     return layer if alone else None

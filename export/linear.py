@@ -1,4 +1,4 @@
-"""Linear layers of the inference network, and how norms beside them become part of them."""
+"""Linear layers of the inference network, and norms folded into them."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ class Dense(nn.Module):
             self.bias = nn.Parameter(bias.float().contiguous(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of a matrix, product and sum are one operator of ONNX, Gemm: the sum costs no pass."""
+        """For matrices, ONNX has product and sum as one operator, Gemm: the sum costs no pass."""
         if self.bias is None:
             return x @ self.weight
         rows = torch.addmm(self.bias, x.flatten(0, -2), self.weight)
@@ -33,10 +33,10 @@ def batch_norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def fold_layer_norm(
     norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Weight [in, out] and bias [out], float64, of a layer that takes the bare normalised input.
+    """Weight [in, out] and bias [out], float64, of a layer after a norm without gain and bias.
 
-    `weight` is [out, in], as trained; an input several times as wide as the norm is that many
-    normed vectors side by side.
+    `weight` is [out, in], as trained. An input several times as wide as the norm consists of that
+    many normed vectors side by side.
     """
     weight = weight.double().T
     times = len(weight) // len(norm.weight)

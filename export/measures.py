@@ -1,8 +1,8 @@
-"""What is measured of maps and tokens besides the cosines of Eq. 2, one definition each.
+"""The measures of maps and tokens other than the cosines of Eq. 2, each defined once.
 
-Traced into the explain graph and used as they stand in tests. Shapes: B images, L blocks,
-H heads, N tokens (class token first), C width; a map is [.., query, key]. Maps of
-different stages live on different scales: compare like with like.
+They are traced into the explain graph, and tests call them as they are. Shapes: B images, L blocks,
+H heads, N tokens (class token first), C width; a map is [.., query, key]. Maps of different stages
+have different scales and should not be compared.
 """
 
 import torch
@@ -13,7 +13,7 @@ _TINY = 1e-20  # a vector shorter than this has no direction: its similarity to 
 
 
 def feature_similarity(tokens: Tensor) -> Tensor:
-    """Cosine of each block's output to the last one's (Fig. 4), mean over tokens.
+    """Cosine of each block's output to that of the last block (Fig. 4), mean over tokens.
 
     [B, L, N, C] to [B, L].
     """
@@ -23,9 +23,9 @@ def feature_similarity(tokens: Tensor) -> Tensor:
 
 
 def rank_residual(tokens: Tensor) -> Tensor:
-    """What sets tokens apart, as a share of all they are: |X - mean| / |X|, Frobenius norms.
+    """How much the tokens X of a block's output differ: |X - mean| / |X|, in Frobenius norms.
 
-    Each block's output [B, L, N, C] to [B, L]. From 0 (all tokens alike: rank one) to 1.
+    [B, L, N, C] to [B, L], from 0 (all tokens are equal, so X has rank one) to 1.
     """
     apart = tokens - tokens.mean(dim=-2, keepdim=True)
     length = _norm(tokens, (-2, -1)).clamp_min(_TINY)
@@ -33,9 +33,9 @@ def rank_residual(tokens: Tensor) -> Tensor:
 
 
 def token_similarity(tokens: Tensor) -> Tensor:
-    """Cosine between the tokens of one block's output, mean over pairs: over-smoothing.
+    """Mean cosine between pairs of tokens of one block's output, which measures over-smoothing.
 
-    [B, L, N, C] to [B, L]: the squared length of the sum of unit vectors holds every pair
+    [B, L, N, C] to [B, L]. The squared length of the sum of unit vectors contains every pair
     twice, and each vector with itself.
     """
     N = tokens.shape[-2]
@@ -47,18 +47,17 @@ def token_similarity(tokens: Tensor) -> Tensor:
 def entropy(softmax: Tensor) -> Tensor:
     """Shannon entropy of each query's attention in nats, mean over queries.
 
-    [..., H, N, N] to [..., H].
-    From 0 (one key) to log N (all alike). Softmax stage only.
+    [..., H, N, N] to [..., H], from 0 (a single key) to log N (uniform). Softmax stage only.
     """
     return -(softmax * softmax.clamp_min(_TINY).log()).sum(dim=-1).mean(dim=-1)
 
 
 def attention_distance(softmax: Tensor, reach: Tensor, prefix: int = 1) -> Tensor:
-    """How far patches look, in input pixels: attention-weighted distance between patch centres.
+    """Attention-weighted distance between patch centres in input pixels, mean over queries.
 
-    The `prefix` tokens before the patches are left out as queries and as keys, and the rest of
-    each row rescaled to 1; mean over queries. [..., H, N, N], and the `reach` [N, N] between
-    tokens, to [..., H]. Softmax stage only.
+    [..., H, N, N], and the `reach` [N, N] between tokens, to [..., H]. The `prefix` tokens before
+    the patches are left out as queries and as keys, and the rest of each row is rescaled to sum
+    to 1. Softmax stage only.
     """
     far = (softmax * reach).sum(dim=-1)  # [..., H, N]
     patches = softmax[..., prefix:].sum(dim=-1)
@@ -66,7 +65,7 @@ def attention_distance(softmax: Tensor, reach: Tensor, prefix: int = 1) -> Tenso
 
 
 def reach(tokens: int, patch_size: int, prefix: int = 1) -> Tensor:
-    """Pixels between patch centres, 0 to and from the `prefix` tokens before them. [N, N]"""
+    """Pixels between patch centres, [N, N]; 0 to and from the `prefix` tokens before them."""
     grid = round((tokens - prefix) ** 0.5)
     centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
     distance = _norm(centres[:, None] - centres, -1)[..., 0]  # [N - P, N - P]
@@ -76,7 +75,7 @@ def reach(tokens: int, patch_size: int, prefix: int = 1) -> Tensor:
 def rollout(so_far: Tensor | None, softmax: Tensor) -> Tensor:
     """Attention rollout: the product over blocks of (mean over heads + identity) / 2.
 
-    One more block's maps [B, H, N, N] on the product so far [B, N, N]; rows sum to 1.
+    Multiplies the product so far [B, N, N] by the next block's maps [B, H, N, N]; rows sum to 1.
     Softmax stage only.
     """
     step = (softmax.mean(dim=1) + torch.eye(softmax.shape[-1])) / 2

@@ -1,9 +1,9 @@
-"""A classifier's linear layers in 8 bits, scaled to what pictures drive through them.
+"""A classifier whose linear layers compute in 8 bits, calibrated on pictures.
 
-Knows graphs and arrays, not networks. What is rounded: the inputs of linear layers to uint8, one
-scale and zero point each, found beforehand, so that no image's answer depends on its batch;
-their weights to int8, one scale an output. Attention's products, norms, GELU and what writes
-the logits stay in float32.
+Knows graphs and arrays, not networks. Inputs of linear layers are rounded to uint8 with one scale
+and zero point each, fixed at calibration, so that no image's answer depends on its batch. Weights
+are rounded to int8 with one scale for each output. Attention's products, norms, GELU and the layer
+that computes the logits stay in float32.
 """
 
 from collections import defaultdict
@@ -14,25 +14,24 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from export.rewriting import array, constant, insert, is_constant, present, replace
+from export.rewriting import ORT_DOMAIN, array, constant, insert, is_linear, present, replace
 from export.sessions import cpu_session
 from models.arrays import Float32Array, Pixels
 
-_DOMAIN = "com.microsoft"  # of ONNX Runtime's integer product with scales and bias
-# Without VNNI, x86 adds pairs of products in 16 bits: weights of 8 bits would overflow them.
+# Without VNNI, x86 adds pairs of products in 16 bits, which weights of 8 bits would overflow.
 _WEIGHT_MAX = 63
 _TINY = 1e-6
 
 
 class Range(NamedTuple):
-    """Smallest and largest value of each channel of an activation. [C] each"""
+    """The smallest and largest value of each channel of an activation, [C] each."""
 
     low: Float32Array
     high: Float32Array
 
 
 def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
-    """What every linear layer's input reaches over uint8 images [B, S, S, 3], by value name."""
+    """Ranges of linear layers' inputs over images [B, S, S, 3], by the name of the value."""
     watched = model.clone()
     graph = watched.graph
     inputs = [linears[0].input for linears in _linears(graph).values()]
@@ -58,13 +57,13 @@ def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
 
 
 def quantize(model: ir.Model, ranges: dict[str, Range]) -> ir.Model:
-    """A copy whose linear layers compute in 8 bits; `ranges` as `calibrate` found them."""
+    """A copy whose linear layers compute in 8 bits, with the `ranges` that `calibrate` found."""
     copy = model.clone()
     graph = copy.graph
     for number, (name, layers) in enumerate(_linears(graph).items()):
         _quantize(graph, f"int8.{number}", layers, ranges[name])
     RemoveUnusedNodesPass()(copy)
-    copy.opset_imports[_DOMAIN] = 1
+    copy.opset_imports[ORT_DOMAIN] = 1
     return copy
 
 
@@ -89,12 +88,8 @@ class _Linear(NamedTuple):
 
 
 def _linears(graph: ir.Graph) -> dict[str, list[_Linear]]:
-    """All but the last, which writes the logits, by the name of the input that they share."""
-    layers = [
-        _Linear(node)
-        for node in graph
-        if node.op_type in ("Gemm", "MatMul") and is_constant(node.inputs[1])
-    ]
+    """All linear layers but the last, by the name of the input that they share."""
+    layers = [_Linear(node) for node in graph if is_linear(node)]
     found: dict[str, list[_Linear]] = defaultdict(list)
     for layer in layers[:-1]:
         found[str(layer.input.name)].append(layer)
@@ -102,7 +97,7 @@ def _linears(graph: ir.Graph) -> dict[str, list[_Linear]]:
 
 
 def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) -> None:
-    """Replace linear layers that share an input."""
+    """Replace the linear layers that share an input."""
     first = linears[0].node
     weights = np.concatenate([linear.weight for linear in linears], axis=1)
     value, centre, scale = _balance(graph, name, linears[0], found, weights)
@@ -131,7 +126,7 @@ def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) 
                 constant(graph, f"{place}.zeros", np.zeros(len(steps), np.int8)),
                 constant(graph, f"{place}.bias", bias),
             ],
-            _DOMAIN,
+            ORT_DOMAIN,
         )
         replace(linear.node, product.outputs)
 
@@ -139,11 +134,11 @@ def _quantize(graph: ir.Graph, name: str, linears: list[_Linear], found: Range) 
 def _balance(
     graph: ir.Graph, name: str, linear: _Linear, found: Range, weights: Float32Array
 ) -> tuple[ir.Value, Float32Array, Float32Array]:
-    """(input - centre) / scale, and both [C], so that no channel takes the range of the others.
+    """(input - centre) / scale, with both [C], so that channels have similar ranges.
 
-    Exact before rounding: centre and scale go into the bias and the weights behind (SmoothQuant,
-    Xiao et al. 2023; the centre, Wei et al. 2023). A LayerNorm does it at no cost. Outputs of
-    GELU share a lower end and stay as they are.
+    Exact before rounding: centre and scale are folded into the bias and the weights that follow
+    (scale: SmoothQuant, Xiao et al. 2023; centre: Wei et al. 2023). After a LayerNorm it costs
+    nothing. Outputs of GELU have a common lower bound and stay as they are.
     """
     value, producer = linear.input, linear.input.producer()
     assert producer is not None

@@ -1,4 +1,4 @@
-"""Nodes and constants of a graph that is rewritten. Knows graphs, not what they mean."""
+"""Rewriting graphs, node by node. Knows graphs, not what they mean."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 T = TypeVar("T")
 
+ORT_DOMAIN = "com.microsoft"  # of ONNX Runtime's own operators
+
 
 def insert(
     before: ir.Node,
@@ -20,7 +22,7 @@ def insert(
     attributes: Mapping[str, ir.Attr] = MappingProxyType({}),
     outputs: Sequence[str] = ("",),
 ) -> ir.Node:
-    """A new node, whose outputs are named `name` and a suffix each."""
+    """A new node; the name of each output is `name` and one of the suffixes in `outputs`."""
     node = ir.Node(domain, operator, inputs, attributes.values(), num_outputs=len(outputs))
     for value, suffix in zip(node.outputs, outputs, strict=True):
         value.name = f"{name}{suffix}"
@@ -30,7 +32,7 @@ def insert(
 
 
 def replace(node: ir.Node, values: Sequence[ir.Value]) -> None:
-    """Remove a node; who used its outputs uses these."""
+    """Remove a node; these values take the place of its outputs."""
     for output, value in zip(node.outputs, values, strict=True):
         output.replace_all_uses_with(value)
     present(node.graph).remove(node, safe=True)
@@ -55,8 +57,13 @@ def is_constant(value: ir.Value | None) -> bool:
     return value is not None and value.const_value is not None
 
 
+def is_linear(node: ir.Node) -> bool:
+    """Whether this is a matrix product with constant weights."""
+    return node.op_type in ("Gemm", "MatMul") and is_constant(node.inputs[1])
+
+
 def array(value: ir.Value | None) -> npt.NDArray[Any]:
-    """Of a constant."""
+    """The content of a constant."""
     return present(present(value).const_value).numpy()
 
 

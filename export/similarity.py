@@ -1,9 +1,9 @@
-"""All measures of one stage's maps as one operator of the explain graph, and one of outputs.
+"""The measures of one stage's maps as one operator of the explain graph, and of tokens as another.
 
-A function of the ONNX file itself, traced from what is defined in cosines.py and measures.py: any
-runtime runs that body, and the service puts its kernel in its place (service/native), which goes
-through the maps in pieces that fit a cache. Shapes: L blocks, B images, H heads, N tokens,
-C width.
+Each operator is a function in the ONNX file itself, traced from cosines.py and measures.py, that
+any runtime can run. The service replaces it by its own kernel (service/native), which processes
+maps in pieces that fit into the cache.
+Shapes: L blocks, B images, H heads, N tokens, C width.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,17 +21,17 @@ from models.manifest import map_measures
 def measure(
     maps: Sequence[Tensor], reach: Tensor | None = None, prefix: int = 1
 ) -> dict[str, Tensor]:
-    """By name, of a map [B, H, N, N] for each block.
+    """All measures by name, from a map [B, H, N, N] of each block.
 
-    With a `reach` [N, N] (measures.reach), also what is measured of softmax maps only.
+    A `reach` [N, N] (measures.reach) adds those that only softmax maps have.
     """
     if torch.onnx.is_in_onnx_export():
-        return _written(maps, reach, prefix)
+        return _operator(maps, reach, prefix)
     return _computed(maps, reach, prefix)
 
 
 def feature_similarity(outputs: Sequence[Tensor]) -> Tensor:
-    """As in measures.py, of every block's output [B, N, C], to [B, L]."""
+    """measures.feature_similarity of every block's output [B, N, C], to [B, L]."""
     if torch.onnx.is_in_onnx_export():
         (found,) = _node("FeatureSimilarity", outputs, [(outputs[0].shape[0], len(outputs))])
         return found
@@ -39,7 +39,7 @@ def feature_similarity(outputs: Sequence[Tensor]) -> Tensor:
 
 
 def add_functions(model: ir.Model) -> None:
-    """Those whose operators a model uses, for maps of its shapes."""
+    """Add the functions whose operators a model uses, for maps of its shapes."""
     for node in model.graph:
         if node.domain == DOMAIN and node.op_type.endswith("Similarity"):
             function = _function(node)
@@ -63,7 +63,7 @@ def _computed(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict
     return dict(zip(_names(reach), values, strict=True))
 
 
-def _written(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
+def _operator(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
     L, (B, H, N, _) = len(maps), maps[0].shape
     shapes = [(B, L, L)] * 3 + [(B, L - 1, H, N), (B, L, H, H)]
     if reach is None:
@@ -82,7 +82,7 @@ def _names(reach: Tensor | None) -> Iterable[str]:
 def _node(
     name: str, inputs: Sequence[Tensor], shapes: Sequence[Sequence[int]], **attributes: int
 ) -> Sequence[Tensor]:
-    """Its outputs, of these shapes."""
+    """The outputs of a new node, of these shapes."""
     return torch.onnx.ops.symbolic_multi_out(
         f"{DOMAIN}::{name}",
         inputs,
@@ -94,7 +94,7 @@ def _node(
 
 
 class _Body(nn.Module):
-    """What an operator does, of tensors of every block and, of softmax maps, a reach."""
+    """The body of an operator: takes a tensor of each block, and a reach for softmax maps."""
 
     def __init__(self, name: str, prefix: int) -> None:
         super().__init__()
@@ -108,13 +108,13 @@ class _Body(nn.Module):
 
 
 def _function(node: ir.Node) -> ir.Function:
-    """What a node does, for any batch."""
+    """The function of a node, for any batch size."""
     prefixed = "prefix" in node.attributes
     prefix = node.attributes["prefix"].as_int() if prefixed else 0
     blocks = range(len(node.inputs) - prefixed)
     names = [f"block_{block}" for block in blocks]
     batch = torch.export.Dim("batch", min=1)
-    examples: list[object] = [[_example(node.inputs[-1]) for _ in blocks]]  # one alone is one input
+    examples: list[object] = [[_example(node.inputs[-1]) for _ in blocks]]  # an input each
     shapes: dict[str, object] = {"blocks": [{0: batch} for _ in blocks]}
     if prefixed:
         names.append("reach")
@@ -122,7 +122,7 @@ def _function(node: ir.Node) -> ir.Function:
         shapes["reach"] = None
     outputs = [f"out_{index}" for index in range(len(node.outputs))]
     model = tracing.trace(_Body(node.op_type, prefix), tuple(examples), names, outputs, shapes)
-    if prefixed:  # blocks, which may be any number, come last
+    if prefixed:  # the reach comes first, because the number of blocks varies
         model.graph.inputs.insert(0, model.graph.inputs.pop())
     _keep_constants(model.graph)
     attributes = [ir.Attr("prefix", ir.AttributeType.INT, None)] if prefixed else []
@@ -130,14 +130,14 @@ def _function(node: ir.Node) -> ir.Function:
 
 
 def _example(value: ir.Value | None) -> Tensor:
-    """Of a value's shape, for a batch of 2."""
+    """A tensor of a value's shape, for a batch of 2."""
     assert value is not None
     assert value.shape is not None
     return torch.rand([size if isinstance(size, int) else 2 for size in value.shape])
 
 
 def _keep_constants(graph: ir.Graph) -> None:
-    """As nodes: a function has no initializers."""
+    """Turn initializers, which a function cannot have, into nodes."""
     for value in list(graph.initializers.values()):
         assert value.const_value is not None
         node = ir.Node("", "Constant", [], [ir.AttrTensor("value", value.const_value)])

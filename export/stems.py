@@ -1,4 +1,4 @@
-"""From raw pixels to patch embeddings, with mean, std and the stem's norms folded in."""
+"""Stems: raw pixels to patch embeddings, with mean, std and the stem's norms folded in."""
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class FoldedPatchEmbed(nn.Module):
 
 
 class FoldedNormedPatchEmbed(nn.Module):
-    """The same between LayerNorms, which see normalised pixels and so keep mean and std apart."""
+    """The same between LayerNorms, which take normalised pixels, so mean and std are not folded."""
 
     def __init__(self, embed: NormedPatchEmbed, rule: Preprocessing) -> None:
         super().__init__()
@@ -60,8 +60,8 @@ class FoldedNormedPatchEmbed(nn.Module):
 class FoldedConvStem(nn.Module):
     """uint8 images [B, S, S, 3] to patch embeddings [B, N - P, C], through three convolutions.
 
-    The mean is subtracted rather than folded: the first convolution pads with zeros that
-    stand for the mean colour, so a bias would be wrong along the border.
+    The mean is subtracted rather than folded: the first convolution pads with zeros, which
+    stand for the mean colour, so that a bias would be wrong along the border.
     """
 
     def __init__(self, stem: ConvStem, rule: Preprocessing) -> None:
@@ -80,7 +80,7 @@ class FoldedConvStem(nn.Module):
 
 
 def _normalization(rule: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Offset and scale a channel with (pixel - offset) * scale the normalised value."""
+    """Offset and scale of each channel: a normalised value is (pixel - offset) * scale."""
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (rule.mean, rule.std))
     return 255 * mean, 1 / (255 * std)
 

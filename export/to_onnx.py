@@ -1,6 +1,6 @@
 """Modules to ONNX files that share one file of weights.
 
-Knows tensors and graphs, not networks: what is traced comes from graphs.py.
+Knows tensors and graphs, not networks: graphs.py has the modules that are traced.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ _INLINE_BYTES = 1024  # smaller constants stay in the graph
 
 
 def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.Model:
-    """Trace a module that takes uint8 `images` [B, S, S, 3] with any batch size."""
+    """Trace a module that takes uint8 `images` [B, S, S, 3], for any batch size."""
     example = torch.zeros((2, img_size, img_size, 3), dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     shapes = {"images": {0: batch}}
@@ -29,7 +29,7 @@ def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.M
 
 
 def save_weights(models: Iterable[ir.Model], folder: Path) -> None:
-    """Move the weights of several graphs to one file, equal ones stored once."""
+    """Move the weights of several graphs to one file, where equal ones are stored once."""
     placed: dict[tuple[str, bytes], ir.ExternalTensor] = {}
     with (folder / WEIGHTS_FILE).open("wb") as weights:
         for model in models:
@@ -55,6 +55,6 @@ def save_weights(models: Iterable[ir.Model], folder: Path) -> None:
 
 
 def save_graph(model: ir.Model, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a graph beside its weights."""
+    """Write a graph to the folder of its weights."""
     model.metadata_props.update(metadata or {})
     ir.save(model, path)

@@ -1,4 +1,4 @@
-"""PyTorch's modules to ONNX's operators, without what the exporter says about it."""
+"""PyTorch modules to ONNX graphs, without the exporter's messages."""
 
 import logging
 import warnings
@@ -19,8 +19,8 @@ def trace(
     outputs: Sequence[str],
     dynamic_shapes: Mapping[str, Any],
 ) -> ir.Model:
-    """Inputs and outputs by these names; `dynamic_shapes` as torch.export takes them."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision's absence is no news
+    """Trace a module; `inputs` and `outputs` are names, `dynamic_shapes` as in torch.export."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter
         program = torch.onnx.export(
@@ -35,7 +35,7 @@ def trace(
         )
     assert program is not None
     model = program.model
-    for node in model.graph:  # source locations of the exporting machine
+    for node in model.graph:  # paths of the machine that exports
         node.metadata_props.clear()
     for value in [*model.graph.inputs, *model.graph.outputs]:
         value.metadata_props.clear()

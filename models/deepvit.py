@@ -1,4 +1,4 @@
-"""The whole network as published, readable from top to bottom, with the official parameter names.
+"""The whole network as published, from top to bottom, with the official parameter names.
 
 Section and equation numbers refer to Zhou et al., "DeepViT" (arXiv 2103.11886).
 Shapes: B images, N tokens (P prefix tokens, the class token first, then patches), C width,
@@ -18,13 +18,13 @@ from models.config import DeepViTConfig
 class BlockTrace(NamedTuple):
     """What one block did to one batch."""
 
-    softmax: Tensor  # [B, H, N, N] rows sum to 1
-    reattention: Tensor  # [B, H, N, N] what multiplies V; the softmax map in a plain block
-    tokens: Tensor  # [B, N, C] the block's output
+    softmax: Tensor  # [B, H, N, N], rows sum to 1
+    reattention: Tensor  # [B, H, N, N], multiplies V; the softmax map in a plain block
+    tokens: Tensor  # [B, N, C], the block's output
 
 
 class PatchEmbed(nn.Module):
-    """One convolution cuts the picture into patches."""
+    """One convolution cuts the image into patches."""
 
     def __init__(self, config: DeepViTConfig) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class HeadNorm(nn.LayerNorm):
 class Attention(nn.Module):
     """Multi-head self-attention, with Re-attention (section 4.2) where the block mixes heads.
 
-    With the softmax map of another block given, that one is shared (attention reuse, Table 3).
+    If the softmax map of another block is given, it is used instead (attention reuse, Table 3).
     """
 
     def __init__(self, config: DeepViTConfig, mixing: bool, temperature: float = 1.0) -> None:
@@ -163,7 +163,7 @@ class Block(nn.Module):
 
 
 def pool(x: Tensor, config: DeepViTConfig) -> Tensor:
-    """What the head sees of tokens [B, N, C]: [B, C], or [B, 2 C] of two tokens."""
+    """Tokens [B, N, C] to what the classifier head sees: [B, C], or [B, 2 C] for two tokens."""
     if config.pool == "cls_dist":
         return x[:, :2].flatten(1)
     if config.pool == "cls":
@@ -195,7 +195,7 @@ class DeepViT(nn.Module):
         return self._classify(x)
 
     def trace(self, images: Tensor) -> tuple[Tensor, list[BlockTrace]]:
-        """Logits, and what every block did."""
+        """Logits, and a trace of every block."""
         traces = list(self._run(images))
         return self._classify(traces[-1].tokens), traces
 

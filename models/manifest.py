@@ -1,7 +1,7 @@
-"""What travels with an exported model: everything that serving needs and no setting may contradict.
+"""The manifest of an exported model: everything that serving needs and no setting may contradict.
 
-Written by export/, read by service/, free of torch. The same JSON stands in
-manifest.json and in the metadata of each graph, under `METADATA_KEY`.
+Written by export/, read by service/, free of torch. The same JSON is in manifest.json and in the
+metadata of each graph, under `METADATA_KEY`.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ Stage = Literal["softmax", "reattention"]
 STAGES: tuple[Stage, ...] = ("softmax", "reattention")
 STAGE_WORDS: dict[Stage, str] = {
     "softmax": "before heads are mixed: every row of a map sums to 1",
-    "reattention": "after the mixing and its norm, what multiplies the values: entries may be "
-    "negative, and rows of a head's map sum to one constant, or to none where a LayerNorm over "
-    "heads stays in the graph; in a block that does not mix, the softmax map",
+    "reattention": "after mixing and norm, what multiplies the values: entries may be negative, "
+    "and all rows of a head's map have the same sum, unless a LayerNorm over heads stays in the "
+    "graph; in a block that does not mix, the softmax map",
 }
 
 _MAP_MEASURES: dict[str, tuple[str, ...]] = {
@@ -61,8 +61,8 @@ class Output(_Record):
     """One output of the explain graph."""
 
     name: str
-    measure: str = Field(description="what it holds, one of export/measures.py's names or a map")
-    axes: tuple[str, ...] = Field(description="meaning of each dimension, batch first")
+    measure: str = Field(description="what is measured, or map, class_rows, rollout or logits")
+    axes: tuple[str, ...] = Field(description="the meaning of each dimension, batch first")
     shape: tuple[int, ...] = Field(description="without the batch")
     stage: Stage | None = Field(
         default=None,
@@ -72,10 +72,10 @@ class Output(_Record):
 
 
 class ReAttention(_Record):
-    """How one block mixes its heads: A' = matrix A + offset, head by head (section 7).
+    """How one block mixes its heads: A' = matrix A + offset, with an offset for each head.
 
-    Where a LayerNorm over heads stays in the graph: A' = gain * matrix A / deviation + offset,
-    with the deviation over heads of each entry, so that rows sum to no constant.
+    If a LayerNorm over heads stays in the graph, A' = gain * matrix A / deviation + offset, with
+    the deviation over heads at each entry; rows do not sum to a constant then.
     """
 
     block: int
@@ -83,15 +83,15 @@ class ReAttention(_Record):
     matrix: tuple[tuple[float, ...], ...] = Field(description="with the norm folded in")
     offset: tuple[float, ...] = Field(description="added to every entry of a head's map")
     gain: tuple[float, ...] | None = Field(
-        default=None, description="of the LayerNorm over heads, where there is one"
+        default=None, description="the gain of the LayerNorm over heads, if there is one"
     )
     row_sum: tuple[float, ...] | None = Field(
-        description="the constant that every row of a map sums to, if there is one"
+        description="the constant to which every row of a head's map sums, if there is one"
     )
 
 
 class Parity(_Record):
-    """ONNX Runtime against PyTorch, as measured when the model was exported."""
+    """The difference between ONNX Runtime and PyTorch, measured when the model was exported."""
 
     graph: Literal["model", "model.fp16", "explain"]
     output: str
@@ -101,28 +101,30 @@ class Parity(_Record):
 
 
 class Speed(_Record):
-    """Medians of runs in turns, on the machine that exported."""
+    """Median times of alternating runs, on the machine that exported."""
 
     batch: int
     ms: float
-    exact_ms: float = Field(description="of the exact classifier, the same batch")
+    exact_ms: float = Field(description="time of the exact classifier for the same batch")
 
 
 class Comparison(_Record):
     """A cheaper classifier against the exact one, over a folder of images."""
 
     images: int
-    agreement: float = Field(description="share of images with the same best class")
-    accuracy: float | None = Field(description="share with the right one, if folders tell it")
+    agreement: float = Field(description="share of images with the same top class")
+    accuracy: float | None = Field(
+        description="share with the right class, if folders are named after classes"
+    )
     exact_accuracy: float | None
     speed: tuple[Speed, ...]
 
 
 class AttentionReuse(_Record):
-    """Why blocks after `config.attention_donor` share its map, and what that did."""
+    """Why blocks after `config.attention_donor` share its map, and what that costs and saves."""
 
-    verdict: str = Field(description="on the model as it was trained, at the softmax stage")
-    forced: bool = Field(description="also where blocks have not collapsed")
+    verdict: str = Field(description="on the model as trained, at the softmax stage")
+    forced: bool = Field(description="whether blocks share it that have not collapsed")
     comparison: Comparison
 
 
@@ -131,7 +133,7 @@ class Checkpoint(_Record):
 
     file: str
     sha256: str
-    format: str = Field(default="official DeepViT", description="the code base it was saved by")
+    format: str = Field(default="official DeepViT", description="the code base that saved it")
     arch: str | None
     notes: tuple[str, ...]
 
@@ -158,12 +160,14 @@ class Manifest(_Record):
     labels: tuple[str, ...]
     max_batch_size: int = Field(ge=1)
     max_explain_batch_size: int = Field(ge=1)
-    reattention: tuple[ReAttention, ...] = Field(description="one entry a block that mixes heads")
-    outputs: tuple[Output, ...] = Field(description="of the explain graph")
+    reattention: tuple[ReAttention, ...] = Field(
+        description="an entry for each block that mixes heads"
+    )
+    outputs: tuple[Output, ...] = Field(description="outputs of the explain graph")
     attention_reuse: AttentionReuse | None = None
     int8: Comparison | None = Field(
         default=None,
-        description="model.int8 against model; up to 512 of the images also set its scales",
+        description="model.int8 against model; up to 512 of the images also calibrated it",
     )
     checkpoint: Checkpoint
     versions: Versions
@@ -172,9 +176,9 @@ class Manifest(_Record):
     def output(self, measure: str, stage: Stage | None = None, block: int | None = None) -> Output:
         """The output that holds a measure.
 
-        A network or block that mixes nothing has one map for both stages, and blocks that share
-        a map have one together, written once.
-        Raises `KeyError` for a measure that this model does not have.
+        A block that does not mix has one map for both stages, and blocks that share a map have one
+        for all of them; such a map is one output. Raises `KeyError` for a measure that this model
+        does not have.
         """
         for candidate in self._candidates(stage, block):
             for output in self.outputs:

@@ -1,8 +1,8 @@
-"""What a model's attention does over a folder of images: a page, its numbers, a verdict.
+"""A report on what a model's attention does over a folder of images: a page, numbers, a verdict.
 
-Reads exported models and runs their explain graphs; knows nothing of checkpoints or PyTorch.
+It reads exported models and runs their explain graphs, and knows neither checkpoints nor PyTorch.
 """
 
 
 class ReportError(Exception):
-    """There is nothing to report on; the message says what to do."""
+    """The report cannot be made; the message says why or what to do."""

@@ -1,6 +1,6 @@
-"""Lines and matrices as inline SVG, maps as inline PNG; colours of lines come from the page.
+"""Charts of lines and matrices as inline SVG, and of maps as inline PNG.
 
-Knows numbers and their labels, not what they measure.
+Knows numbers and their labels, not what they measure. The page's style colours the lines.
 """
 
 import base64
@@ -24,7 +24,7 @@ _COLOURS = 256
 
 @dataclass(frozen=True)
 class Line:
-    """One curve; its class names the page's colour and dash."""
+    """One curve; `style` is a class of the page, which sets colour and dashes."""
 
     name: str
     style: str
@@ -36,11 +36,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Scale:
-    """Colours for values from low to high; values beyond take the colours of the ends."""
+    """Colours for values from low to high; values beyond are clipped."""
 
     low: float
     high: float
-    colours: str  # matplotlib's name
+    colours: str  # the name of a matplotlib colour map
 
     def indices(self, values: Float64Array) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         share = (np.nan_to_num(values) - self.low) / ((self.high - self.low) or 1)
@@ -54,7 +54,7 @@ class Scale:
 
 
 class _Plane:
-    """Where values lie in a chart."""
+    """The coordinates of values in a chart."""
 
     def __init__(self, across: tuple[float, float], up: tuple[float, float]) -> None:
         self.first, self.last = across
@@ -86,9 +86,9 @@ def lines(
     rule: float | None = None,
     across: str = "block",
 ) -> Markup:
-    """Curves with their intervals as bands.
+    """Curves, with their intervals as bands.
 
-    `limits` are shown at least; `rule` is a horizontal line such as a threshold.
+    The vertical axis includes `limits`; `rule` is a horizontal line such as a threshold.
     """
     values = np.concatenate([curve.y for curve in curves] + [np.asarray(limits or (), float)])
     values = values[np.isfinite(values)]
@@ -136,7 +136,7 @@ def _curve(plane: _Plane, curve: Line, across: str) -> Iterator[Markup]:
 
 
 def matrix(values: Float64Array, scale: Scale, label: str) -> Markup:
-    """[L, L] as cells that tell their value, block 0 at the top left."""
+    """[L, L] as cells with their values as titles, block 0 at the top left."""
     L = len(values)
     side = _CELLS / L
     fills = scale.table[scale.indices(values)]
@@ -165,7 +165,7 @@ def matrix(values: Float64Array, scale: Scale, label: str) -> Markup:
 
 
 def picture(values: Float64Array, scale: Scale, label: str) -> Markup:
-    """[rows, columns] as pixels."""
+    """[rows, columns], a pixel for each value."""
     image = Image.fromarray(scale.indices(values))
     image.putpalette(scale.table.tobytes())
     file = io.BytesIO()
@@ -175,7 +175,7 @@ def picture(values: Float64Array, scale: Scale, label: str) -> Markup:
 
 
 def bar(scale: Scale) -> Markup:
-    """What the colours of a scale mean."""
+    """The legend of a colour scale."""
     stops = ", ".join(f"#{bytes(entry).hex()}" for entry in scale.table[::15])
     marks = [scale.low, (scale.low + scale.high) / 2, scale.high]
     return Markup(

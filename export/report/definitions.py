@@ -1,4 +1,4 @@
-"""What each number of a report means, in words. The code behind them is export/measures.py."""
+"""What each number of a report means. export/cosines.py and export/measures.py compute them."""
 
 from typing import NamedTuple
 
@@ -14,17 +14,17 @@ DEFINITIONS = {
     "similarity.column": Definition(
         ("block", "other_block"),
         "Eq. 2 of DeepViT: cosine of two blocks' maps over queries, same head, same token; mean "
-        "over heads and tokens (Fig. 3a). How alike a token's contribution to all tokens is. It "
+        "over heads and tokens (Fig. 3a). It compares what a token contributes to all tokens. It "
         "is 1 for any two maps whose queries all attend alike, and high for near-uniform maps.",
     ),
     "similarity.row": Definition(
         ("block", "other_block"),
-        "The same cosine over keys: how alike the places are that a token attends to.",
+        "The same cosine over keys: it compares where a token attends to.",
     ),
     "similarity.centred": Definition(
         ("block", "other_block"),
-        "The column cosine less each column's mean (Pearson's correlation): free of what "
-        "uniform attention adds. A constant column has no direction left and counts as 0.",
+        "The column cosine after subtracting each column's mean (Pearson's correlation), without "
+        "what uniform attention adds. A constant column has no direction left and counts as 0.",
     ),
     "similar_vectors": Definition(
         ("block",),
@@ -34,8 +34,8 @@ DEFINITIONS = {
     "opposite_vectors": Definition(
         ("block",),
         "Share of (head, token) pairs whose column cosine with the block before is below the "
-        "negative of the threshold: alike but for the sign. In a mean they cancel similar ones. "
-        "0 where maps have no negative entries, as at the softmax stage.",
+        "negative of the threshold: alike except for the sign. In a mean they cancel similar ones. "
+        "It is 0 where maps have no negative entries, as at the softmax stage.",
     ),
     "head_similarity": Definition(
         ("block", "head", "other_head"),
@@ -45,23 +45,24 @@ DEFINITIONS = {
     "entropy": Definition(
         ("block", "head"),
         "Shannon entropy of each query's attention in nats, mean over queries: from 0 (one key) "
-        "to log(tokens) (all alike). Softmax stage only.",
+        "to log(tokens) (uniform). Softmax stage only.",
     ),
     "mean_entropy": Definition(("block",), "Entropy, mean over heads."),
     "attention_distance": Definition(
         ("block", "head"),
-        "Attention-weighted distance between patch centres in input pixels; the class token and "
-        "any other before the patches left out, the rest of each row rescaled to 1; mean over "
-        "queries. Softmax stage only.",
+        "Attention-weighted distance between patch centres in input pixels, mean over queries. The "
+        "class token and others before the patches are left out, and the rest of each row is "
+        "rescaled to sum to 1. Softmax stage only.",
     ),
     "mean_attention_distance": Definition(("block",), "Attention distance, mean over heads."),
     "feature_similarity": Definition(
-        ("block",), "Cosine of each block's output to the last one's, mean over tokens (Fig. 4)."
+        ("block",),
+        "Cosine of each block's output to that of the last block, mean over tokens (Fig. 4).",
     ),
     "rank_residual": Definition(
         ("block",),
-        "|X - mean of tokens| / |X| of a block's output X, Frobenius norms: 0 where all tokens "
-        "are alike.",
+        "|X - mean of tokens| / |X| for a block's output X, in Frobenius norms: 0 if all tokens "
+        "are equal.",
     ),
     "token_similarity": Definition(
         ("block",),
@@ -76,16 +77,16 @@ TERMS = {
     "similar block": "A block whose mean column similarity to the block before it is above the "
     "threshold. Counted from block 1; block 0 has none before it.",
     "collapsed block": "A similar block whose row similarity to the block before it is above the "
-    "threshold too: it attends to the same places.",
+    "threshold too: it attends to the same keys.",
     "block alike up to sign": "A block that is not similar although most (head, token) pairs are "
     "above the threshold or below its negative, at least 5 % of them below.",
-    "near uniform": "Attention whose mean entropy is above 95 % of log(tokens). Maps so even are "
-    "alike whatever they attend to.",
+    "near uniform": "Attention whose mean entropy is above 95 % of log(tokens). Such maps are "
+    "alike by themselves.",
     "donor": "Attention reuse shares one block's map with all later ones. The donor is the last "
     "block that is not similar to the one before it; by rows, the last that has not collapsed.",
-    "interval": "95 % confidence interval of a mean over images: mean ± 1.96 s / √n, the images "
-    "taken as independent draws. It says nothing about other kinds of images.",
-    "mean map": "Attention maps, mean over images and heads; query down, key across, the class "
-    "token first, patches last (Fig. 6). Not in the tables, but in report.npz as "
+    "interval": "95 % confidence interval of a mean over images: mean ± 1.96 s / √n, assuming "
+    "independent images. It says nothing about other kinds of images.",
+    "mean map": "The mean of attention maps over images and heads; query down, key across, the "
+    "class token first, patches last (Fig. 6). They are not in the tables, but in report.npz as "
     "[block, query, key].",
 }

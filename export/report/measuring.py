@@ -1,4 +1,4 @@
-"""One exported model over many images: every measure's mean, in bounded memory."""
+"""Runs one exported model over many images, and keeps the mean of every measure."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from models.preprocess import preprocess
 
 
 class Key(NamedTuple):
-    """Which measure: of maps at a stage, or of tokens, which have none."""
+    """A measure of maps at a stage, or of tokens, which have no stage."""
 
     stage: Stage | None
     measure: str
@@ -42,10 +42,10 @@ class Measured:
 
 
 class Model:
-    """Takes pictures one by one, runs them in batches, keeps only sums."""
+    """Takes pictures one by one, runs them in batches, and keeps sums only."""
 
     def __init__(self, repository: Path, name: str, threshold: float) -> None:
-        """The highest version in a repository. Raises `ReportError`."""
+        """Open the highest version in a repository. Raises `ReportError`."""
         folder = _version(repository, name)
         self.manifest = _manifest(folder)
         self._threshold = threshold
@@ -61,7 +61,7 @@ class Model:
             self._run()
 
     def finish(self) -> Measured:
-        """What was measured of all pictures added."""
+        """The means over all pictures added."""
         if self._waiting:
             self._run()
         return Measured(
@@ -88,7 +88,7 @@ class Model:
 def _derived(
     stage: Stage, found: dict[Key, Float32Array], threshold: float
 ) -> dict[Key, Float32Array]:
-    """Per image what is averaged further: an interval of a mean needs the mean of each image."""
+    """Further means, taken for each image, because an interval needs the values of images."""
     pairs = found.pop(Key(stage, "neighbour_similarity"))  # [B, L - 1, H, N]
     heads = found[Key(stage, "head_similarity")]  # [B, L, H, H]
     H = heads.shape[-1]

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing but itself: no script, no network."""
+"""A report as one self-contained HTML page, without scripts and network."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,9 +22,9 @@ from models.manifest import Stage
 
 _ALIKE = Scale(-1, 1, "RdBu_r")
 _STYLES = 6  # colours of the page
-# Similar blocks as the paper counts them on ImageNet, by depth (its Fig. 3b and Table 1).
+# Similar blocks by depth, as published for ImageNet (the paper's Fig. 3b and Table 1).
 _PUBLISHED = ((16, 24, 32), {"ViT": (5, 11, 15), "DeepViT": (0, 0, 0)})
-_CLIPPED = 99.5  # percentile of a mean map's entries where colours end
+_CLIPPED = 99.5  # percentile of a mean map's entries at which colours are clipped
 
 
 def save(report: Report, folder: Path) -> None:
@@ -75,7 +75,7 @@ def _summary(report: Report, model: Measured) -> Iterator[dict[str, Any]]:
 
 
 def _reuse(model: Measured) -> str:
-    """What sharing a donor's map did, for a model that was exported so."""
+    """What attention reuse costs and saves, for a model that was exported with it."""
     config, reuse = model.manifest.config, model.manifest.attention_reuse
     if config.attention_donor is None or reuse is None:
         return ""
@@ -89,13 +89,13 @@ def _reuse(model: Measured) -> str:
 
 
 def _between(model: Measured, stage: Stage, variant: str) -> Estimate:
-    """Each block with the one before it, [L], NaN for block 0."""
+    """Similarity of each block to the one before it, [L]."""
     whole = model.estimates[Key(stage, f"similarity.{variant}")]
     return Estimate(neighbours(whole.mean), neighbours(whole.half_width), whole.images)
 
 
 def _ends(values: Estimate) -> list[str]:
-    """Least and greatest over blocks."""
+    """The least and greatest value over blocks."""
     if len(values.mean) < 2:
         return []
     ends = (int(np.nanargmin(values.mean)), int(np.nanargmax(values.mean)))
@@ -107,7 +107,7 @@ def _ends(values: Estimate) -> list[str]:
 
 
 def _style(report: Report, model: Measured, stage: Stage | None) -> str:
-    """Colour by model, dashes where its maps are not yet mixed."""
+    """A colour for each model, with dashes for maps before mixing."""
     early = stage == "softmax" and len(model.stages) > 1
     return f"c{report.models.index(model) % _STYLES}" + (" early" if early else "")
 
@@ -117,13 +117,13 @@ def _name(model: Measured, stage: Stage | None) -> str:
 
 
 def _stage(model: Measured, stage: Stage) -> str:
-    """Its name, with the norm over heads where that is not folded."""
+    """The name of a stage, with the norm over heads if that is not folded."""
     normed = stage == "reattention" and model.manifest.config.reatten_layer_norm
     return f"{stage} with LayerNorm" if normed else stage
 
 
 def _legend(report: Report) -> dict[str, list[tuple[str, str]]]:
-    """Style and name of each curve, by what the curves are about."""
+    """Style and name of each curve, for each kind of chart."""
     shown: dict[str, list[tuple[Measured, Stage | None]]] = {
         "stages": [(model, stage) for model in report.models for stage in model.stages],
         "softmax": [(model, "softmax") for model in report.models],
@@ -218,7 +218,7 @@ def _heads(model: Measured) -> Iterator[dict[str, Any]]:
 
 
 def _maps(report: Report) -> Iterator[dict[str, Any]]:
-    """One scale a stage for all models and blocks, from zero or around it."""
+    """Mean maps, with one scale for each stage, from zero or symmetric about it."""
     for stage in ("softmax", "reattention"):
         shown = [model for model in report.models if stage in model.maps]
         if not shown:

@@ -1,4 +1,4 @@
-"""Means over images in one pass, with confidence intervals. Knows numbers only."""
+"""Means over images in one pass, with confidence intervals."""
 
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -17,7 +17,7 @@ class Estimate:
     """Means over images, entry by entry."""
 
     mean: Float64Array
-    half_width: Float64Array  # of the confidence interval of each mean; NaN from a single image
+    half_width: Float64Array  # of each mean's confidence interval; NaN for a single image
     images: int
 
     @property
@@ -30,9 +30,9 @@ class Estimate:
 
 
 class Running:
-    """Mean and variance of arrays that come batch by batch, in the memory of two of them.
+    """Mean and variance of arrays that come batch by batch, in the memory of two arrays.
 
-    Welford's update, for batches: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise
+    Welford's update for batches: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise
     Algorithm for Computing Sample Variances" (1979).
     """
 
@@ -42,7 +42,7 @@ class Running:
         self._squares: Float64Array = np.zeros(())  # of differences to the mean, summed
 
     def add(self, values: npt.NDArray[np.floating]) -> None:
-        """[B, ...], one entry an image."""
+        """Add values [B, ...] of B images."""
         batch = len(values)
         mean = values.mean(axis=0, dtype=np.float64)
         squares = np.square(values - mean).sum(axis=0)
@@ -53,7 +53,7 @@ class Running:
         self._images = images
 
     def estimate(self) -> Estimate:
-        """With intervals that take the images as independent draws, and their mean as normal."""
+        """Intervals assume that images are independent, and that their mean is normal."""
         variance = (
             self._squares / (self._images - 1)
             if self._images > 1

@@ -1,4 +1,4 @@
-"""A report as JSON, as CSV and as arrays: the same numbers."""
+"""A report as JSON and CSV, with the same numbers, and its mean maps as arrays."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the page and the tables tell."""
+    """Everything that is in the page and the tables."""
 
     created_at: str
     command: str
@@ -84,7 +84,7 @@ def save(report: Report, folder: Path) -> None:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The report as JSON has it; what is not defined is null."""
+    """The report as JSON; numbers that are not defined are null."""
     pictures = report.pictures
     return {
         "schema_version": 1,
@@ -136,7 +136,7 @@ def _model(report: Report, model: Measured) -> dict[str, Any]:
 
 
 def rows(report: Report) -> Iterator[dict[str, Any]]:
-    """One entry of one measure each; what is not defined is left empty."""
+    """A row for each entry of each measure; numbers that are not defined are empty."""
     for model in report.models:
         for key, estimate in model.estimates.items():
             axes = DEFINITIONS[key.measure].axes
@@ -155,7 +155,7 @@ def rows(report: Report) -> Iterator[dict[str, Any]]:
 
 
 def _number(value: float, absent: Any = None) -> Any:
-    """Six significant digits: single precision holds no more."""
+    """Rounded to six significant digits, as many as single precision has."""
     return float(f"{value:.6g}") if np.isfinite(value) else absent
 
 

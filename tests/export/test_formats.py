@@ -30,7 +30,7 @@ def flags_of(name: str) -> list[str]:
             [
                 "format         vit-pytorch DeepViT",
                 "embedding      4 x 4 patches of 8 pixels (one convolution) "
-                "behind class token, width 24",
+                "after class token, width 24",
                 "block 01       re-attention (3 heads of 10, no bias in qkv, "
                 "LayerNorm (stays in the graph) over heads), MLP of 40",
                 "head           the class token (pooled, then LayerNorm) to 7 classes",
@@ -40,7 +40,7 @@ def flags_of(name: str) -> list[str]:
             "hugging_face_deit",
             [
                 "format         Hugging Face DeiT",
-                "embedding      4 x 4 patches of 8 pixels (one convolution) behind class token "
+                "embedding      4 x 4 patches of 8 pixels (one convolution) after class token "
                 "and distillation token, width 24",
                 "block 00       attention (3 heads of 8), MLP of 40",
                 "labels         kind 0, kind 1, kind 2 and 4 more",
