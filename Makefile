@@ -59,6 +59,7 @@ $(VENV)/%.txt: pyproject.toml constraints.txt requirements.py | $(PYTHON)
 	@$(PYTHON) requirements.py $(EXTRAS) >$@
 	@$(PYTHON) -m pip install --quiet --constraint constraints.txt --requirement $@
 
-# Without a C++ compiler, models are served without it.
+# For processors only: what is installed runs no models on GPUs. Without a C++ compiler, models are
+# served without it.
 $(KERNEL): $(wildcard service/native/*.cpp service/native/*.cu service/native/*.h service/native/*.py) | $(PYTHON)
-	-$(PYTHON) -m service.native
+	-NVCC= $(PYTHON) -m service.native
