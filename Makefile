@@ -8,6 +8,10 @@ KERNEL := service/native/libdeepvit.so
 SERVING := cpu redis grpc otel
 DEVELOPING := $(SERVING) export dev
 
+# Tests of what a user's requests and exports go through, and the environment for test-oldest
+CORE := tests/models tests/export tests/service/http tests/service/oip
+OLDEST := $(VENV)-oldest
+
 .PHONY: serve test test-oldest check format export evaluate bench soak docker help
 .DELETE_ON_ERROR:
 
@@ -17,6 +21,9 @@ serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run instal
 
 test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch too, and run the tests
 	$(PYTHON) -m pytest
+
+test-oldest: $(OLDEST)/installed.txt $(KERNEL)  ## the core of the tests with the oldest packages that pyproject.toml allows
+	$(OLDEST)/bin/python -m pytest $(CORE)
 
 check: $(VENV)/developing.txt  ## lint, types and the direction of imports
 	$(VENV)/bin/ruff check .
@@ -58,6 +65,11 @@ $(VENV)/%.txt: pyproject.toml constraints.txt requirements.py | $(PYTHON)
 	@echo 'Installing packages into $(VENV)'
 	@$(PYTHON) requirements.py $(EXTRAS) >$@
 	@$(PYTHON) -m pip install --quiet --constraint constraints.txt --requirement $@
+
+$(OLDEST)/installed.txt: pyproject.toml constraints.txt requirements.py
+	python$(PYTHON_VERSION) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python requirements.py --oldest $(DEVELOPING) >$@
+	@$(OLDEST)/bin/python -m pip install --quiet --requirement $@
 
 # For processors only: what is installed runs no models on GPUs. Without a C++ compiler, models are
 # served without it.
