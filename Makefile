@@ -8,7 +8,15 @@ KERNEL := service/native/libdeepvit.so
 SERVING := cpu redis grpc otel
 DEVELOPING := $(SERVING) export dev
 
+<<<<<<< HEAD
 .PHONY: serve test test-js test-oldest check check-js format export evaluate bench soak docker help
+=======
+# Tests of what a user's requests and exports go through, and the environment for test-oldest
+CORE := tests/models tests/export tests/service/http tests/service/oip
+OLDEST := $(VENV)-oldest
+
+.PHONY: serve test test-oldest check format export evaluate bench soak docker help
+>>>>>>> part/packaging
 .DELETE_ON_ERROR:
 
 serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run installs what that needs
@@ -18,6 +26,9 @@ serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run instal
 test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch too, and run the tests
 	@$(MAKE) --silent test-js
 	$(PYTHON) -m pytest
+
+test-oldest: $(OLDEST)/installed.txt $(KERNEL)  ## the core of the tests with the oldest packages that pyproject.toml allows
+	$(OLDEST)/bin/python -m pytest $(CORE)
 
 check: $(VENV)/developing.txt  ## lint, types and the direction of imports
 	$(VENV)/bin/ruff check .
@@ -70,10 +81,20 @@ $(VENV)/%.txt: pyproject.toml constraints.txt requirements.py | $(PYTHON)
 	@$(PYTHON) requirements.py $(EXTRAS) >$@
 	@$(PYTHON) -m pip install --quiet --constraint constraints.txt --requirement $@
 
+<<<<<<< HEAD
 tests/web/node_modules: tests/web/package-lock.json
 	npm ci --prefix tests/web --no-audit --no-fund --loglevel error
 	@touch $@
 
 # Without a C++ compiler, models are served without it.
+=======
+$(OLDEST)/installed.txt: pyproject.toml constraints.txt requirements.py
+	python$(PYTHON_VERSION) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python requirements.py --oldest $(DEVELOPING) >$@
+	@$(OLDEST)/bin/python -m pip install --quiet --requirement $@
+
+# For processors only: what is installed runs no models on GPUs. Without a C++ compiler, models are
+# served without it.
+>>>>>>> part/packaging
 $(KERNEL): $(wildcard service/native/*.cpp service/native/*.cu service/native/*.h service/native/*.py) | $(PYTHON)
-	-$(PYTHON) -m service.native
+	-NVCC= $(PYTHON) -m service.native

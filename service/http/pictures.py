@@ -61,7 +61,9 @@ def attention(
             query = f"the outlined patch {maps.query}"
             row, column = map(int, maps.query.split(","))
             query_patch = (row, column)
-        sees = f"What {query} attends to" if maps.direction == "from" else f"What attends to {query}"
+        sees = (
+            f"What {query} attends to" if maps.direction == "from" else f"What attends to {query}"
+        )
         what = f"{sees}, among the patches"
     heads = maps.heads[0]
     quantity = "attention" if isinstance(heads, int) else f"attention, {heads} of heads"
