@@ -8,15 +8,11 @@ KERNEL := service/native/libdeepvit.so
 SERVING := cpu redis grpc otel
 DEVELOPING := $(SERVING) export dev
 
-<<<<<<< HEAD
-.PHONY: serve test test-js test-oldest check check-js format export evaluate bench soak docker help
-=======
 # Tests of what a user's requests and exports go through, and the environment for test-oldest
 CORE := tests/models tests/export tests/service/http tests/service/oip
 OLDEST := $(VENV)-oldest
 
-.PHONY: serve test test-oldest check format export evaluate bench soak docker help
->>>>>>> part/packaging
+.PHONY: serve test test-js test-oldest check check-js format export evaluate bench soak docker help
 .DELETE_ON_ERROR:
 
 serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run installs what that needs
@@ -81,13 +77,10 @@ $(VENV)/%.txt: pyproject.toml constraints.txt requirements.py | $(PYTHON)
 	@$(PYTHON) requirements.py $(EXTRAS) >$@
 	@$(PYTHON) -m pip install --quiet --constraint constraints.txt --requirement $@
 
-<<<<<<< HEAD
 tests/web/node_modules: tests/web/package-lock.json
 	npm ci --prefix tests/web --no-audit --no-fund --loglevel error
 	@touch $@
 
-# Without a C++ compiler, models are served without it.
-=======
 $(OLDEST)/installed.txt: pyproject.toml constraints.txt requirements.py
 	python$(PYTHON_VERSION) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python requirements.py --oldest $(DEVELOPING) >$@
@@ -95,6 +88,5 @@ $(OLDEST)/installed.txt: pyproject.toml constraints.txt requirements.py
 
 # For processors only: what is installed runs no models on GPUs. Without a C++ compiler, models are
 # served without it.
->>>>>>> part/packaging
 $(KERNEL): $(wildcard service/native/*.cpp service/native/*.cu service/native/*.h service/native/*.py) | $(PYTHON)
 	-NVCC= $(PYTHON) -m service.native
