@@ -23,6 +23,7 @@ def test_a_build_that_fails_says_so_and_leaves_what_was_there(
 ) -> None:
     before = native.LIBRARY.read_bytes()
     monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("NVCC", "no-such-nvcc")  # it would compile for minutes
     assert build() == 1
     assert reason in capfd.readouterr().err
     assert native.LIBRARY.read_bytes() == before
