@@ -4,12 +4,14 @@ Tests also run in several processes (pytest-xdist): each has a server of its own
 read the same exported models.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
 from service.inference.cpus import available_cpus
 from tests.support.exports import export_bundled, export_tiny, sources_digest
@@ -22,6 +24,12 @@ TINY = "tiny"
 
 # Modules that take longest: they start first, so that no process is left alone with one.
 _FIRST = ("tests/service/test_endurance.py", "tests/service/test_fuzz.py")
+
+
+def pytest_configure() -> None:
+    """Leave PyTorch one thread if several processes share the machine."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

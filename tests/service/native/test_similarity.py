@@ -68,6 +68,13 @@ def graph(module: nn.Module, blocks: Blocks, names: Sequence[str]) -> bytes:
 
 
 @cache
+def comparing_features(shape: tuple[int, int, int, int]) -> bytes:
+    images, blocks, tokens, width = shape
+    outputs = list(torch.zeros((blocks, images, tokens, width)))
+    return graph(Features(), outputs, ["features"])
+
+
+@cache
 def measuring(shape: Shape, softmax: bool) -> bytes:
     names = list(expected_measures(maps(shape), shape if softmax else None))
     return graph(Measures(shape, softmax), maps(shape), names)
@@ -119,6 +126,16 @@ def expected_measures(blocks: Blocks, shape: Shape | None) -> dict[str, Tensor]:
     return found
 
 
+@cache
+def expected_of_softmax_maps(shape: Shape) -> dict[str, Tensor]:
+    return expected_measures(maps(shape), shape)
+
+
+@cache
+def expected_of_signed_maps(shape: Shape) -> dict[str, Tensor]:
+    return expected_measures(signed(shape), None)
+
+
 def assert_measures(
     found: dict[str, Float32Array], expected: dict[str, Tensor], atol: float = 3e-6
 ) -> None:
@@ -132,14 +149,14 @@ def assert_measures(
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_softmax_maps_are_measured_as_defined(shape: Shape) -> None:
     found = run(measuring(shape, softmax=True), maps(shape))
-    assert_measures(found, expected_measures(maps(shape), shape))
+    assert_measures(found, expected_of_softmax_maps(shape))
 
 
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_signed_maps_are_measured_as_defined(shape: Shape) -> None:
     found = run(measuring(shape, softmax=False), signed(shape))
-    assert_measures(found, expected_measures(signed(shape), None))
+    assert_measures(found, expected_of_signed_maps(shape))
 
 
 @pytest.mark.usefixtures("instruction_set")
@@ -183,7 +200,7 @@ def test_without_the_kernel_any_runtime_measures_the_same(softmax: bool) -> None
 def test_features_are_compared_as_defined(shape: tuple[int, int, int, int], fused: bool) -> None:
     images, blocks, tokens, width = shape
     outputs = list(torch.randn((blocks, images, tokens, width)) + 0.5)
-    found = run(graph(Features(), outputs, ["features"]), outputs, fused)["features"]
+    found = run(comparing_features(shape), outputs, fused)["features"]
     stacked = torch.stack(outputs, dim=1).double()
     np.testing.assert_allclose(found, measures.feature_similarity(stacked), atol=2e-6)
 
