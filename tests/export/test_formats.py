@@ -44,7 +44,7 @@ def flags_of(name: str) -> list[str]:
                 "and distillation token, width 24",
                 "block 00       attention (3 heads of 8), MLP of 40",
                 "labels         kind 0, kind 1, kind 2 and 4 more",
-                "note           the answer is the mean of both classifiers",
+                "note           logits are the mean of both classifiers",
             ],
         ),
     ],
@@ -64,7 +64,7 @@ def test_inspect_prints_what_was_recognised(
 
 def test_inspect_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(written(tmp_path, "timm_vit"))]) == 1
-    assert "do not tell num_heads: pass --arch NAME, or --num-heads" in capsys.readouterr().err
+    assert "do not determine num_heads: pass --arch NAME, or --num-heads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_layer_norm_over_heads_is_in_the_manifest_and_has_no_row_sum(tmp_path: P
     record = json.loads((repository / "mine" / "1" / "manifest.json").read_text())
     mixing = record["reattention"][0]
     assert mixing["row_sum"] is None
-    assert any("sum to no constant" in note for note in record["checkpoint"]["notes"])
+    assert any("do not sum to a constant" in note for note in record["checkpoint"]["notes"])
     source = checkpoint.load(path)
     gain = source.weights["blocks.0.attn.var_norm.weight"]
     assert mixing["gain"] == pytest.approx(gain.tolist())
