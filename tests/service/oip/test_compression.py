@@ -35,6 +35,7 @@ def test_bombs_are_refused(compressor: object) -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"plain", gzip.compress(b"abc" * 99)[:-9], gzip.compress(b"a") * 2, zlib.compress(b"a")],
+    ids=["empty", "plain", "truncated", "two streams", "zlib"],
 )
 def test_what_is_not_one_whole_stream_is_refused(body: bytes) -> None:
     with pytest.raises(MalformedUpload):
