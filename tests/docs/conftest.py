@@ -14,7 +14,7 @@ from tests.support.networks import random_network
 from tests.support.server import ROOT
 
 _LINKED = ("Makefile", "export", "models", "service", "tests")
-_CLASSES = 10
+_CONFIG = ARCHITECTURES["deepvit_test"].config
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def checkout(repository: Path, photo: bytes, tmp_path_factory: pytest.TempPathFa
     for model in repository.iterdir():
         if model.is_dir():
             (folder / "model_repository" / model.name).symlink_to(model)
-    (folder / "labels.txt").write_text("".join(f"kind {index}\n" for index in range(_CLASSES)))
+    (folder / "labels.txt").write_text("".join(f"kind {index}\n" for index in range(_CONFIG.num_classes)))
     _save_collapsed_checkpoint(folder / "model_best.pth.tar")
     for name in ("cifar10", "photos"):
         (folder / name).mkdir()
@@ -39,11 +39,10 @@ def checkout(repository: Path, photo: bytes, tmp_path_factory: pytest.TempPathFa
 
 def _save_collapsed_checkpoint(path: Path) -> None:
     """An official container of a network whose later blocks attend uniformly."""
-    config = ARCHITECTURES["deepvit_test"].config
-    weights = random_network(config).state_dict()
-    for block in range(1, config.depth):
+    weights = random_network(_CONFIG).state_dict()
+    for block in range(1, _CONFIG.depth):
         for name in ("weight", "bias"):  # no query tells keys apart
-            weights[f"blocks.{block}.attn.qkv.{name}"][: config.embed_dim] = 0
+            weights[f"blocks.{block}.attn.qkv.{name}"][: _CONFIG.embed_dim] = 0
     torch.save({"state_dict": weights, "arch": "deepvit_test"}, path)
 
 
