@@ -28,7 +28,8 @@ def checkout(repository: Path, photo: bytes, tmp_path_factory: pytest.TempPathFa
     for model in repository.iterdir():
         if model.is_dir():
             (folder / "model_repository" / model.name).symlink_to(model)
-    (folder / "labels.txt").write_text("".join(f"kind {index}\n" for index in range(_CONFIG.num_classes)))
+    labels = [f"kind {index}" for index in range(_CONFIG.num_classes)]
+    (folder / "labels.txt").write_text("\n".join(labels))
     _save_collapsed_checkpoint(folder / "model_best.pth.tar")
     for name in ("cifar10", "photos"):
         (folder / name).mkdir()
