@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -50,9 +49,6 @@ def test_commands_run(block: Block, checkout: Path, environment: dict[str, str])
     for command in block.commands:
         if command.startswith(THIS_RUN):
             continue
-        if "pre-commit" in command:
-            shutil.copy(ROOT / ".pre-commit-config.yaml", checkout)
-            run("git init --quiet", checkout, environment)
         folder = ROOT if RUN_IN_PLACE.match(command) else checkout
         if SERVES.search(command):
             serve(command, folder, environment)
