@@ -52,7 +52,8 @@ class Features(nn.Module):
         return similarity.feature_similarity(blocks)
 
 
-def graph(module: nn.Module, blocks: Blocks, names: Sequence[str]) -> bytes:
+def graph(module: nn.Module, blocks: Blocks, names: Sequence[str], portable: bool) -> bytes:
+    """The operator alone; portable with the function for other runtimes, which is slow to trace."""
     batch = torch.export.Dim("batch", min=1)
     example = [torch.rand(2, *block.shape[1:]) for block in blocks]
     model = tracing.trace(
@@ -62,22 +63,23 @@ def graph(module: nn.Module, blocks: Blocks, names: Sequence[str]) -> bytes:
         names,
         {"blocks": [{0: batch} for _ in blocks]},
     )
-    similarity.add_functions(model)
+    if portable:
+        similarity.add_functions(model)
     content: bytes = ir.to_proto(model).SerializeToString()
     return content
 
 
 @cache
-def comparing_features(shape: tuple[int, int, int, int]) -> bytes:
+def comparing_features(shape: tuple[int, int, int, int], portable: bool) -> bytes:
     images, blocks, tokens, width = shape
     outputs = list(torch.zeros((blocks, images, tokens, width)))
-    return graph(Features(), outputs, ["features"])
+    return graph(Features(), outputs, ["features"], portable)
 
 
 @cache
-def measuring(shape: Shape, softmax: bool) -> bytes:
+def measuring(shape: Shape, softmax: bool, portable: bool = False) -> bytes:
     names = list(expected_measures(maps(shape), shape if softmax else None))
-    return graph(Measures(shape, softmax), maps(shape), names)
+    return graph(Measures(shape, softmax), maps(shape), names, portable)
 
 
 def run(content: bytes, blocks: Blocks, fused: bool = True) -> dict[str, Float32Array]:
@@ -162,7 +164,7 @@ def test_signed_maps_are_measured_as_defined(shape: Shape) -> None:
 @pytest.mark.usefixtures("instruction_set")
 def test_near_uniform_maps_keep_what_stands_out_in_them() -> None:
     blocks = maps(SMALL, scale=0.01)
-    found = run(measuring(SMALL, softmax=True), blocks)
+    found = run(measuring(SMALL, softmax=True, portable=True), blocks)
     assert_measures(found, expected_measures(blocks, SMALL), atol=1e-5)
 
 
@@ -190,7 +192,7 @@ def test_numbers_that_are_none_are_told() -> None:
 
 @pytest.mark.parametrize("softmax", [True, False], ids=["softmax", "reattention"])
 def test_without_the_kernel_any_runtime_measures_the_same(softmax: bool) -> None:
-    found = run(measuring(SMALL, softmax), maps(SMALL), fused=False)
+    found = run(measuring(SMALL, softmax=softmax, portable=True), maps(SMALL), fused=False)
     assert_measures(found, expected_measures(maps(SMALL), SMALL if softmax else None))
 
 
@@ -200,7 +202,7 @@ def test_without_the_kernel_any_runtime_measures_the_same(softmax: bool) -> None
 def test_features_are_compared_as_defined(shape: tuple[int, int, int, int], fused: bool) -> None:
     images, blocks, tokens, width = shape
     outputs = list(torch.randn((blocks, images, tokens, width)) + 0.5)
-    found = run(comparing_features(shape), outputs, fused)["features"]
+    found = run(comparing_features(shape, portable=not fused), outputs, fused)["features"]
     stacked = torch.stack(outputs, dim=1).double()
     np.testing.assert_allclose(found, measures.feature_similarity(stacked), atol=2e-6)
 
