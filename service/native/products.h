@@ -43,8 +43,8 @@ inline Vector across(Vector (&vectors)[LANES]) {
     for (int step = 1; step < LANES; step *= 2) {  // like `transpose`, but adding both halves
         Integers low, high;
         for (int lane = 0; lane < LANES; lane++) {
-            low[lane] = lane & step ? LANES + lane - step : lane;
-            high[lane] = lane & step ? LANES + lane : lane + step;
+            low[lane] = low_lane(lane, step);
+            high[lane] = high_lane(lane, step);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < LANES / 2 / step; i++) {

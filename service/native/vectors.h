@@ -27,14 +27,19 @@ inline Vector load(const float* from) {
     return loaded;
 }
 
+// Lanes to shuffle out of two vectors (the second one's count from LANES): of blocks of `step` lanes
+// the first, third, ... of both vectors, alternately; or the second, fourth, ....
+inline int low_lane(int lane, int step) { return lane & step ? LANES + lane - step : lane; }
+inline int high_lane(int lane, int step) { return lane & step ? LANES + lane : lane + step; }
+
 // Transposes a square of LANES vectors in log2(LANES) steps.
 inline void transpose(Vector (&square)[LANES]) {
 #pragma GCC unroll 4
     for (int step = 1; step < LANES; step *= 2) {
         Integers low, high;
         for (int lane = 0; lane < LANES; lane++) {
-            low[lane] = lane & step ? LANES + lane - step : lane;
-            high[lane] = lane & step ? LANES + lane : lane + step;
+            low[lane] = low_lane(lane, step);
+            high[lane] = high_lane(lane, step);
         }
 #pragma GCC unroll 16
         for (int row = 0; row < LANES; row++) {
