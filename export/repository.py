@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models.manifest import Manifest, versions
+from models.manifest import Manifest, version_folders
 
 
 def next_version(repository: Path, name: str) -> int:
-    taken = versions(repository / name)
+    taken = version_folders(repository / name)
     return int(taken[-1].name) + 1 if taken else 1
 
 

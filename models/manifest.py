@@ -47,7 +47,7 @@ def map_measures(stage: Stage) -> dict[str, tuple[str, ...]]:
     return _MAP_MEASURES | _SOFTMAX_MEASURES if stage == "softmax" else dict(_MAP_MEASURES)
 
 
-def versions(model: Path) -> list[Path]:
+def version_folders(model: Path) -> list[Path]:
     """The folders of a model's versions in a model repository, the highest one last."""
     found = [folder for folder in model.glob("*") if folder.name.isdecimal()]
     return sorted(found, key=lambda folder: int(folder.name))

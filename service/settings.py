@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.imaging import MAX_PIXELS
 from service.errors import StartupError
 from service.inference.cpus import available_cpus
 from service.telemetry.log import LogFormat
@@ -118,7 +119,7 @@ class Settings(BaseSettings):
         32 * 2**20, ge=1, description="largest request body; a higher value admits larger photos"
     )
     max_image_pixels: int = Field(
-        64 * 10**6, ge=1, description="largest image; decoding takes up to 20 bytes per pixel"
+        MAX_PIXELS, ge=1, description="largest image; decoding takes up to 20 bytes per pixel"
     )
     reduced_decode: bool = Field(
         False,

@@ -17,7 +17,7 @@ from export.report.running import Estimate, Running
 from export.sessions import cpu_session
 from models.arrays import Float32Array, Float64Array, Pixels
 from models.collapse import by_block
-from models.manifest import TOKEN_MEASURES, Manifest, Stage, map_measures, stages, versions
+from models.manifest import TOKEN_MEASURES, Manifest, Stage, map_measures, stages, version_folders
 from models.preprocess import preprocess
 
 
@@ -130,7 +130,7 @@ def _blocks(manifest: Manifest) -> range:
 
 
 def _version(repository: Path, name: str) -> Path:
-    if name and (found := versions(repository / name)):
+    if name and (found := version_folders(repository / name)):
         return found[-1]
     others = sorted({path.parents[1].name for path in repository.glob("*/*/manifest.json")})
     listed = ", ".join(others) or "none"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from models.arrays import Float32Array, Pixels
-from models.manifest import Manifest
+from models.manifest import Manifest, version_folders
 from service.errors import LoadFailed, StartupError, UnknownModel
 from service.inference.batching import Batcher
 from service.inference.engine import Engine, EngineMaker
@@ -260,9 +260,8 @@ class ModelRepository:
         """The versions of a model that the folder says to serve."""
         if Path(name).name != name or name.startswith(".") or "\0" in name:
             return {}
-        entries = [entry for entry in (self._folder / name).glob("*") if entry.name.isdecimal()]
-        entries.sort(key=lambda entry: int(entry.name))
-        return {int(entry.name): entry for entry in entries[-self.versions :]}
+        highest = version_folders(self._folder / name)[-self.versions :]
+        return {int(version.name): version for version in highest}
 
     def _load(self, version: Path) -> ServedModel:
         engine = self._make_engine(version)

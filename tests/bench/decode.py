@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from models.arrays import Pixels
+from models.imaging import MAX_PIXELS
 from models.preprocess import Preprocessing, preprocess
 from service.imaging import Decoder
 from service.inference.cpus import available_cpus
@@ -29,7 +30,6 @@ _PHOTO = (4000, 3000)  # twelve megapixels
 _INPUTS = (32, 224)
 _ROUNDS = 9
 _BATCH = 32
-_MAX_PIXELS = 64 * 10**6
 _WAYS = {"whole": False, "reduced": True}
 
 
@@ -54,7 +54,7 @@ def _milliseconds(jpeg: bytes, rule: Preprocessing) -> dict[str, float]:
     for _ in range(_ROUNDS):
         for way, reduced in _WAYS.items():
             started = time.perf_counter()
-            preprocess(Decoder(_MAX_PIXELS, reduced).decode(jpeg, rule.resize), rule)
+            preprocess(Decoder(MAX_PIXELS, reduced).decode(jpeg, rule.resize), rule)
             spent[way].append((time.perf_counter() - started) * 1e3)
     return {way: statistics.median(found) for way, found in spent.items()}
 
@@ -64,7 +64,7 @@ def _answers(folder: Path, pictures: Path) -> tuple[dict[str, float], float, int
     engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
     engine.warm_up()
     rule, labels = engine.manifest.preprocessing, engine.manifest.labels
-    decoders = {way: Decoder(_MAX_PIXELS, reduced) for way, reduced in _WAYS.items()}
+    decoders = {way: Decoder(MAX_PIXELS, reduced) for way, reduced in _WAYS.items()}
     truth: list[int] = []
     inputs: dict[str, list[Pixels]] = {way: [] for way in _WAYS}
     with tarfile.open(pictures) as archive:
