@@ -2,13 +2,15 @@
 
 import io
 import random
+from functools import cache
 
 from PIL import Image
 
 from tests.support.server import ROOT
 
 
-def photos(max_bytes: int) -> list[bytes]:
+@cache
+def photos(max_bytes: int) -> tuple[bytes, ...]:
     """The cat as JPEG, PNG and WebP, 20 to 768 pixels wide; files that are larger are left out."""
     with Image.open(ROOT / "tests" / "data" / "cat.jpg") as opened:
         cat = opened.convert("RGB")
@@ -20,7 +22,7 @@ def photos(max_bytes: int) -> list[bytes]:
             small.save(file, kind)
             if file.tell() < max_bytes:
                 files.append(file.getvalue())
-    return files
+    return tuple(files)
 
 
 def noise(source: random.Random) -> bytes:

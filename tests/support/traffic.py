@@ -308,5 +308,5 @@ def answer_numbers(client: httpx.Client, model: str) -> list[float]:
     return numbers
 
 
-def _photos() -> list[bytes]:
+def _photos() -> tuple[bytes, ...]:
     return photos(SETTINGS["max_upload_bytes"] // 40)  # 33 of them fit into one request
