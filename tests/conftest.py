@@ -22,18 +22,30 @@ DEEPVIT = "deepvit16-cifar10"
 VIT = "vit16-cifar10"
 TINY = "tiny"
 
-# Modules that take longest: they start first, so that no process is left alone with one.
-_FIRST = ("tests/service/test_endurance.py", "tests/service/test_fuzz.py")
+# Modules that take longest. They start first, so that no process is left alone with one at the end.
+_FIRST = (
+    "tests/service/test_endurance.py",
+    "tests/docs/test_examples.py",
+    "tests/service/native/test_similarity.py",
+    "tests/export/test_export.py",
+    "tests/export/test_formats.py",
+    "tests/export/test_reuse.py",
+    "tests/export/report/test_command.py",
+    "tests/service/test_fuzz.py",
+)
 
 
-def pytest_configure() -> None:
-    """Leave PyTorch one thread if several processes share the machine."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave PyTorch one thread in each of several processes; hand modules out in our order."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(_FIRST))
+    order = {name: index for index, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
