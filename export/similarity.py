@@ -7,6 +7,7 @@ Shapes: L blocks, B images, H heads, N tokens, C width.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import onnx_ir as ir
 import torch
@@ -42,7 +43,9 @@ def add_functions(model: ir.Model) -> None:
     """Add the functions whose operators a model uses, for maps of its shapes."""
     for node in model.graph:
         if node.domain == DOMAIN and node.op_type.endswith("Similarity"):
-            function = _function(node)
+            inputs = tuple(map(_example_shape, node.inputs))
+            prefix = node.attributes["prefix"].as_int() if "prefix" in node.attributes else None
+            function = _function(node.op_type, inputs, len(node.outputs), prefix)
             model.functions[function.identifier()] = function
             model.opset_imports[DOMAIN] = VERSION
 
@@ -107,33 +110,39 @@ class _Body(nn.Module):
         return tuple(_computed(blocks, reach, self._prefix).values())
 
 
-def _function(node: ir.Node) -> ir.Function:
-    """The function of a node, for any batch size."""
-    prefixed = "prefix" in node.attributes
-    prefix = node.attributes["prefix"].as_int() if prefixed else 0
-    blocks = range(len(node.inputs) - prefixed)
+@cache
+def _function(
+    name: str, inputs: tuple[tuple[int, ...], ...], outputs: int, prefix: int | None
+) -> ir.Function:
+    """The function of an operator for inputs of these shapes, and any batch size.
+
+    Tracing it takes seconds; models of the same shapes share it. A `prefix` means that the first
+    input is a reach.
+    """
+    prefixed = prefix is not None
+    blocks = range(len(inputs) - prefixed)
     names = [f"block_{block}" for block in blocks]
     batch = torch.export.Dim("batch", min=1)
-    examples: list[object] = [[_example(node.inputs[-1]) for _ in blocks]]  # an input each
+    examples: list[object] = [[torch.rand(inputs[-1]) for _ in blocks]]  # an input each
     shapes: dict[str, object] = {"blocks": [{0: batch} for _ in blocks]}
     if prefixed:
         names.append("reach")
-        examples.append(_example(node.inputs[0]))
+        examples.append(torch.rand(inputs[0]))
         shapes["reach"] = None
-    outputs = [f"out_{index}" for index in range(len(node.outputs))]
-    model = tracing.trace(_Body(node.op_type, prefix), tuple(examples), names, outputs, shapes)
+    out = [f"out_{index}" for index in range(outputs)]
+    model = tracing.trace(_Body(name, prefix or 0), tuple(examples), names, out, shapes)
     if prefixed:  # the reach comes first, because the number of blocks varies
         model.graph.inputs.insert(0, model.graph.inputs.pop())
     _keep_constants(model.graph)
     attributes = [ir.Attr("prefix", ir.AttributeType.INT, None)] if prefixed else []
-    return ir.Function(DOMAIN, node.op_type, graph=model.graph, attributes=attributes)
+    return ir.Function(DOMAIN, name, graph=model.graph, attributes=attributes)
 
 
-def _example(value: ir.Value | None) -> Tensor:
-    """A tensor of a value's shape, for a batch of 2."""
+def _example_shape(value: ir.Value | None) -> tuple[int, ...]:
+    """The shape of a value, for a batch of 2."""
     assert value is not None
     assert value.shape is not None
-    return torch.rand([size if isinstance(size, int) else 2 for size in value.shape])
+    return tuple(size if isinstance(size, int) else 2 for size in value.shape)
 
 
 def _keep_constants(graph: ir.Graph) -> None:
