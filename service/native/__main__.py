@@ -11,6 +11,8 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,11 +46,13 @@ def main() -> int:
 
 
 def _build(library: Path, steps: list[list[str]]) -> int:
-    """Run commands in a temporary folder, the last of which links the library there."""
-    with TemporaryDirectory(dir=FOLDER) as folder:
+    """Run commands in a temporary folder, several at once; then the last, which links them."""
+    *compilations, link = steps
+    with TemporaryDirectory(dir=FOLDER) as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        run = partial(subprocess.run, cwd=folder, check=True)
         try:
-            for command in steps:
-                subprocess.run(command, cwd=folder, check=True)
+            list(pool.map(run, compilations))
+            run(link)
         except subprocess.CalledProcessError as exc:
             message = f"compiling {library.name} failed, models run without it: {exc}"
             print(f"native: {message}", file=sys.stderr)
