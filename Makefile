@@ -71,11 +71,12 @@ $(VENV)/serving.txt: EXTRAS := $(SERVING)
 $(VENV)/developing.txt: EXTRAS := $(DEVELOPING)
 $(VENV)/bench.txt: EXTRAS := $(DEVELOPING) bench
 
-# What is installed: a list of requirements. The rooms themselves run from here.
+# What is installed: a list of requirements. The rooms themselves run from here. Python compiles
+# modules when they are first imported, which is less than all of them.
 $(VENV)/%.txt: pyproject.toml constraints.txt requirements.py | $(PYTHON)
 	@echo 'Installing packages into $(VENV)'
 	@$(PYTHON) requirements.py $(EXTRAS) >$@
-	@$(PYTHON) -m pip install --quiet --constraint constraints.txt --requirement $@
+	@$(PYTHON) -m pip install --quiet --no-compile --constraint constraints.txt --requirement $@
 
 tests/web/node_modules: tests/web/package-lock.json
 	npm ci --prefix tests/web --no-audit --no-fund --loglevel error
