@@ -101,7 +101,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             ("x-request-id", log.begin_request(str(metadata.get("x-request-id", "")))),
         )
         context.set_trailing_metadata(trailing)
-        status = StatusCode.OK
+        status, failure = StatusCode.OK, ""
         try:
             if method not in _PROBES:
                 self._keys.check(_api_key(metadata))
@@ -111,7 +111,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.reject(exc.code)
             if exc.retry_after_s is not None:
                 trailing += (("retry-after", str(exc.retry_after_s)),)
-            await context.abort(status, f"{exc.title}: {exc.detail}", trailing)
+            failure = f"{exc.title}: {exc.detail}"
         except grpc.aio.AbortError:
             status = context.code()
             raise
@@ -120,13 +120,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         except Exception:
             _logger.exception("unhandled error")
-            status = StatusCode.INTERNAL
-            await context.abort(status, "Internal error: see the server's log", trailing)
+            status, failure = StatusCode.INTERNAL, "Internal error: see the server's log"
         finally:
             self._metrics.request(method, status.name)
             if method not in _PROBES:
                 seconds = time.perf_counter() - started
                 log.access(f"gRPC {method}", method, status.name, seconds)
+        if failure:  # sent once the call is counted, so that whoever has the answer finds it there
+            await context.abort(status, failure, trailing)
 
 
 def _parse(deserialize: Callable[[bytes], Any], content: bytes) -> Any:
