@@ -1,4 +1,4 @@
-"""Cosines between maps against Eq. 2 as it is written, and the traps of paper.md section 3."""
+"""Cosines between maps against Eq. 2 as it is written, and the cases that mislead it."""
 
 import math
 
