@@ -139,8 +139,11 @@ def test_a_link_restores_the_view(page: Page) -> None:
     page.locator("#crop").press("ArrowUp")
     choose(page, "view", "theta")
     page.wait_for_url(re.compile("view=theta"))
-    link = page.url
     reading = page.locator("#reading")
+    expect(reading).to_contain_text("row 4, column 4")
+    expect(reading).not_to_contain_text("Negative entries")  # which softmax maps have none of
+    wait_until_loaded(page)
+    link = page.url
     before = reading.inner_text()
     page.goto("about:blank")
     page.goto(link)
