@@ -5,16 +5,22 @@ read the same exported models.
 """
 
 import os
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 from service.inference.cpus import available_cpus
-from tests.support.exports import export_bundled, export_tiny, sources_digest
+from tests.support.exports import (
+    export_bundled,
+    export_tiny,
+    share_operator_table,
+    sources_digest,
+)
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import ROOT, Server, running_server
 
@@ -26,11 +32,14 @@ TINY = "tiny"
 _FIRST = (
     "tests/service/test_endurance.py",
     "tests/docs/test_examples.py",
+    "tests/export/test_bundled.py",
+    "tests/explorer/test_accessibility.py",
+    "tests/export/test_quantize.py",
     "tests/service/native/test_similarity.py",
-    "tests/export/test_export.py",
     "tests/export/test_formats.py",
-    "tests/export/test_reuse.py",
     "tests/export/report/test_command.py",
+    "tests/export/test_reuse.py",
+    "tests/export/test_export.py",
     "tests/service/test_fuzz.py",
 )
 
@@ -38,7 +47,7 @@ _FIRST = (
 def pytest_configure(config: pytest.Config) -> None:
     """Leave PyTorch one thread in each of several processes; hand modules out in our order."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
@@ -46,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: index for index, name in enumerate(_FIRST)}
     items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
+
+
+def pytest_collection_finish() -> None:
+    if "torch" in sys.modules:
+        share_operator_table()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -58,10 +72,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def repository(pytestconfig: pytest.Config) -> Path:
-    """A model repository with both bundled checkpoints, one in fp16 too, to be read only.
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with the bundled models as they are kept in Git, to be read only."""
+    folder = tmp_path_factory.mktemp("model_repository")
+    for name in (DEEPVIT, VIT):
+        shutil.copytree(ROOT / "model_repository" / name, folder / name)
+    return folder
 
-    Exported from the checkpoints, and kept in pytest's cache until their sources change.
+
+@pytest.fixture(scope="session")
+def fresh_repository(pytestconfig: pytest.Config) -> Path:
+    """The bundled checkpoints exported anew, one in fp16 too, to be read only.
+
+    Kept in pytest's cache until their sources change.
     """
     folder = _cached(pytestconfig, "model_repository")
     export_bundled(folder, {DEEPVIT: "fp16", VIT: "fp32"})

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from export.__main__ import main as export
 from tests.docs.conftest import run
 from tests.docs.markdown import PAGES, Block, blocks
 from tests.support.server import ROOT, Server
@@ -20,8 +22,16 @@ ADDRESS = "http://127.0.0.1:8000"
 CONSOLE = [block for block in blocks("console") if block.not_run is None]
 SERVES = re.compile(r"make serve|python -m service(?! ?\.)")
 THIS_RUN = "make test"  # the command that runs this test
+# These trace a network, and share what they have traced within one process.
+EXPORTS = re.compile(r"\.venv/bin/python -m export (?!inspect)(.*)")
 RUN_IN_PLACE = re.compile(r"make |.*-m pytest ")  # these need the project's own configuration
 VOLATILE = ("timings_ms", "request_id")
+
+
+@pytest.fixture(scope="module")
+def run_before() -> set[str]:
+    """Commands that have succeeded: several pages show the same one."""
+    return set()
 
 
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
@@ -44,16 +54,26 @@ def test_programs_print_what_is_shown(
 
 
 @pytest.mark.parametrize("block", CONSOLE, ids=str)
-def test_commands_run(block: Block, checkout: Path, environment: dict[str, str]) -> None:
+def test_commands_run(
+    block: Block,
+    checkout: Path,
+    environment: dict[str, str],
+    run_before: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert block.commands
     for command in block.commands:
-        if command.startswith(THIS_RUN):
+        if command.startswith(THIS_RUN) or command in run_before:
             continue
         folder = ROOT if RUN_IN_PLACE.match(command) else checkout
         if SERVES.search(command):
             serve(command, folder, environment)
+        elif found := EXPORTS.fullmatch(command):
+            monkeypatch.chdir(folder)
+            assert export(shlex.split(found[1])) == 0
         else:
             run(command, folder, environment)
+        run_before.add(command)
 
 
 def test_only_what_needs_docker_or_a_gpu_is_not_run() -> None:

@@ -18,8 +18,8 @@ def manifest(model: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", [DEEPVIT, VIT])
-def test_a_fresh_export_is_what_is_kept(repository: Path, name: str) -> None:
-    kept, fresh = REPOSITORY / name, repository / name
+def test_a_fresh_export_is_what_is_kept(fresh_repository: Path, name: str) -> None:
+    kept, fresh = REPOSITORY / name, fresh_repository / name
     assert manifest(kept)["exported_at"] != manifest(fresh)["exported_at"], (
         "one and the same export"
     )

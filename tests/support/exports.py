@@ -1,29 +1,25 @@
-"""Model repositories for tests: exported once, by one process at a time, and then only read."""
+"""Model repositories for tests: exported once, by one process at a time, and then only read.
+
+PyTorch is imported only where something has to be exported.
+"""
 
 import fcntl
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-import torch
-
-from export.__main__ import main
 from models.config import ARCHITECTURES
-from tests.support.networks import random_network
 from tests.support.server import ROOT
 
 
 def export_bundled(folder: Path, precisions: dict[str, str]) -> None:
     """Export bundled checkpoints by name, each in a precision beside fp32."""
-    names = sorted(precisions)
-    if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
-        names.reverse()  # two processes export one model each
-    for name in names:
+    for name, precision in precisions.items():
         weights = ROOT / "models" / "zoo" / f"{name}.safetensors"
         with _locked(folder, name):
-            _export(weights, name, folder, "--precision", precisions[name])
+            _export(weights, name, folder, "--precision", precision)
 
 
 def export_tiny(folder: Path, name: str) -> None:
@@ -31,9 +27,16 @@ def export_tiny(folder: Path, name: str) -> None:
     weights = folder / "tiny.pth"
     with _locked(folder, name):
         if not weights.exists():
-            network = random_network(ARCHITECTURES["deepvit_test"].config)
-            torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, weights)
+            _save_random(weights)
         _export(weights, name, folder)
+
+
+def share_operator_table() -> None:
+    """Let all exports of a process use one table of operators, which takes a second to make."""
+    from torch.onnx._internal.exporter import _registration
+
+    registry = _registration.ONNXRegistry
+    setattr(registry, "from_torchlib", staticmethod(cache(registry.from_torchlib)))  # noqa: B010
 
 
 def sources_digest() -> str:
@@ -46,9 +49,20 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
+def _save_random(path: Path) -> None:
+    import torch
+
+    from tests.support.networks import random_network
+
+    network = random_network(ARCHITECTURES["deepvit_test"].config)
+    torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, path)
+
+
 def _export(weights: Path, name: str, folder: Path, *options: str) -> None:
     """Unless there is an exported version, which appears only when it is complete."""
     if not (folder / name / "1").exists():
+        from export.__main__ import main
+
         assert main([str(weights), "--name", name, "--output", str(folder), *options]) == 0
 
 

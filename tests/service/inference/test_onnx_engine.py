@@ -18,9 +18,9 @@ def logits(engine: OnnxEngine) -> Float32Array:
     return np.stack(engine.classify(list(IMAGES)))
 
 
-def test_half_precision_says_the_same(repository: Path) -> None:
-    full = OnnxEngine(repository / DEEPVIT / "1", EngineOptions())
-    half = OnnxEngine(repository / DEEPVIT / "1", EngineOptions(precision="fp16"))
+def test_half_precision_says_the_same(fresh_repository: Path) -> None:
+    full = OnnxEngine(fresh_repository / DEEPVIT / "1", EngineOptions())
+    half = OnnxEngine(fresh_repository / DEEPVIT / "1", EngineOptions(precision="fp16"))
     assert (full.precision, half.precision) == ("fp32", "fp16")
     expected, found = logits(full), logits(half)
     assert 0 < np.abs(found - expected).max() < 2e-2 * np.abs(expected).max()

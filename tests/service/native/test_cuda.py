@@ -81,8 +81,10 @@ def test_a_shape_that_the_kernel_does_not_support_is_refused() -> None:
 
 @pytest.mark.parametrize("graphs", [True, False], ids=["graphs", "no graphs"])
 @pytest.mark.parametrize("attention", ["fused", "plain"])
-def test_half_precision_answers_as_float32(repository: Path, attention: str, graphs: bool) -> None:
-    folder = repository / DEEPVIT / "1"
+def test_half_precision_answers_as_float32(
+    fresh_repository: Path, attention: str, graphs: bool
+) -> None:
+    folder = fresh_repository / DEEPVIT / "1"
     images = list(np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), dtype=np.uint8))
     exact = OnnxEngine(folder, EngineOptions(provider="cpu"))
     half = OnnxEngine(
@@ -96,8 +98,8 @@ def test_half_precision_answers_as_float32(repository: Path, attention: str, gra
         assert np.abs(found - expected).max() < 2e-2 * np.abs(expected).max()
 
 
-def test_explanations_run_beside_captured_graphs(repository: Path) -> None:
-    folder = repository / DEEPVIT / "1"
+def test_explanations_run_beside_captured_graphs(fresh_repository: Path) -> None:
+    folder = fresh_repository / DEEPVIT / "1"
     images = list(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
     engines = [OnnxEngine(folder, EngineOptions(provider=provider)) for provider in ("cpu", "cuda")]
     for engine in engines:
