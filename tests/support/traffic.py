@@ -44,22 +44,22 @@ class Traffic:
         self._may_refuse = may_refuse
         self._may_miss = may_miss
         self._kinds: dict[Callable[[], Request], int] = {
-            self._classify: 60,
-            self._classify_several: 12,
-            self._classify_and_explain: 12,
-            self._attention_maps: 28,
+            self._classify: 240,
+            self._classify_several: 48,
+            self._classify_and_explain: 48,
+            self._attention_maps: 112,
             self._picture_of_maps: 1,
-            self._similarity: 12,
-            self._infer_json: 6,
-            self._infer_binary: 16,
-            self._classify_many: 8,
-            self._bad_image: 10,
-            self._too_large: 6,
-            self._unknown: 8,
-            self._wrong_parameter: 8,
-            self._short_deadline: 8,
-            self._leaving: 24,
-        } | ({self._classify_elsewhere: 6} if may_miss else {})
+            self._similarity: 48,
+            self._infer_json: 24,
+            self._infer_binary: 64,
+            self._classify_many: 32,
+            self._bad_image: 40,
+            self._too_large: 24,
+            self._unknown: 32,
+            self._wrong_parameter: 32,
+            self._short_deadline: 32,
+            self._leaving: 96,
+        } | ({self._classify_elsewhere: 24} if may_miss else {})
 
     def __iter__(self) -> Iterator[Request]:
         kinds, weights = list(self._kinds), list(self._kinds.values())
