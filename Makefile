@@ -24,7 +24,7 @@ test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch
 	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
 
 test-oldest: $(OLDEST)/installed.txt $(KERNEL)  ## the core of the tests with the oldest packages that pyproject.toml allows
-	$(OLDEST)/bin/python -m pytest -o filterwarnings=default -o cache_dir=$(OLDEST)/.pytest_cache $(CORE)
+	$(OLDEST)/bin/python -m pytest --numprocesses auto --dist loadfile -o filterwarnings=default -o cache_dir=$(OLDEST)/.pytest_cache $(CORE)
 
 check: $(VENV)/developing.txt  ## lint, types and the direction of imports
 	$(VENV)/bin/ruff check .
