@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from export import measures, similarity
+from export import similarity
 from export.fold import FoldedBlock, FoldedDeepViT
+from models import measures
 from models.config import DeepViTConfig
 from models.deepvit import BlockTrace
 from models.manifest import TOKEN_MEASURES, Output, Stage, map_measures, stages

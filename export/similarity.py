@@ -13,9 +13,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from export import measures, tracing
+from export import tracing
 from export.attention import DOMAIN, VERSION
-from export.cosines import Columns, row_similarity
+from models import measures
+from models.cosines import Columns, row_similarity
 from models.manifest import map_measures
 
 

@@ -177,6 +177,22 @@ def _cifar(mixing: bool) -> Architecture:
     return Architecture(config, Preprocessing(size=32, crop_pct=1.0))
 
 
+def _photos(mixing: bool) -> Architecture:
+    """Networks for photographs that train in hours without a GPU: 112 px, conv stem, width 192."""
+    config = DeepViTConfig(
+        img_size=112,
+        patch_size=16,
+        num_classes=81,
+        embed_dim=192,
+        depth=16,
+        num_heads=6,
+        stem="conv",
+        reatten_blocks=tuple(range(16)) if mixing else (),
+        reatten_scale=(192 / 6) ** -0.5 if mixing else 1.0,
+    )
+    return Architecture(config, Preprocessing(size=112, crop_pct=1.0))
+
+
 _TIMM = {  # width, blocks, heads
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),
@@ -233,6 +249,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit_patch16_224_32b": plain_vit(32),
     "deepvit_patch4_32_re_attn_16b": _cifar(mixing=True),
     "vit_patch4_32_16b": _cifar(mixing=False),
+    "deepvit_patch16_112_re_attn_16b": _photos(mixing=True),
+    "vit_patch16_112_16b": _photos(mixing=False),
     "vit_tiny_patch16_224": _timm("tiny"),
     "vit_tiny_patch16_384": _timm("tiny", 384),
     "vit_small_patch16_224": _timm("small"),

@@ -118,16 +118,27 @@ class Attention(nn.Module):
             mixed = self.var_norm(mixed)
         return mixed * self.reatten_scale
 
-    def forward(self, x: Tensor, shared: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens [B, N, C]: [B, H, N, D] each."""
         B, N, _ = x.shape
-        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, H, N, D] each
-        softmax = shared  # [B, H, N, N]
-        if softmax is None:
-            softmax = (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-1)
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def softmax(self, q: Tensor, k: Tensor) -> Tensor:
+        """The map before the mixing, [B, H, N, N]."""
+        softmax: Tensor = (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-1)
+        return softmax
+
+    def merge(self, out: Tensor) -> Tensor:
+        """The heads' outputs [B, H, N, D], side by side and projected: [B, N, C]."""
+        merged: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        return merged
+
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.split(x)
+        softmax = self.softmax(q, k) if shared is None else shared
         reattention = self.mix(softmax)  # [B, H, N, N]
-        out = (reattention @ v).transpose(1, 2).flatten(2)  # [B, N, H * D]
-        return self.proj(out), softmax, reattention
+        return self.merge(reattention @ v), softmax, reattention
 
 
 class Mlp(nn.Module):
@@ -192,16 +203,16 @@ class DeepViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         for trace in self._run(images):
             x = trace.tokens
-        return self._classify(x)
+        return self.classify(x)
 
     def trace(self, images: Tensor) -> tuple[Tensor, list[BlockTrace]]:
         """Logits, and a trace of every block."""
         traces = list(self._run(images))
-        return self._classify(traces[-1].tokens), traces
+        return self.classify(traces[-1].tokens), traces
 
     def _run(self, images: Tensor) -> Iterator[BlockTrace]:
         """Block by block."""
-        x = self._embed(images)
+        x = self.embed(images)
         shared: Tensor | None = None
         for index, block in enumerate(self.blocks):
             trace: BlockTrace = block(x, shared)
@@ -210,13 +221,15 @@ class DeepViT(nn.Module):
             if index == self.config.attention_donor:
                 shared = trace.softmax
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
+        """Images to the tokens that the first block sees, [B, N, C]."""
         patches = self.patch_embed(images)
         prefix = self.cls_token.expand(len(images), -1, -1)
         x = torch.cat((prefix, patches), dim=1) + self.pos_embed  # [B, N, C]
         return x if self.norm_pre is None else self.norm_pre(x)
 
-    def _classify(self, x: Tensor) -> Tensor:
+    def classify(self, x: Tensor) -> Tensor:
+        """The last block's tokens [B, N, C] to logits [B, classes]."""
         after = self.config.norm_after_pool
         x = self.norm(pool(x, self.config)) if after else pool(self.norm(x), self.config)
         logits: Tensor = self.head(x)  # [B, classes]

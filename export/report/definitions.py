@@ -1,4 +1,4 @@
-"""What each number of a report means. export/cosines.py and export/measures.py compute them."""
+"""What each number of a report means. models/cosines.py and models/measures.py compute them."""
 
 from typing import NamedTuple
 

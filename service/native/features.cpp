@@ -1,4 +1,4 @@
-// The similarity of blocks' outputs (export/measures.py, feature_similarity).
+// The similarity of blocks' outputs (models/measures.py, feature_similarity).
 //
 // Compiled once for each instruction set, under the name that FEATURES stands for.
 

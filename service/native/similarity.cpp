@@ -1,5 +1,5 @@
-// Eq. 2 and its companions (export/cosines.py), entropy and attention distance
-// (export/measures.py).
+// Eq. 2 and its companions (models/cosines.py), entropy and attention distance
+// (models/measures.py).
 //
 // A task copies a few columns or rows of all blocks into the cache, and multiplies every pair of
 // blocks in registers. For columns, a lane is one column, as neighbours lie side by side in memory.

@@ -35,6 +35,12 @@ def checkout(repository: Path, photo: bytes, tmp_path_factory: pytest.TempPathFa
         (folder / name).mkdir()
         (folder / name / "cat.jpg").write_bytes(photo)
         shutil.copy(ROOT / "service" / "web" / "samples" / "owl.jpg", folder / name)
+    for purpose in ("train", "test"):
+        for number in range(8):
+            for kind in ("cat", "owl"):
+                pictures = folder / "pictures" / purpose / kind
+                pictures.mkdir(parents=True, exist_ok=True)
+                shutil.copy(folder / "photos" / f"{kind}.jpg", pictures / f"{number}.jpg")
     return folder
 
 

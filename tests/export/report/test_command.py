@@ -17,10 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from export import measures
 from export.__main__ import main
 from export.verify import normalize
-from models import checkpoint
+from models import checkpoint, measures
 from models.collapse import VARIANTS
 from models.config import ARCHITECTURES
 from models.deepvit import BlockTrace

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from export import measures
-from export.cosines import Columns, row_similarity
 from export.report.running import Estimate, Running
 from export.report.verdict import Verdict, blocks_in_words, judge
+from models import measures
 from models.arrays import Float64Array
+from models.cosines import Columns, row_similarity
 from models.manifest import Stage
 
 IMAGES, DEPTH, H, N = 4, 6, 3, 50

@@ -11,9 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from export import measures
 from export.verify import normalize
-from models import checkpoint
+from models import checkpoint, measures
 from models.arrays import Float64Array, Pixels
 from models.collapse import VARIANTS
 from models.deepvit import BlockTrace

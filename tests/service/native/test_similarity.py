@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export import measures, similarity, tracing
+from export import similarity, tracing
+from models import measures
 from models.arrays import Float32Array
 from tests.support import equation_2
 from tests.support.operators import session

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.cosines import Columns, row_similarity
 from models.arrays import Float64Array
 from models.collapse import VARIANTS, Variant
+from models.cosines import Columns, row_similarity
 from tests.support import equation_2
 
 L, B, H, N = 4, 2, 3, 10

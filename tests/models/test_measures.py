@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from export import measures
+from models import measures
 from models.arrays import Float64Array
 
 B, L, H, GRID = 2, 4, 3, 3

@@ -1,0 +1,209 @@
+"""`python -m models.training`: photographs in, a trained safetensors file and its card out."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from models import checkpoint
+from models.checkpoint import Checkpoint
+from models.config import ARCHITECTURES, DeepViTConfig
+from models.preprocess import Preprocessing
+from models.training import card, photographs, targets
+from models.training.evaluation import answers
+from models.training.loop import Data, Run, Teacher
+from models.training.photographs import Files, PhotographsError
+from models.training.progress import Progress
+from models.training.recipe import Recipe
+
+
+class Options(Recipe, BaseSettings):
+    """Train a network on photographs that lie in one folder, or tar archive member, per class."""
+
+    model_config = SettingsConfigDict(
+        cli_parse_args=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_prog_name="python -m models.training",
+        cli_avoid_json=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    images: list[Path] = Field(description="tar archives and folders to train on")
+    test: list[Path] = Field(description="tar archives and folders to measure on")
+    arch: str = Field(description="a named architecture, which --change may change")
+    change: dict[str, str] = Field(
+        default={}, description="fields of the architecture, as in --change depth=24"
+    )
+    output: Path = Field(description="folder of the run; a run that was interrupted goes on there")
+    without: list[str] = Field(default=[], description="classes that are left out")
+    soft_labels: Path | None = Field(
+        default=None, description="an .npz file of a teacher's logits, for --distill"
+    )
+    teacher: str | None = Field(
+        default=None,
+        description="module:function that returns a teacher: images [B, 3, S, S] of values in 0..1 "
+        "to logits, run on the same crops, for --distill",
+    )
+    canvas: int | None = Field(
+        default=None,
+        gt=0,
+        description="longest side at which pictures are kept in memory, in pixels; "
+        "10/7 of the input size if unset",
+    )
+    crop_pct: float = Field(default=1.0, gt=0, le=1, description="as preprocessing when served")
+    small_below: int = Field(
+        default=80, description="the card tells the accuracy of pictures with a shorter side"
+    )
+    half: bool = Field(
+        default=False, description="round matrices to half precision, on disk and in the result"
+    )
+    compile: bool = Field(
+        default=False, description="compile the forward pass: minutes at the start, faster steps"
+    )
+    device: str = Field(default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> int:
+    """Exit status 0; 1 with one line on standard error; 130 where it was interrupted."""
+    try:
+        options = Options()  # type: ignore[call-arg]
+        train(options)
+    except (PhotographsError, SettingsError, ValueError) as exc:
+        print(f"models.training: {_problem(exc)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on after the last epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+def train(options: Options) -> None:
+    """Train, round, measure, and write `<name>.safetensors` and `<name>.md` into the folder."""
+    recipe = Recipe(**{name: getattr(options, name) for name in Recipe.model_fields})
+    if recipe.distill and not (options.soft_labels or options.teacher):
+        raise ValueError("--distill needs --soft-labels or --teacher")
+    found = photographs.find(options.images, options.without)
+    test = photographs.find(options.test, options.without)
+    if len(found.classes) < 2:
+        raise PhotographsError(f"there is one class, {found.classes[0]}: nothing can be learnt")
+    if test.classes != found.classes:
+        raise PhotographsError("the classes to train on are not those to measure on")
+    if len(found) < recipe.batch_size:
+        raise PhotographsError(
+            f"{len(found)} pictures do not fill one batch of {recipe.batch_size}"
+        )
+    config = architecture(options.arch, options.change, len(found.classes))
+    rule = ARCHITECTURES[options.arch].preprocessing.model_copy(
+        update={"size": config.img_size, "crop_pct": options.crop_pct}
+    )
+    device = torch.device(options.device)
+    data = _data(options, found, test, rule, device)
+    options.output.mkdir(parents=True, exist_ok=True)
+    teacher = _teacher(options.teacher) if recipe.distill and options.teacher else None
+    run = Run(config, rule, recipe, data, options.output, device, teacher, options.compile)
+    run.train(Progress(recipe.epochs, run.epoch, run.steps_per_epoch, recipe.batch_size))
+    _finish(options, run, config, rule, recipe, found, test, data)
+
+
+def architecture(arch: str, changes: dict[str, str], classes: int) -> DeepViTConfig:
+    """A named architecture with some fields changed, for this many classes.
+
+    Values are JSON; `reatten_blocks` may be `all` or `none`, and one of `softmax_temperatures`
+    is that of all blocks. Raises `ValueError`.
+    """
+    if arch not in ARCHITECTURES:
+        raise ValueError(f"no architecture {arch!r}; known: {', '.join(ARCHITECTURES)}")
+    named = ARCHITECTURES[arch].config
+    every = named.reatten_blocks == tuple(range(named.depth))
+    changed = {key: _value(text) for key, text in changes.items()}
+    blocks = changed.pop("reatten_blocks", "all" if every else named.reatten_blocks)
+    temperatures = changed.pop("softmax_temperatures", named.softmax_temperatures)
+    plain = {"reatten_blocks": (), "softmax_temperatures": (), "num_classes": classes}
+    config = DeepViTConfig(**named.model_dump() | plain | changed)
+    if blocks in ("all", "none"):
+        blocks = tuple(range(config.depth)) if blocks == "all" else ()
+    if isinstance(temperatures, float | int):
+        temperatures = (temperatures,) * config.depth
+    per_block = {"reatten_blocks": blocks, "softmax_temperatures": temperatures}
+    return DeepViTConfig(**config.model_dump() | per_block)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _data(
+    options: Options, found: Files, test: Files, rule: Preprocessing, device: torch.device
+) -> Data:
+    canvas = options.canvas or rule.size * 10 // 7
+    soft = targets.soft_labels(options.soft_labels, found) if options.soft_labels else None
+    return Data(
+        training=photographs.decode(found, canvas).to(device),
+        soft=None if soft is None or not options.distill else soft.to(device),
+        test=photographs.as_served(test, rule),
+        test_labels=test.labels,
+        classes=len(found.classes),
+    )
+
+
+def _teacher(name: str) -> Teacher:
+    module, _, function = name.partition(":")
+    try:
+        return cast(Teacher, getattr(importlib.import_module(module), function)())
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise ValueError(f"--teacher {name}: {exc}") from exc
+
+
+def _finish(
+    options: Options,
+    run: Run,
+    config: DeepViTConfig,
+    rule: Preprocessing,
+    recipe: Recipe,
+    found: Files,
+    test: Files,
+    data: Data,
+) -> None:
+    name = options.output.name
+    weights = {
+        key: _stored(value.cpu(), options.half) for key, value in run.average().state_dict().items()
+    }
+    trained = Checkpoint(
+        config=config, weights=weights, preprocessing=rule, sha256="", labels=found.classes
+    )
+    checkpoint.save(options.output / f"{name}.safetensors", trained)
+    logits = answers(trained.network(), data.test, rule)
+    text = card.write(
+        name, config, recipe, run.history, len(found), logits, test.labels, found.classes,
+        photographs.shorter_sides(test), options.small_below,
+    )  # fmt: skip
+    (options.output / f"{name}.md").write_text(text, encoding="utf-8")
+    accuracy = (logits.argmax(dim=1) == test.labels).float().mean()
+    print(f"{options.output / name}.safetensors: test accuracy {accuracy:.2%}, float32")
+
+
+def _stored(value: torch.Tensor, half: bool) -> torch.Tensor:
+    """Matrices in half precision, if so asked; norms and biases stay exact."""
+    return value.half() if half and value.is_floating_point() and value.ndim > 1 else value
+
+
+def _problem(exc: Exception) -> str:
+    if isinstance(exc, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()
+        )
+    return str(exc)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

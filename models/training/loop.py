@@ -1,0 +1,173 @@
+"""The training loop: epochs of steps, an evaluation after each, a state that outlives a kill."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.config import DeepViTConfig
+from models.deepvit import DeepViT
+from models.preprocess import Preprocessing
+from models.training.augment import Augment, mixed, normalised
+from models.training.draws import Draws, order
+from models.training.evaluation import evaluate
+from models.training.forward import forward
+from models.training.initialise import initialised
+from models.training.photographs import Photographs
+from models.training.progress import Progress
+from models.training.recipe import Recipe
+from models.training.state import State
+from models.training.targets import loss
+
+Teacher = Callable[[Tensor], Tensor]  # images [B, 3, S, S] of values in 0..1 to logits [B, classes]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from, and what is measured on."""
+
+    training: Photographs
+    soft: Tensor | None  # [n, classes]: a teacher's logits for each training picture
+    test: Tensor  # [m, 3, S, S], uint8, as served
+    test_labels: Tensor  # [m]
+    classes: int
+
+
+class Run:
+    """One training run, kept in a folder: `state.pt` and `metrics.jsonl`."""
+
+    def __init__(
+        self,
+        config: DeepViTConfig,
+        rule: Preprocessing,
+        recipe: Recipe,
+        data: Data,
+        folder: Path,
+        device: torch.device,
+        teacher: Teacher | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """Begins, or goes on after the last epoch that the folder has. Raises `ValueError`."""
+        self._rule, self._recipe, self._data = rule, recipe, data
+        self._folder, self._device, self._teacher = folder, device, teacher
+        self._augment = Augment(recipe, rule)
+        self._forward = torch.compile(forward) if compiled else forward
+        self._identity = {
+            "config": config.model_dump(mode="json"),
+            "preprocessing": rule.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
+            "pictures": len(data.training),
+        }
+        network = initialised(config, recipe.seed).to(device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._state = State.start(network, recipe, self.steps_per_epoch)
+        if (path := self._folder / "state.pt").exists():
+            self._state.load(path, self._identity)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._data.training) // self._recipe.batch_size
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that comes next."""
+        return self._state.epoch
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Metrics of each finished epoch."""
+        return self._state.history
+
+    def average(self) -> DeepViT:
+        """The average of the weights so far, in evaluation mode: what a run is for."""
+        network = self._state.average.module
+        assert isinstance(network, DeepViT)
+        return network.eval()
+
+    def train(self, progress: Progress) -> None:
+        """All epochs that are left."""
+        while self.epoch < self._recipe.epochs:
+            started = time.perf_counter()
+            metrics = self._one_epoch(progress)
+            seconds = time.perf_counter() - started
+            test = evaluate(
+                self.average(), self._data.test, self._data.test_labels, self._rule, self._recipe
+            )
+            pictures = self.steps_per_epoch * self._recipe.batch_size
+            speed = {"images_per_s": round(pictures / seconds, 1), "seconds": round(seconds, 1)}
+            self._state.history.append({"epoch": self.epoch, **metrics, **test, **speed})
+            self._save()
+            progress.epoch(self._state.history[-1])
+
+    def _one_epoch(self, progress: Progress) -> dict[str, float]:
+        network, recipe = self._state.network.train(), self._recipe
+        total, right = (torch.zeros((), device=self._device) for _ in range(2))
+        for count, (draws, chosen) in enumerate(self._batches(), start=1):
+            images, targets = self._batch(chosen, draws)
+            with torch.autocast(
+                self._device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
+            ):
+                logits = self._forward(network, images, recipe.drop_path, draws)
+            logits = logits.float()
+            labels, *teacher = targets.unbind(dim=1)
+            error = loss(logits, labels, teacher[0] if teacher else None, recipe)
+            self._update(error)
+            total += error.detach()
+            right += (logits.argmax(dim=1) == labels.argmax(dim=1)).sum()
+            progress.step(count, error)
+        shown = self.steps_per_epoch * recipe.batch_size
+        return {
+            "lr": float(self._state.schedule.get_last_lr()[0]),
+            "loss": round(total.item() / self.steps_per_epoch, 4),
+            "training_accuracy": round(right.item() / shown, 4),
+        }
+
+    def _batches(self) -> Iterator[tuple[Draws, Tensor]]:
+        """Indices of pictures, batch by batch, in an order that the seed and the epoch give."""
+        first = self.epoch * self.steps_per_epoch
+        shown = order(self._recipe.seed, self.epoch, len(self._data.training)).to(self._device)
+        batches = shown.split(self._recipe.batch_size)[: self.steps_per_epoch]
+        for index, chosen in enumerate(batches):
+            yield Draws(self._recipe.seed, first + index, self._device), chosen
+
+    def _batch(self, chosen: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Network inputs [B, 3, S, S] and targets [B, 1 or 2, classes]."""
+        data, recipe = self._data, self._recipe
+        pictures = data.training
+        images = self._augment(pictures.pixels[chosen], pictures.sizes[chosen], draws)
+        labels = F.one_hot(pictures.labels[chosen], data.classes).float()
+        labels = labels.lerp(torch.full_like(labels, 1 / data.classes), recipe.label_smoothing)
+        targets = labels[:, None]
+        if data.soft is not None:
+            targets = torch.stack((labels, self._softened(data.soft[chosen])), dim=1)
+        images, targets = mixed(images, targets, recipe, draws)
+        if self._teacher is not None:
+            with torch.inference_mode():
+                answers = self._softened(self._teacher(images))
+            targets = torch.stack((targets[:, 0], answers.clone()), dim=1)
+        images = normalised(images, self._rule)
+        return images.contiguous(memory_format=torch.channels_last), targets
+
+    def _softened(self, logits: Tensor) -> Tensor:
+        return (logits.float() / self._recipe.distill_temperature).softmax(dim=1)
+
+    def _update(self, error: Tensor) -> None:
+        state = self._state
+        state.optimizer.zero_grad(set_to_none=True)
+        error.backward()
+        torch.nn.utils.clip_grad_norm_(state.network.parameters(), self._recipe.clip_norm)
+        state.optimizer.step()
+        state.schedule.step()
+        state.average.update_parameters(state.network)
+
+    def _save(self) -> None:
+        self._state.save(self._folder / "state.pt", self._identity)
+        partial = self._folder / "metrics.partial"
+        partial.write_text("".join(json.dumps(line) + "\n" for line in self._state.history))
+        partial.replace(self._folder / "metrics.jsonl")

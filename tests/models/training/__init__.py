@@ -1,0 +1,1 @@
+"""Training, mirrored from models/training."""
