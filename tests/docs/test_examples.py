@@ -15,10 +15,9 @@ import pytest
 
 from export.__main__ import main as export
 from tests.docs.conftest import run
-from tests.docs.markdown import PAGES, Block, blocks
+from tests.docs.markdown import ADDRESS, PAGES, Block, blocks
 from tests.support.server import ROOT, Server
 
-ADDRESS = "http://127.0.0.1:8000"
 CONSOLE = [block for block in blocks("console") if block.not_run is None]
 SERVES = re.compile(r"make serve|python -m service(?! ?\.)")
 THIS_RUN = "make test"  # the command that runs this test

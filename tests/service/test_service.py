@@ -12,7 +12,7 @@ from PIL import Image
 
 from service import __version__, errors
 from tests.conftest import DEEPVIT, VIT
-from tests.service.http.test_classify import png
+from tests.support.pictures import png
 from tests.support.server import ROOT, Server, running_server
 
 

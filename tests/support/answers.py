@@ -1,4 +1,4 @@
-"""Everything that a server answers about one photograph, to compare before and after an attack."""
+"""Answers of a server: the results of one, and all that it says about one photograph."""
 
 import io
 from typing import Any
@@ -10,6 +10,12 @@ from models.preprocess import Preprocessing, preprocess
 from tests.conftest import DEEPVIT, VIT
 
 _SIZE = 32  # pixels, the input size of both bundled models
+
+
+def results(response: httpx.Response) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return list(answer["results"])
 
 
 def answers_of_both_models(client: httpx.Client, photo: bytes) -> list[Any]:

@@ -25,6 +25,12 @@ def photos(max_bytes: int) -> tuple[bytes, ...]:
     return tuple(files)
 
 
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def noise(source: random.Random) -> bytes:
     """A random picture of 32 x 32 pixels as PPM, which needs no encoder."""
     return b"P6 32 32 255\n" + source.randbytes(32 * 32 * 3)

@@ -15,19 +15,9 @@ from export.verify import normalize
 from models import checkpoint
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, VIT
+from tests.support.answers import results
+from tests.support.pictures import png
 from tests.support.server import ROOT, running_server
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def results(response: httpx.Response) -> list[dict[str, Any]]:
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return list(answer["results"])
 
 
 @pytest.mark.parametrize("model", [DEEPVIT, VIT])

@@ -40,8 +40,7 @@ from service.oip.grpc.interceptor import STATUS_CODES
 from service.oip.grpc.server import GrpcServer
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
-from tests.docs.markdown import blocks
-from tests.docs.test_examples import ADDRESS
+from tests.docs.markdown import ADDRESS, blocks
 from tests.service.http.v2_requests import RULE, softmax
 from tests.support.server import ROOT, Server, running_server
 from tests.support.service import running_service

@@ -25,8 +25,9 @@ from models.arrays import Pixels
 from service.errors import StartupError, StoreUnavailable
 from service.store.redis import RedisStore, pack, unpack
 from tests.conftest import VIT
-from tests.service.http.test_classify import png, results
 from tests.service.store.test_store import without_waiting
+from tests.support.answers import results
+from tests.support.pictures import png
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import ROOT, Server, running_server
 
