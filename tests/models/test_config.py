@@ -20,6 +20,8 @@ PARAMETERS = {
     "vit_patch16_224_32b": 48_090_472,
     "deepvit_patch4_32_re_attn_16b": 1_572_554,
     "vit_patch4_32_16b": 1_571_690,
+    "deepvit_patch16_112_re_attn_16b": 6_794_929,
+    "vit_patch16_112_16b": 6_794_065,
     "vit_tiny_patch16_224": 5_717_416,
     "vit_tiny_patch16_384": 5_790_376,
     "vit_small_patch16_224": 22_050_664,
