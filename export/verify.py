@@ -13,6 +13,7 @@ from export.sessions import cpu_session
 from models.arrays import Float32Array, Pixels
 from models.deepvit import DeepViT
 from models.manifest import Comparison, Manifest, Parity
+from models.normalize import normalize as normalize_values
 from models.preprocess import Preprocessing
 
 Graph = Literal["model", "model.fp16", "explain"]
@@ -96,8 +97,7 @@ def sample_images(batch: int, size: int) -> Pixels:
 
 def normalize(images: Pixels, rule: Preprocessing) -> Tensor:
     """uint8 [B, S, S, 3] to float32 [B, 3, S, S], which the network was trained on."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (rule.mean, rule.std))
-    return (torch.tensor(images).permute(0, 3, 1, 2) / 255 - mean) / std
+    return normalize_values(torch.tensor(images).permute(0, 3, 1, 2) / 255, rule)
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 Free of torch: the service reads the same class from a model's manifest.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -162,36 +163,26 @@ def _tuned(
     return Architecture(config, Preprocessing(size=img_size, crop_pct=crop_pct))
 
 
-def _cifar(mixing: bool) -> Architecture:
-    """The bundled networks: 32 px, conv stem with patch 4, width 96."""
+def _bundled(
+    img_size: int, patch_size: int, num_classes: int, embed_dim: int, mixing: bool, scaled: bool
+) -> Architecture:
+    """Small networks that train without a GPU: 16 blocks, 6 heads, a conv stem, whole pictures."""
     config = DeepViTConfig(
-        img_size=32,
-        patch_size=4,
-        num_classes=10,
-        embed_dim=96,
+        img_size=img_size,
+        patch_size=patch_size,
+        num_classes=num_classes,
+        embed_dim=embed_dim,
         depth=16,
         num_heads=6,
         stem="conv",
         reatten_blocks=tuple(range(16)) if mixing else (),
+        reatten_scale=(embed_dim / 6) ** -0.5 if mixing and scaled else 1.0,
     )
-    return Architecture(config, Preprocessing(size=32, crop_pct=1.0))
+    return Architecture(config, Preprocessing(size=img_size, crop_pct=1.0))
 
 
-def _photos(mixing: bool) -> Architecture:
-    """Networks for photographs that train in hours without a GPU: 112 px, conv stem, width 192."""
-    config = DeepViTConfig(
-        img_size=112,
-        patch_size=16,
-        num_classes=81,
-        embed_dim=192,
-        depth=16,
-        num_heads=6,
-        stem="conv",
-        reatten_blocks=tuple(range(16)) if mixing else (),
-        reatten_scale=(192 / 6) ** -0.5 if mixing else 1.0,
-    )
-    return Architecture(config, Preprocessing(size=112, crop_pct=1.0))
-
+_cifar = partial(_bundled, 32, 4, 10, 96, scaled=False)
+_photos = partial(_bundled, 112, 16, 81, 192, scaled=True)
 
 _TIMM = {  # width, blocks, heads
     "tiny": (192, 12, 3),

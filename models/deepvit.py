@@ -124,10 +124,14 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         return q, k, v
 
+    def logits(self, q: Tensor, k: Tensor) -> Tensor:
+        """What the softmax is taken of, over keys: [B, H, N, N]."""
+        logits: Tensor = q @ k.transpose(-2, -1) * self.scale
+        return logits
+
     def softmax(self, q: Tensor, k: Tensor) -> Tensor:
         """The map before the mixing, [B, H, N, N]."""
-        softmax: Tensor = (q @ k.transpose(-2, -1) * self.scale).softmax(dim=-1)
-        return softmax
+        return self.logits(q, k).softmax(dim=-1)
 
     def merge(self, out: Tensor) -> Tensor:
         """The heads' outputs [B, H, N, D], side by side and projected: [B, N, C]."""

@@ -1,5 +1,6 @@
 """`python -m models.training`: photographs in, a trained safetensors file and its card out."""
 
+import hashlib
 import importlib
 import json
 import sys
@@ -15,6 +16,7 @@ from models.checkpoint import Checkpoint
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.preprocess import Preprocessing
 from models.training import card, photographs, targets
+from models.training.card import Answered
 from models.training.evaluation import answers
 from models.training.loop import Data, Run, Teacher
 from models.training.photographs import Files, PhotographsError
@@ -87,8 +89,9 @@ def main() -> int:
 def train(options: Options) -> None:
     """Train, round, measure, and write `<name>.safetensors` and `<name>.md` into the folder."""
     recipe = Recipe(**{name: getattr(options, name) for name in Recipe.model_fields})
-    if recipe.distill and not (options.soft_labels or options.teacher):
-        raise ValueError("--distill needs --soft-labels or --teacher")
+    teachers = (options.soft_labels is not None) + (options.teacher is not None)
+    if teachers != bool(recipe.distill):
+        raise ValueError("--distill and one of --soft-labels and --teacher need each other")
     found = photographs.find(options.images, options.without)
     test = photographs.find(options.test, options.without)
     if len(found.classes) < 2:
@@ -106,10 +109,10 @@ def train(options: Options) -> None:
     device = torch.device(options.device)
     data = _data(options, found, test, rule, device)
     options.output.mkdir(parents=True, exist_ok=True)
-    teacher = _teacher(options.teacher) if recipe.distill and options.teacher else None
+    teacher = _teacher(options.teacher) if options.teacher else None
     run = Run(config, rule, recipe, data, options.output, device, teacher, options.compile)
     run.train(Progress(recipe.epochs, run.epoch, run.steps_per_epoch, recipe.batch_size))
-    _finish(options, run, config, rule, recipe, found, test, data)
+    _finish(options, run, found, test)
 
 
 def architecture(arch: str, changes: dict[str, str], classes: int) -> DeepViTConfig:
@@ -147,12 +150,16 @@ def _data(
 ) -> Data:
     canvas = options.canvas or rule.size * 10 // 7
     soft = targets.soft_labels(options.soft_labels, found) if options.soft_labels else None
+    teacher = options.teacher
+    if options.soft_labels:
+        teacher = hashlib.sha256(options.soft_labels.read_bytes()).hexdigest()
     return Data(
         training=photographs.decode(found, canvas).to(device),
-        soft=None if soft is None or not options.distill else soft.to(device),
+        soft=None if soft is None else soft.to(device),
         test=photographs.as_served(test, rule),
         test_labels=test.labels,
         classes=len(found.classes),
+        identity=hashlib.sha256(f"{found.digest()} {teacher}".encode()).hexdigest(),
     )
 
 
@@ -164,32 +171,27 @@ def _teacher(name: str) -> Teacher:
         raise ValueError(f"--teacher {name}: {exc}") from exc
 
 
-def _finish(
-    options: Options,
-    run: Run,
-    config: DeepViTConfig,
-    rule: Preprocessing,
-    recipe: Recipe,
-    found: Files,
-    test: Files,
-    data: Data,
-) -> None:
-    name = options.output.name
-    weights = {
-        key: _stored(value.cpu(), options.half) for key, value in run.average().state_dict().items()
-    }
+def _finish(options: Options, run: Run, found: Files, test: Files) -> None:
+    """Save the average of the weights, and write the card of what was saved."""
+    name, average = options.output.name, run.average().state_dict()
     trained = Checkpoint(
-        config=config, weights=weights, preprocessing=rule, sha256="", labels=found.classes
+        config=run.config,
+        weights={key: _stored(value.cpu(), options.half) for key, value in average.items()},
+        preprocessing=run.rule,
+        sha256="",
+        labels=found.classes,
     )
     checkpoint.save(options.output / f"{name}.safetensors", trained)
-    logits = answers(trained.network(), data.test, rule)
-    text = card.write(
-        name, config, recipe, run.history, len(found), logits, test.labels, found.classes,
-        photographs.shorter_sides(test), options.small_below,
-    )  # fmt: skip
+    answered = Answered(
+        logits=answers(trained.network(), run.data.test, run.rule),
+        labels=test.labels,
+        sides=photographs.shorter_sides(test),
+        classes=found.classes,
+    )
+    text = card.write(name, run, len(found), answered, options.small_below)
     (options.output / f"{name}.md").write_text(text, encoding="utf-8")
-    accuracy = (logits.argmax(dim=1) == test.labels).float().mean()
-    print(f"{options.output / name}.safetensors: test accuracy {accuracy:.2%}, float32")
+    share = answered.right.float().mean()
+    print(f"{options.output / name}.safetensors: test accuracy {share:.2%}, float32")
 
 
 def _stored(value: torch.Tensor, half: bool) -> torch.Tensor:

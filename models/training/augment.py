@@ -86,11 +86,6 @@ class Augment:
         return torch.where(erased, _channels(self._rule.mean, images), images)
 
 
-def normalised(images: Tensor, rule: Preprocessing) -> Tensor:
-    """Values in 0..1, [B, 3, S, S], to the network's input."""
-    return (images - _channels(rule.mean, images)) / _channels(rule.std, images)
-
-
 def mixed(images: Tensor, targets: Tensor, recipe: Recipe, draws: Draws) -> tuple[Tensor, Tensor]:
     """Mixup or cutmix of a batch with itself in reverse order, or neither, with its targets.
 

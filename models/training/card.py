@@ -2,34 +2,44 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.config import DeepViTConfig
-from models.training.recipe import Recipe
+from models.training.loop import Run
 
 _BINS = 15  # of confidence
 _CONFUSIONS = 12  # that are listed
 
 
-def write(
-    name: str,
-    config: DeepViTConfig,
-    recipe: Recipe,
-    history: Sequence[dict[str, Any]],
-    training_pictures: int,
-    logits: Tensor,
-    labels: Tensor,
-    classes: Sequence[str],
-    sides: Tensor,
-    small_below: int,
-) -> str:
-    """Markdown. `logits` [m, classes], `labels` [m] and shorter `sides` [m] are of the test set."""
-    probabilities = logits.softmax(dim=1)
-    right = logits.argmax(dim=1) == labels
-    small = sides < small_below
+@dataclass(frozen=True)
+class Answered:
+    """What a network answered on the test pictures."""
+
+    logits: Tensor  # [m, classes]
+    labels: Tensor  # [m]
+    sides: Tensor  # [m], the shorter side of each picture, in pixels
+    classes: Sequence[str]
+
+    @property
+    def right(self) -> Tensor:
+        return self.logits.argmax(dim=1) == self.labels
+
+    @property
+    def among_five(self) -> float:
+        """Share of pictures whose class is among the first five answers."""
+        first = self.logits.argsort(dim=1, descending=True)[:, :5]
+        return (first == self.labels[:, None]).any(dim=1).float().mean().item()
+
+
+def write(name: str, run: Run, pictures: int, answered: Answered, small_below: int) -> str:
+    """Markdown, about a network that a run trained on so many pictures."""
+    config, recipe, history = run.config, run.recipe, run.history
+    labels, classes, right = answered.labels, answered.classes, answered.right
+    small = answered.sides < small_below
+    error = calibration_error(answered.logits.softmax(dim=1), right)
     last = history[-1]
     kind = (
         f"re-attending in {len(config.reatten_blocks)} blocks" if config.reatten_blocks else "plain"
@@ -39,7 +49,7 @@ def write(
         "",
         f"{config.depth} blocks of width {config.embed_dim}, {config.num_heads} heads, {kind}; "
         f"{config.img_size} px, patch {config.patch_size}. Trained for {len(history)} epochs on "
-        f"{training_pictures} pictures of {len(classes)} classes, seed {recipe.seed}.",
+        f"{pictures} pictures of {len(classes)} classes, seed {recipe.seed}.",
         "",
         "| test pictures | number | right |",
         "|---|---|---|",
@@ -47,8 +57,8 @@ def write(
         _row(f"shorter side of {small_below} px or more", right[~small]),
         _row(f"smaller than {small_below} px", right[small]),
         "",
-        f"Among the first five answers: {last['test_top5']:.2%}. Expected calibration error with "
-        f"{_BINS} bins of confidence: {calibration_error(probabilities, right):.3f}.",
+        f"Among the first five answers: {answered.among_five:.2%}. Expected calibration error with "
+        f"{_BINS} bins of confidence: {error:.3f}.",
         "",
         "## Attention",
         "",
@@ -62,7 +72,7 @@ def write(
         "",
         "## Most frequent confusions",
         "",
-        *_confusions(logits.argmax(dim=1), labels, classes),
+        *_confusions(answered.logits.argmax(dim=1), labels, classes),
         "",
         "## Recipe",
         "",

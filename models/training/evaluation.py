@@ -10,8 +10,8 @@ from models.collapse import THRESHOLD, collapsed_blocks, neighbours, similar_blo
 from models.cosines import Columns, row_similarity
 from models.deepvit import DeepViT
 from models.measures import feature_similarity
+from models.normalize import normalize
 from models.preprocess import Preprocessing
-from models.training.augment import normalised
 from models.training.recipe import Recipe
 
 _BATCH = 256
@@ -37,11 +37,11 @@ def evaluate(
 @torch.inference_mode()
 def answers(network: DeepViT, pixels: Tensor, rule: Preprocessing, bf16: bool = False) -> Tensor:
     """Logits for pictures [n, 3, S, S], uint8: [n, classes], float32, on the CPU."""
-    device = network.pos_embed.device
+    device = network.pos_embed.device.type
     found = []
     for batch in pixels.split(_BATCH):
-        images = normalised(batch.to(device).float() / 255, rule)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        images = _input(batch, network, rule)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             found.append(network(images).float().cpu())
     return torch.cat(found)
 
@@ -58,7 +58,7 @@ def collapse(network: DeepViT, pixels: Tensor, rule: Preprocessing) -> dict[str,
     sums: dict[str, dict[str, Tensor]] = {stage: {} for stage in stages}
     features = torch.zeros(network.config.depth)
     for batch in pixels.split(_TRACED_BATCH):
-        images = normalised(batch.to(network.pos_embed.device).float() / 255, rule)
+        images = _input(batch, network, rule)
         _, traces = network.trace(images)
         for stage in stages:
             maps = torch.stack([getattr(trace, stage) for trace in traces])  # [L, B, H, N, N]
@@ -77,6 +77,10 @@ def collapse(network: DeepViT, pixels: Tensor, rule: Preprocessing) -> dict[str,
         for stage in stages
     }
     return found | {"features_to_last": _rounded(features / len(pixels))}
+
+
+def _input(pixels: Tensor, network: DeepViT, rule: Preprocessing) -> Tensor:
+    return normalize(pixels.to(network.pos_embed.device) / 255, rule)
 
 
 def _verdict(matrices: dict[str, Tensor]) -> dict[str, Any]:

@@ -4,12 +4,12 @@ Parameters, running statistics and gradients are those of `DeepViT.forward` in t
 Shapes: B images, N tokens, C width, H heads of D channels.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.deepvit import Attention, Block, DeepViT
 from models.training.draws import Draws
+from models.training.reattention import mixed_and_normed
 
 
 def forward(
@@ -54,61 +54,15 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """What `Attention.forward` adds to the tokens, [B, N, C]; its softmax map where it is made."""
     q, k, v = attention.split(x)  # [B, H, N, D] each
-    unseen = attention.reatten_matrix is None and shared is None and not donates
-    if unseen and x.is_cuda:  # on a CPU, the backward pass of fused attention is many times slower
+    unseen = shared is None and not donates
+    if unseen and x.is_cuda and attention.reatten_matrix is None:
+        # On a CPU, the backward pass of fused attention is many times slower than these steps.
         out = F.scaled_dot_product_attention(q, k, v, scale=attention.scale)
         return attention.merge(out), None
-    softmax = _softmax(q, k, attention.scale) if shared is None else shared
-    if attention.training and isinstance(attention.var_norm, nn.BatchNorm2d):
-        out = _mixed_and_normed(attention, softmax, v)
-    else:
-        out = attention.mix(softmax) @ v
-    return attention.merge(out), softmax
-
-
-def _softmax(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """The map before the mixing, [B, H, N, N], at least in float32."""
-    logits = q @ k.transpose(-2, -1) * scale
-    return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-
-def _mixed_and_normed(attention: Attention, softmax: Tensor, v: Tensor) -> Tensor:
-    """Norm(Theta A) V with BatchNorm's batch statistics taken from the heads' covariance.
-
-    A row of a softmax map sums to 1, so that the mean of each head's map is 1 / N whatever the
-    input. With D = A - 1 / N, head h of the mixed map is Theta_h D up to a constant, which the norm
-    removes; its variance is Theta_h S Theta_h^T, where S, H x H, is the mean of D D^T. What is left
-    is one product with Theta scaled row by row. The bias of the norm adds the same to each entry of
-    a map: it multiplies the sum of V. Nearly uniform maps lose nothing, because D and not A is
-    rounded.
-    """
-    mixing, norm = attention.reatten_matrix, attention.var_norm
-    assert mixing is not None
-    assert mixing.bias is not None
-    assert isinstance(norm, nn.BatchNorm2d)
-    B, H, N, _ = softmax.shape
-    apart = (softmax - 1 / N).to(v.dtype).flatten(2)  # [B, H, N * N]
-    theta = mixing.weight.flatten(1)  # [H, H]
-    covariance = (apart @ apart.transpose(1, 2)).to(theta.dtype).sum(dim=0) / (B * N * N)
-    variance = ((theta @ covariance) * theta).sum(dim=1)  # [H]
-    _update(norm, theta.sum(dim=1) / N + mixing.bias, variance, B * N * N)
-    gain = norm.weight * (variance + norm.eps).rsqrt() * attention.reatten_scale
-    shift = norm.bias * attention.reatten_scale
-    mixed = ((gain[:, None] * theta).to(v.dtype) @ apart).reshape(B, H, N, N)
-    return mixed @ v + shift[:, None, None].to(v.dtype) * v.sum(dim=2, keepdim=True)
-
-
-@torch.no_grad()
-def _update(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Running statistics as BatchNorm keeps them, with the unbiased variance of `count` values."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    assert norm.momentum is not None
-    norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-    unbiased = variance * count / (count - 1)
-    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), norm.momentum)
+    if unseen and attention.training and isinstance(attention.var_norm, nn.BatchNorm2d):
+        return attention.merge(mixed_and_normed(attention, attention.logits(q, k), v)), None
+    softmax = attention.softmax(q, k) if shared is None else shared
+    return attention.merge(attention.mix(softmax) @ v), softmax
 
 
 def _dropped(x: Tensor, kept: float, draws: Draws | None) -> Tensor:

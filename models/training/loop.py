@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from models.config import DeepViTConfig
 from models.deepvit import DeepViT
+from models.normalize import normalize
 from models.preprocess import Preprocessing
-from models.training.augment import Augment, mixed, normalised
+from models.training.augment import Augment, mixed
 from models.training.draws import Draws, order
 from models.training.evaluation import evaluate
 from models.training.forward import forward
@@ -37,6 +38,7 @@ class Data:
     test: Tensor  # [m, 3, S, S], uint8, as served
     test_labels: Tensor  # [m]
     classes: int
+    identity: str  # tells these data apart from others
 
 
 class Run:
@@ -54,7 +56,8 @@ class Run:
         compiled: bool = False,
     ) -> None:
         """Begins, or goes on after the last epoch that the folder has. Raises `ValueError`."""
-        self._rule, self._recipe, self._data = rule, recipe, data
+        self.config, self.rule, self.recipe = config, rule, recipe
+        self.data = data
         self._folder, self._device, self._teacher = folder, device, teacher
         self._augment = Augment(recipe, rule)
         self._forward = torch.compile(forward) if compiled else forward
@@ -62,7 +65,7 @@ class Run:
             "config": config.model_dump(mode="json"),
             "preprocessing": rule.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json"),
-            "pictures": len(data.training),
+            "data": data.identity,
         }
         network = initialised(config, recipe.seed).to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -72,7 +75,7 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self._data.training) // self._recipe.batch_size
+        return len(self.data.training) // self.recipe.batch_size
 
     @property
     def epoch(self) -> int:
@@ -92,21 +95,21 @@ class Run:
 
     def train(self, progress: Progress) -> None:
         """All epochs that are left."""
-        while self.epoch < self._recipe.epochs:
+        while self.epoch < self.recipe.epochs:
             started = time.perf_counter()
             metrics = self._one_epoch(progress)
             seconds = time.perf_counter() - started
             test = evaluate(
-                self.average(), self._data.test, self._data.test_labels, self._rule, self._recipe
+                self.average(), self.data.test, self.data.test_labels, self.rule, self.recipe
             )
-            pictures = self.steps_per_epoch * self._recipe.batch_size
+            pictures = self.steps_per_epoch * self.recipe.batch_size
             speed = {"images_per_s": round(pictures / seconds, 1), "seconds": round(seconds, 1)}
             self._state.history.append({"epoch": self.epoch, **metrics, **test, **speed})
             self._save()
             progress.epoch(self._state.history[-1])
 
     def _one_epoch(self, progress: Progress) -> dict[str, float]:
-        network, recipe = self._state.network.train(), self._recipe
+        network, recipe = self._state.network.train(), self.recipe
         total, right = (torch.zeros((), device=self._device) for _ in range(2))
         for count, (draws, chosen) in enumerate(self._batches(), start=1):
             images, targets = self._batch(chosen, draws)
@@ -131,14 +134,14 @@ class Run:
     def _batches(self) -> Iterator[tuple[Draws, Tensor]]:
         """Indices of pictures, batch by batch, in an order that the seed and the epoch give."""
         first = self.epoch * self.steps_per_epoch
-        shown = order(self._recipe.seed, self.epoch, len(self._data.training)).to(self._device)
-        batches = shown.split(self._recipe.batch_size)[: self.steps_per_epoch]
+        shown = order(self.recipe.seed, self.epoch, len(self.data.training)).to(self._device)
+        batches = shown.split(self.recipe.batch_size)[: self.steps_per_epoch]
         for index, chosen in enumerate(batches):
-            yield Draws(self._recipe.seed, first + index, self._device), chosen
+            yield Draws(self.recipe.seed, first + index, self._device), chosen
 
     def _batch(self, chosen: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Network inputs [B, 3, S, S] and targets [B, 1 or 2, classes]."""
-        data, recipe = self._data, self._recipe
+        data, recipe = self.data, self.recipe
         pictures = data.training
         images = self._augment(pictures.pixels[chosen], pictures.sizes[chosen], draws)
         labels = F.one_hot(pictures.labels[chosen], data.classes).float()
@@ -148,20 +151,20 @@ class Run:
             targets = torch.stack((labels, self._softened(data.soft[chosen])), dim=1)
         images, targets = mixed(images, targets, recipe, draws)
         if self._teacher is not None:
-            with torch.inference_mode():
+            with torch.no_grad():
                 answers = self._softened(self._teacher(images))
-            targets = torch.stack((targets[:, 0], answers.clone()), dim=1)
-        images = normalised(images, self._rule)
+            targets = torch.stack((targets[:, 0], answers), dim=1)
+        images = normalize(images, self.rule)
         return images.contiguous(memory_format=torch.channels_last), targets
 
     def _softened(self, logits: Tensor) -> Tensor:
-        return (logits.float() / self._recipe.distill_temperature).softmax(dim=1)
+        return (logits.float() / self.recipe.distill_temperature).softmax(dim=1)
 
     def _update(self, error: Tensor) -> None:
         state = self._state
         state.optimizer.zero_grad(set_to_none=True)
         error.backward()
-        torch.nn.utils.clip_grad_norm_(state.network.parameters(), self._recipe.clip_norm)
+        torch.nn.utils.clip_grad_norm_(state.network.parameters(), self.recipe.clip_norm)
         state.optimizer.step()
         state.schedule.step()
         state.average.update_parameters(state.network)

@@ -3,6 +3,7 @@
 A picture's class is the name of the folder it lies in, with spaces for underscores.
 """
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -39,6 +40,14 @@ class Files:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def digest(self) -> str:
+        """Of all names and pictures, in their order."""
+        found = hashlib.sha256()
+        for name, data in zip(self.names, self.data, strict=True):
+            found.update(f"{len(name)} {len(data)} {name}".encode())
+            found.update(data)
+        return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Recipe(BaseModel):
@@ -63,3 +63,10 @@ class Recipe(BaseModel):
     soften_to: tuple[float, float] = Field(
         default=(0.35, 0.75), description="smallest and largest side after shrinking, as a share"
     )
+
+    @field_validator("crop_scale", "crop_ratio", "soften_to")
+    @classmethod
+    def _ascending(cls, pair: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < pair[0] <= pair[1]:
+            raise ValueError(f"{pair[0]:g} to {pair[1]:g} is not a range above 0")
+        return pair

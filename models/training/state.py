@@ -1,11 +1,12 @@
 """What a run must keep to go on after an interruption: written whole or not at all."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -35,7 +36,7 @@ class State:
             fused=True,
         )
         average = AveragedModel(
-            network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
+            network, multi_avg_fn=partial(_average, recipe.ema_decay), use_buffers=True
         )
         return cls(network, average, optimizer, _schedule(optimizer, recipe, steps_per_epoch))
 
@@ -61,6 +62,17 @@ class State:
         for part in ("network", "average", "optimizer", "schedule"):
             getattr(self, part).load_state_dict(saved[part])
         self.history = saved["history"]
+
+
+def _average(
+    decay: float, averages: list[Tensor], values: list[Tensor], count: int | Tensor
+) -> None:
+    """Exponential moving averages, in place, after `count` steps.
+
+    The first steps weigh more, so that a short run does not end near where it began.
+    """
+    rising = (1 + int(count)) / (10 + int(count))
+    get_ema_multi_avg_fn(min(decay, rising))(averages, values, count)
 
 
 def _by_decay(network: nn.Module, weight_decay: float) -> dict[float, list[nn.Parameter]]:

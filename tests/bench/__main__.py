@@ -1,6 +1,6 @@
-"""`python -m tests.bench [graph|profile|serving|scaling|decode|tables|gpu] [--model NAME]`.
+"""`python -m tests.bench [PART...] [--model NAME]`, where a part is a module of this folder.
 
-Runs all parts but `gpu` by default.
+Runs all parts but `training` and `gpu` by default.
 
 A model is the bundled `deepvit16-cifar10` or any architecture of models.config; the latter is
 exported with random weights first, which takes minutes.
@@ -13,12 +13,12 @@ from importlib import import_module
 from tests.bench import models, tables
 
 PARTS = ("graph", "profile", "serving", "scaling", "decode", "tables")
-ON_GPU = "gpu"
+ON_REQUEST = ("training", "gpu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, ON_GPU, []], metavar="part")
+    parser.add_argument("part", nargs="*", choices=[*PARTS, *ON_REQUEST, []], metavar="part")
     parser.add_argument("--model", action="append", help="model to measure; may be repeated")
     options = parser.parse_args()
     for part in options.part or PARTS:
@@ -32,7 +32,7 @@ def _run(part: str, names: Sequence[str]) -> None:
     module = import_module(f"tests.bench.{part}")  # not before: some need all of PyTorch
     if part == "decode":
         module.run(models.BUNDLED)
-    elif part == "scaling":
+    elif part in ("scaling", "training"):
         module.run()
     else:
         for name in names:

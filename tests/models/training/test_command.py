@@ -1,16 +1,23 @@
-"""A run that is killed goes on where it was: its result is that of a run that nobody stopped."""
+"""The command: a run that is killed ends as one that nobody stopped; what it writes and refuses."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
+from torch import Tensor
 
+from models import checkpoint
+from models.training.evaluation import answers
+from models.training.photographs import as_served, find
 from tests.support.server import ROOT
 
 EPOCHS = 4
@@ -34,7 +41,7 @@ def command(pictures: Path, output: Path, *options: str) -> list[str]:
     return [
         sys.executable, "-m", "models.training", "--images", str(pictures), "--test", str(pictures),
         "--arch", "deepvit_test", "--output", str(output), "--epochs", str(EPOCHS),
-        "--batch-size", "8", "--drop-path", "0.2", "--device", "cpu", "--ema-decay", "0.5",
+        "--batch-size", "8", "--drop-path", "0.2", "--device", "cpu",
         "--lr", "0.01", "--warmup-epochs", "1", *options,
     ]  # fmt: skip
 
@@ -46,7 +53,7 @@ def train(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"
-    done = train(command(pictures, folder))
+    done = train(command(pictures, folder, "--half"))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -57,7 +64,44 @@ def test_it_learns_and_says_so(finished: Path) -> None:
     assert lines[-1]["test_accuracy"] > 0.9
     assert {"softmax", "reattention", "loss", "images_per_s"} <= lines[-1].keys()
     card = (finished / "run.md").read_text()
-    assert "| red one | 24 |" in card
+    assert "| red one | 24 | 100.0% |" in card
+
+
+def test_the_file_holds_halves_and_answers_as_the_card_says(pictures: Path, finished: Path) -> None:
+    trained = checkpoint.load(finished / "run.safetensors")
+    stored = safetensors.torch.load_file(finished / "run.safetensors")
+    assert {value.dtype for value in stored.values() if value.ndim > 1} == {torch.float16}
+    assert trained.labels == ("blue one", "red one")
+    files = find([pictures])
+    found = answers(
+        trained.network(), as_served(files, trained.preprocessing), trained.preprocessing
+    )
+    assert torch.equal(found.argmax(dim=1), files.labels)
+
+
+def test_a_teacher_is_asked_about_the_crops_themselves(pictures: Path, tmp_path: Path) -> None:
+    """A teacher that knows red from blue teaches the student, whose labels count for nothing."""
+    done = train(
+        command(
+            pictures, tmp_path / "run", "--distill", "1", "--teacher",
+            "tests.models.training.test_command:teacher",
+        )
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["test_accuracy"] > 0.9
+
+
+def teacher() -> Callable[[Tensor], Tensor]:
+    """Logits of blue and red: how far one colour exceeds the other."""
+
+    def answer(images: Tensor) -> Tensor:
+        assert images.min() >= 0
+        assert images.max() <= 1
+        red, _, blue = images.mean(dim=(2, 3)).unbind(dim=1)
+        return 40 * torch.stack((blue - red, red - blue), dim=1)
+
+    return answer
 
 
 def test_killed_after_an_epoch_it_ends_with_the_same_bits(
@@ -81,22 +125,30 @@ def test_killed_after_an_epoch_it_ends_with_the_same_bits(
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_another_recipe_does_not_go_on(pictures: Path, finished: Path) -> None:
+def test_neither_another_recipe_nor_other_pictures_go_on(
+    pictures: Path, finished: Path, tmp_path: Path
+) -> None:
     done = train(command(pictures, finished, "--lr", "0.02"))
     assert done.returncode == 1
     assert done.stderr.endswith("is of another run: it differs in recipe\n")
+    others = shutil.copytree(pictures, tmp_path / "pictures")
+    shutil.copy(others / "red_one" / "0.jpg", others / "red_one" / "1.jpg")
+    done = train(command(others, finished))
+    assert done.returncode == 1
+    assert done.stderr.endswith("is of another run: it differs in data\n")
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--arch", "resnet"], "no architecture 'resnet'"),
-        (["--distill", "0.5"], "--distill needs --soft-labels or --teacher"),
+        (["--distill", "0.5"], "need each other"),
         (["--without", "red one"], "there is one class, blue one"),
         (["--images", "nowhere.tar"], "nowhere.tar is neither a folder nor a tar archive"),
         (["--change", "depth=three"], "depth"),
+        (["--crop-scale", "0.9,0.3"], "0.9 to 0.3 is not a range above 0"),
     ],
-    ids=["arch", "teacher", "one class", "no file", "change"],
+    ids=["arch", "teacher", "one class", "no file", "change", "range"],
 )
 def test_a_wrong_option_is_told_in_one_line(
     pictures: Path, tmp_path: Path, options: list[str], said: str
