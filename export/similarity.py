@@ -29,7 +29,8 @@ def measure(
     """
     if torch.onnx.is_in_onnx_export():
         return _operator(maps, reach, prefix)
-    return _computed(maps, reach, prefix)
+    found = _of_any(maps) if reach is None else [*_of_any(maps), *_of_softmax(maps, reach, prefix)]
+    return dict(zip(_names(reach), found, strict=True))
 
 
 def feature_similarity(outputs: Sequence[Tensor]) -> Tensor:
@@ -42,29 +43,38 @@ def feature_similarity(outputs: Sequence[Tensor]) -> Tensor:
 
 def add_functions(model: ir.Model) -> None:
     """Add the functions whose operators a model uses, for maps of its shapes."""
-    for node in model.graph:
+    _add(model, model.graph)
+
+
+def _add(model: ir.Model, nodes: Iterable[ir.Node]) -> None:
+    for node in nodes:
         if node.domain == DOMAIN and node.op_type.endswith("Similarity"):
             inputs = tuple(map(_example_shape, node.inputs))
             prefix = node.attributes["prefix"].as_int() if "prefix" in node.attributes else None
             function = _function(node.op_type, inputs, len(node.outputs), prefix)
             model.functions[function.identifier()] = function
             model.opset_imports[DOMAIN] = VERSION
+            _add(model, function)
 
 
-def _computed(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
+def _of_any(maps: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The measures that the maps of both stages have."""
     stacked = torch.stack(list(maps))  # [L, B, H, N, N]
     columns = Columns(stacked)
-    values = [
+    return (
         columns.layer_similarity(),
         row_similarity(stacked),
         columns.centred_similarity(),
         columns.neighbour_similarity(),
         columns.head_similarity(),
-    ]
-    if reach is not None:
-        distance = measures.attention_distance(stacked, reach, prefix)  # [L, B, H]
-        values += [measures.entropy(stacked).transpose(0, 1), distance.transpose(0, 1)]
-    return dict(zip(_names(reach), values, strict=True))
+    )
+
+
+def _of_softmax(maps: Sequence[Tensor], reach: Tensor, prefix: int) -> Sequence[Tensor]:
+    """The measures, [B, L, H] each, that only softmax maps have."""
+    stacked = torch.stack(list(maps))
+    distance = measures.attention_distance(stacked, reach, prefix)  # [L, B, H]
+    return measures.entropy(stacked).transpose(0, 1), distance.transpose(0, 1)
 
 
 def _operator(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
@@ -108,7 +118,10 @@ class _Body(nn.Module):
     def forward(self, blocks: list[Tensor], reach: Tensor | None = None) -> tuple[Tensor, ...]:
         if self._name == "FeatureSimilarity":
             return (measures.feature_similarity(torch.stack(blocks, dim=1)),)
-        return tuple(_computed(blocks, reach, self._prefix).values())
+        if reach is None:
+            return tuple(_of_any(blocks))
+        # The operator of the other stage does most of it: tracing takes seconds.
+        return (*measure(blocks).values(), *_of_softmax(blocks, reach, self._prefix))
 
 
 @cache

@@ -18,6 +18,7 @@ from models.preprocess import Preprocessing
 from models.training import card, photographs, targets
 from models.training.card import Answered
 from models.training.evaluation import answers
+from models.training.halves import halved
 from models.training.loop import Data, Run, Teacher
 from models.training.photographs import Files, PhotographsError
 from models.training.progress import Progress
@@ -64,7 +65,9 @@ class Options(Recipe, BaseSettings):
         default=80, description="the card tells the accuracy of pictures with a shorter side"
     )
     half: bool = Field(
-        default=False, description="round matrices to half precision, on disk and in the result"
+        default=False,
+        description="round matrices to half precision, which then holds them exactly on disk, as "
+        "trained and as exported",
     )
     compile: bool = Field(
         default=False, description="compile the forward pass: minutes at the start, faster steps"
@@ -173,10 +176,11 @@ def _teacher(name: str) -> Teacher:
 
 def _finish(options: Options, run: Run, found: Files, test: Files) -> None:
     """Save the average of the weights, and write the card of what was saved."""
-    name, average = options.output.name, run.average().state_dict()
+    name, average = options.output.name, run.average().cpu()
+    network = halved(average) if options.half else average
     trained = Checkpoint(
         config=run.config,
-        weights={key: _stored(value.cpu(), options.half) for key, value in average.items()},
+        weights={key: _stored(value) for key, value in network.state_dict().items()},
         preprocessing=run.rule,
         sha256="",
         labels=found.classes,
@@ -194,9 +198,10 @@ def _finish(options: Options, run: Run, found: Files, test: Files) -> None:
     print(f"{options.output / name}.safetensors: test accuracy {share:.2%}, float32")
 
 
-def _stored(value: torch.Tensor, half: bool) -> torch.Tensor:
-    """Matrices in half precision, if so asked; norms and biases stay exact."""
-    return value.half() if half and value.is_floating_point() and value.ndim > 1 else value
+def _stored(value: torch.Tensor) -> torch.Tensor:
+    """Matrices in half precision, where it holds them exactly."""
+    half = value.half() if value.is_floating_point() and value.ndim > 1 else value
+    return half if torch.equal(half.to(value.dtype), value) else value
 
 
 def _problem(exc: Exception) -> str:

@@ -53,14 +53,16 @@ class Augment:
         return F.grid_sample(canvases, grid, padding_mode="border", align_corners=False)
 
     def _softened(self, images: Tensor, draws: Draws) -> Tensor:
-        """Some images shrunk and enlarged again, all of a batch to the same side."""
+        """Some images shrunk and enlarged again, all to the same side.
+
+        They are the first of a batch, whose order is random.
+        """
         S = self._rule.size
-        share = draws.host.uniform(*self._recipe.soften_to)
-        side = max(1, round(S * share))
-        soft = F.interpolate(images, side, mode="bilinear", antialias=True)
+        side = max(1, round(S * draws.host.uniform(*self._recipe.soften_to)))
+        count = draws.host.binomial(len(images), self._recipe.soften)
+        soft = F.interpolate(images[:count], side, mode="bilinear", antialias=True)
         soft = F.interpolate(soft, S, mode="bicubic").clamp(0, 1)
-        chosen = draws.uniform(len(images)) < self._recipe.soften
-        return torch.where(chosen[:, None, None, None], soft, images)
+        return torch.cat((soft, images[count:]))
 
     def _coloured(self, images: Tensor, draws: Draws) -> Tensor:
         """Brightness, contrast and saturation changed by up to `colour`; some without colour."""
