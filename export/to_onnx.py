@@ -6,6 +6,7 @@ Knows tensors and graphs, not networks: graphs.py has the modules that are trace
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
@@ -29,14 +30,21 @@ def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.M
 
 
 def save_weights(models: Iterable[ir.Model], folder: Path) -> None:
-    """Move the weights of several graphs to one file, where equal ones are stored once."""
+    """Move the weights of several graphs to one file, where equal ones are stored once.
+
+    Those that half precision holds exactly are stored so, and cast when a session opens.
+    """
     placed: dict[tuple[str, bytes], ir.ExternalTensor] = {}
     with (folder / WEIGHTS_FILE).open("wb") as weights:
         for model in models:
-            for name, value in model.graph.initializers.items():
+            for value in list(model.graph.initializers.values()):
                 tensor = value.const_value
                 if tensor is None or tensor.nbytes < _INLINE_BYTES:
                     continue
+                if tensor.dtype == ir.DataType.FLOAT and _is_half(tensor.numpy()):
+                    value = _cast_from_half(model.graph, value)
+                    tensor = value.const_value
+                    assert tensor is not None
                 content = tensor.tobytes()
                 key = (f"{tensor.dtype} {tensor.shape}", content)
                 if key not in placed:
@@ -47,11 +55,34 @@ def save_weights(models: Iterable[ir.Model], folder: Path) -> None:
                         len(content),
                         tensor.dtype,
                         shape=ir.Shape(tensor.shape.numpy()),
-                        name=name,
+                        name=value.name or "",
                         base_dir=folder,
                     )
                     weights.write(content)
                 value.const_value = placed[key]
+
+
+def _is_half(values: np.ndarray) -> bool:
+    """Whether half precision holds these numbers exactly."""
+    with np.errstate(over="ignore"):
+        return np.array_equal(values.astype(np.float16).astype(values.dtype), values)
+
+
+def _cast_from_half(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """Replace an initializer by one in half precision and a cast; returns the new one."""
+    assert value.const_value is not None
+    assert value.name is not None
+    half = ir.tensor(value.const_value.numpy().astype(np.float16), name=f"{value.name}.half")
+    stored = ir.Value(
+        name=half.name, type=ir.TensorType(half.dtype), shape=value.shape, const_value=half
+    )
+    cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT})
+    value.replace_all_uses_with(cast.outputs[0])
+    cast.outputs[0].name = value.name
+    del graph.initializers[value.name]
+    graph.register_initializer(stored)
+    graph.insert_before(graph[0], cast)
+    return stored
 
 
 def save_graph(model: ir.Model, path: Path, metadata: Mapping[str, str] | None = None) -> None:

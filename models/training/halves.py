@@ -33,7 +33,7 @@ def _move_gain(norm: nn.LayerNorm, linear: nn.Linear) -> None:
     if linear.bias is None:
         return
     times = linear.in_features // norm.weight.numel()  # several normed tokens side by side
-    linear.bias += linear.weight @ norm.bias.repeat(times)
-    linear.weight *= norm.weight.repeat(times)
+    linear.bias.add_(linear.weight @ norm.bias.repeat(times))
+    linear.weight.mul_(norm.weight.repeat(times))
     norm.weight.fill_(1)
     norm.bias.fill_(0)

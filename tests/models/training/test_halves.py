@@ -4,6 +4,7 @@ import torch
 
 from export.fold import FoldedDeepViT
 from models.config import ARCHITECTURES
+from models.deepvit import Block
 from models.training import halves
 from models.training.__main__ import architecture
 from tests.support.networks import random_network
@@ -33,6 +34,7 @@ def test_moving_gains_changes_no_answer() -> None:
     with torch.no_grad():
         before = network(images)
         block = network.blocks[0]
+        assert isinstance(block, Block)
         halves._move_gain(block.norm1, block.attn.qkv)
         halves._move_gain(network.norm, network.head)
         assert torch.equal(block.norm1.weight, torch.ones_like(block.norm1.weight))
