@@ -16,6 +16,7 @@ from export import attention, similarity, tracing
 WEIGHTS_FILE = "weights.bin"
 _ALIGNMENT = 4096  # a page, so that the file can be mapped into memory
 _INLINE_BYTES = 1024  # smaller constants stay in the graph
+_HALVED_BYTES = 2**16  # smaller constants are not worth a cast
 
 
 def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.Model:
@@ -41,7 +42,7 @@ def save_weights(models: Iterable[ir.Model], folder: Path) -> None:
                 tensor = value.const_value
                 if tensor is None or tensor.nbytes < _INLINE_BYTES:
                     continue
-                if tensor.dtype == ir.DataType.FLOAT and _is_half(tensor.numpy()):
+                if _is_half(tensor):
                     value = _cast_from_half(model.graph, value)
                     tensor = value.const_value
                     assert tensor is not None
@@ -62,8 +63,11 @@ def save_weights(models: Iterable[ir.Model], folder: Path) -> None:
                 value.const_value = placed[key]
 
 
-def _is_half(values: np.ndarray) -> bool:
-    """Whether half precision holds these numbers exactly."""
+def _is_half(tensor: ir.TensorProtocol) -> bool:
+    """Whether half precision holds these numbers exactly, and saves space worth having."""
+    if tensor.dtype != ir.DataType.FLOAT or tensor.nbytes < _HALVED_BYTES:
+        return False
+    values = tensor.numpy()
     with np.errstate(over="ignore"):
         return np.array_equal(values.astype(np.float16).astype(values.dtype), values)
 

@@ -75,10 +75,10 @@ class Options(Recipe, BaseSettings):
     device: str = Field(default="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Exit status 0; 1 with one line on standard error; 130 where it was interrupted."""
     try:
-        options = Options()  # type: ignore[call-arg]
+        options = Options(_cli_parse_args=arguments or True)  # type: ignore[call-arg]
         train(options)
     except (PhotographsError, SettingsError, ValueError) as exc:
         print(f"models.training: {_problem(exc)}", file=sys.stderr)

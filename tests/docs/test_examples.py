@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from export.__main__ import main as export
+from models.training.__main__ import main as training
 from tests.docs.conftest import run
 from tests.docs.markdown import ADDRESS, PAGES, Block, blocks
 from tests.support.server import ROOT, Server
@@ -21,8 +22,8 @@ from tests.support.server import ROOT, Server
 CONSOLE = [block for block in blocks("console") if block.not_run is None]
 SERVES = re.compile(r"make serve|python -m service(?! ?\.)")
 THIS_RUN = "make test"  # the command that runs this test
-# These trace a network, and share what they have traced within one process.
-EXPORTS = re.compile(r"\.venv/bin/python -m export (?!inspect)(.*)")
+# These import PyTorch, which takes seconds, and share what they have traced.
+IN_PROCESS = re.compile(r"\.venv/bin/python -m (export|models\.training) (?!inspect)(.*)")
 RUN_IN_PLACE = re.compile(r"make |.*-m pytest ")  # these need the project's own configuration
 VOLATILE = ("timings_ms", "request_id")
 
@@ -67,9 +68,10 @@ def test_commands_run(
         folder = ROOT if RUN_IN_PLACE.match(command) else checkout
         if SERVES.search(command):
             serve(command, folder, environment)
-        elif found := EXPORTS.fullmatch(command):
+        elif found := IN_PROCESS.fullmatch(command):
             monkeypatch.chdir(folder)
-            assert export(shlex.split(found[1])) == 0
+            program = {"export": export, "models.training": training}[found[1]]
+            assert program(shlex.split(found[2])) == 0
         else:
             run(command, folder, environment)
         run_before.add(command)

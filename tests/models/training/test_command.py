@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from models import checkpoint
+from models.training.__main__ import main
 from models.training.evaluation import answers
 from models.training.photographs import as_served, find
 from tests.support.server import ROOT
@@ -37,24 +38,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(pictures: Path, output: Path, *options: str) -> list[str]:
+def options(pictures: Path, output: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "models.training", "--images", str(pictures), "--test", str(pictures),
-        "--arch", "deepvit_test", "--output", str(output), "--epochs", str(EPOCHS),
-        "--batch-size", "8", "--drop-path", "0.2", "--device", "cpu",
-        "--lr", "0.01", "--warmup-epochs", "1", *options,
+        "--images", str(pictures), "--test", str(pictures), "--arch", "deepvit_test",
+        "--output", str(output), "--epochs", str(EPOCHS), "--batch-size", "8",
+        "--drop-path", "0.2", "--device", "cpu", "--lr", "0.01", "--warmup-epochs", "1", *more,
     ]  # fmt: skip
-
-
-def train(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "run"
-    done = train(command(pictures, folder, "--half"))
-    assert done.returncode == 0, done.stderr
+    assert main(options(pictures, folder, "--half")) == 0
     return folder
 
 
@@ -81,13 +76,9 @@ def test_the_file_holds_halves_and_answers_as_the_card_says(pictures: Path, fini
 
 def test_a_teacher_is_asked_about_the_crops_themselves(pictures: Path, tmp_path: Path) -> None:
     """A teacher that knows red from blue teaches the student, whose labels count for nothing."""
-    done = train(
-        command(
-            pictures, tmp_path / "run", "--distill", "1", "--teacher",
-            "tests.models.training.test_command:teacher",
-        )
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    teacher = "tests.models.training.test_command:teacher"
+    taught = options(pictures, tmp_path / "run", "--distill", "1", "--teacher", teacher)
+    assert main(taught) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["test_accuracy"] > 0.9
 
@@ -105,19 +96,20 @@ def teacher() -> Callable[[Tensor], Tensor]:
 
 
 def test_killed_after_an_epoch_it_ends_with_the_same_bits(
-    pictures: Path, finished: Path, tmp_path: Path
+    pictures: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    arguments = command(pictures, folder)
-    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    arguments = options(pictures, folder)
+    command = [sys.executable, "-m", "models.training", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         next(line for line in process.stderr if line.startswith("epoch 2/"))
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    done = train(arguments)
-    assert done.returncode == 0, done.stderr
-    assert f"epoch {EPOCHS}/{EPOCHS}" in done.stderr
-    assert "epoch 1/" not in done.stderr
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert f"epoch {EPOCHS}/{EPOCHS}" in said
+    assert "epoch 1/" not in said
     one, other = (
         torch.load(run / "state.pt", weights_only=True)["average"] for run in (finished, folder)
     )
@@ -126,20 +118,18 @@ def test_killed_after_an_epoch_it_ends_with_the_same_bits(
 
 
 def test_neither_another_recipe_nor_other_pictures_go_on(
-    pictures: Path, finished: Path, tmp_path: Path
+    pictures: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = train(command(pictures, finished, "--lr", "0.02"))
-    assert done.returncode == 1
-    assert done.stderr.endswith("is of another run: it differs in recipe\n")
+    assert main(options(pictures, finished, "--lr", "0.02")) == 1
+    assert capsys.readouterr().err.endswith("is of another run: it differs in recipe\n")
     others = shutil.copytree(pictures, tmp_path / "pictures")
     shutil.copy(others / "red_one" / "0.jpg", others / "red_one" / "1.jpg")
-    done = train(command(others, finished))
-    assert done.returncode == 1
-    assert done.stderr.endswith("is of another run: it differs in data\n")
+    assert main(options(others, finished)) == 1
+    assert capsys.readouterr().err.endswith("is of another run: it differs in data\n")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("wrong", "said"),
     [
         (["--arch", "resnet"], "no architecture 'resnet'"),
         (["--distill", "0.5"], "need each other"),
@@ -151,9 +141,13 @@ def test_neither_another_recipe_nor_other_pictures_go_on(
     ids=["arch", "teacher", "one class", "no file", "change", "range"],
 )
 def test_a_wrong_option_is_told_in_one_line(
-    pictures: Path, tmp_path: Path, options: list[str], said: str
+    pictures: Path,
+    tmp_path: Path,
+    wrong: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = train([*command(pictures, tmp_path / "run"), *options])
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert main(options(pictures, tmp_path / "run", *wrong)) == 1
+    found = capsys.readouterr().err
+    assert said in found
+    assert found.count("\n") == 1
