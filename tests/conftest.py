@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ import pytest
 from service.inference.cpus import available_cpus
 from tests.support.exports import (
     export_bundled,
+    export_format,
     export_tiny,
     share_operator_table,
     sources_digest,
@@ -50,6 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """More processes than CPUs, because many tests wait for a server."""
+    return available_cpus() + (available_cpus() + 1) // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -97,6 +103,13 @@ def tiny_repository(pytestconfig: pytest.Config) -> Path:
     folder = _cached(pytestconfig, "tiny_repository")
     export_tiny(folder, TINY)
     return folder
+
+
+@pytest.fixture(scope="session")
+def format_repository(pytestconfig: pytest.Config) -> Callable[[str], Path]:
+    """A model repository by the name of a code base (tests/models/formats), to be read only."""
+    folder = _cached(pytestconfig, "formats")
+    return lambda name: export_format(folder, name)
 
 
 def _cached(config: pytest.Config, name: str) -> Path:

@@ -1,15 +1,14 @@
 """A distilled DeiT in the explorer: its two tokens before the patches are shown separately."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from export.__main__ import main
 from tests.explorer.conftest import Visit
 from tests.explorer.steps import cell_of, choose, choose_sample, maps, reading, wait_until_loaded
-from tests.models.test_formats import written
 from tests.support.server import Server, running_server
 
 GRID, PREFIX = 4, 2
@@ -17,12 +16,8 @@ SIDE = GRID * GRID + PREFIX + 1  # cells along a side of the raw map, with the g
 
 
 @pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("distilled")
-    arguments = [str(written(folder, "timm_deit_distilled")), "--num-heads", "3", "--name", "deit"]
-    repository = folder / "repository"
-    assert main([*arguments, "--output", str(repository), "--max-batch-size", "2"]) == 0
-    with running_server(repository) as running:
+def distilled(format_repository: Callable[[str], Path]) -> Iterator[Server]:
+    with running_server(format_repository("timm_deit_distilled")) as running:
         yield running
 
 

@@ -1,6 +1,7 @@
 """Checkpoints of other code bases on the command line: inspected, and exported with parity."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,7 @@ from export.__main__ import main
 from export.verify import normalize, sample_images
 from models import checkpoint
 from models.manifest import Manifest
-from tests.models.test_formats import facts_of, written
-
-
-def flags_of(name: str) -> list[str]:
-    flags = facts_of(name)["flags"]
-    return [
-        part for key, value in flags.items() for part in (f"--{key}".replace("_", "-"), str(value))
-    ]
+from tests.support.formats import facts_of, flags_of, written
 
 
 @pytest.mark.parametrize(
@@ -70,14 +64,12 @@ def test_inspect_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     "name", ["timm_deit_distilled", "timm_norm_pre_one_head", "vit_pytorch_1.20.2_deepvit_mean"]
 )
-def test_exported_graphs_answer_as_the_network(name: str, tmp_path: Path) -> None:
-    path = written(tmp_path, name)
-    repository = tmp_path / "repository"
-    sizes = ["--output", str(repository), "--max-batch-size", "2"]
-    assert main([str(path), "--name", "mine", *sizes, *flags_of(name)]) == 0
-    folder = repository / "mine" / "1"
+def test_exported_graphs_answer_as_the_network(
+    name: str, format_repository: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = format_repository(name) / name / "1"
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-    source = checkpoint.load(path, **facts_of(name)["flags"])
+    source = checkpoint.load(written(tmp_path, name), **facts_of(name)["flags"])
     assert manifest.config == source.config
     assert manifest.checkpoint.format == source.format
     images = sample_images(2, 32)
@@ -90,16 +82,15 @@ def test_exported_graphs_answer_as_the_network(name: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(last, getattr(traces[1], stage), atol=5e-5)
 
 
-def test_layer_norm_over_heads_is_in_the_manifest_and_has_no_row_sum(tmp_path: Path) -> None:
+def test_layer_norm_over_heads_is_in_the_manifest_and_has_no_row_sum(
+    format_repository: Callable[[str], Path], tmp_path: Path
+) -> None:
     name = "vit_pytorch_1.20.2_deepvit"
-    path = written(tmp_path, name)
-    repository = tmp_path / "repository"
-    assert main([str(path), "--name", "mine", "--output", str(repository)]) == 0
-    record = json.loads((repository / "mine" / "1" / "manifest.json").read_text())
+    record = json.loads((format_repository(name) / name / "1" / "manifest.json").read_text())
     mixing = record["reattention"][0]
     assert mixing["row_sum"] is None
     assert any("do not sum to a constant" in note for note in record["checkpoint"]["notes"])
-    source = checkpoint.load(path)
+    source = checkpoint.load(written(tmp_path, name))
     gain = source.weights["blocks.0.attn.var_norm.weight"]
     assert mixing["gain"] == pytest.approx(gain.tolist())
     theta = source.weights["blocks.0.attn.reatten_matrix.weight"][:, :, 0, 0]

@@ -1,6 +1,7 @@
 """Half precision for GPUs: its operators are grouped, and answer what the classifier answers."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
@@ -33,7 +34,9 @@ CONFIGS = {
 }
 
 
-def traced(config: DeepViTConfig) -> ir.Model:
+@cache
+def traced(name: str) -> ir.Model:
+    config = CONFIGS[name]
     network = settled(random_network(config))
     folded = FoldedDeepViT(network, Preprocessing(size=config.img_size)).eval()
     return trace(Classifier(folded), config.img_size, ["logits"])
@@ -47,7 +50,7 @@ def logits(model: ir.Model, images: Pixels) -> Float32Array:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_grouped_operators_answer_the_same(name: str) -> None:
-    exact = traced(CONFIGS[name])
+    exact = traced(name)
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     expected, found = logits(exact, images), logits(half(exact), images)
     assert 0 < np.abs(found - expected).max() < 1e-2 * np.abs(expected).max()
@@ -55,7 +58,7 @@ def test_grouped_operators_answer_the_same(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "prefix"), [("mixed", "Re"), ("plain", "")])
 def test_each_activation_is_read_and_written_once(name: str, prefix: str) -> None:
-    counts = Counter(node.op_type for node in half(traced(CONFIGS[name])).graph)
+    counts = Counter(node.op_type for node in half(traced(name)).graph)
     assert counts[f"Packed{prefix}Attention"] == DEPTH - 1  # the last one asks for fewer queries
     assert counts[f"{prefix}Attention"] == 1
     assert counts["BiasGelu"] == DEPTH
@@ -65,6 +68,6 @@ def test_each_activation_is_read_and_written_once(name: str, prefix: str) -> Non
 
 
 def test_heads_are_widened_to_what_one_load_takes() -> None:
-    widened = half(traced(CONFIGS["33 columns a head"])).graph
+    widened = half(traced("33 columns a head")).graph
     shapes = [node.attributes["keys"].as_ints() for node in widened if node.domain == DOMAIN]
     assert [list(shape) for shape in shapes] == [[-1, 17, 12, 40]] * DEPTH

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,32 +14,9 @@ from models.checkpoint import Checkpoint, CheckpointError
 from models.config import ARCHITECTURES, plain_vit
 from models.deepvit import DeepViT
 from tests.models.formats import weights
+from tests.support.formats import STORED, facts_of, tensors_of, written
 
-STORED = {path.stem: path for path in (Path(__file__).parent / "formats").glob("*.npz")}
 TOLERANCE = 1e-5
-
-
-def facts_of(name: str) -> dict[str, Any]:
-    with np.load(STORED[name]) as stored:
-        facts: dict[str, Any] = json.loads(str(stored["facts"]))
-    return facts
-
-
-def tensors_of(facts: dict[str, Any]) -> dict[str, torch.Tensor]:
-    drawn = weights.state_dict(facts["shapes"])
-    return {key: torch.from_numpy(value) for key, value in drawn.items()}
-
-
-def written(folder: Path, name: str) -> Path:
-    """The checkpoint as its users have it: a folder with JSON, or a file of weights."""
-    facts = facts_of(name)
-    if not facts["files"]:
-        torch.save(tensors_of(facts), folder / "model.pth")
-        return folder / "model.pth"
-    for file, text in facts["files"].items():
-        (folder / file).write_text(text)
-    save_file(tensors_of(facts), folder / "model.safetensors")
-    return folder
 
 
 def assert_equal(found: Checkpoint, name: str) -> None:

@@ -1,24 +1,23 @@
 """A served distilled DeiT: wherever patches are named, two tokens come before them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from export.__main__ import main
 from export.verify import normalize
 from models import checkpoint
-from tests.models.test_formats import written
+from tests.support.formats import written
 from tests.support.server import running_server
 
 
-def test_patches_are_found_after_two_tokens(tmp_path: Path, photo: bytes) -> None:
-    path = written(tmp_path, "timm_deit_distilled")
-    repository = tmp_path / "repository"
-    arguments = [str(path), "--num-heads", "3", "--name", "deit", "--output", str(repository)]
-    assert main([*arguments, "--max-batch-size", "2"]) == 0
-    source = checkpoint.load(path, num_heads=3)
-    with running_server(repository) as server, server.client() as client:
+def test_patches_are_found_after_two_tokens(
+    format_repository: Callable[[str], Path], tmp_path: Path, photo: bytes
+) -> None:
+    name = "timm_deit_distilled"
+    source = checkpoint.load(written(tmp_path, name), num_heads=3)
+    with running_server(format_repository(name)) as server, server.client() as client:
         answer = client.post("/classify", files={"image": photo}).raise_for_status().json()
         query = {"id": answer["results"][0]["id"], "layer": "1", "head": "all", "query": "2,3"}
         npz = client.get("/attention-maps", params=query | {"format": "npz"}).raise_for_status()

@@ -31,6 +31,18 @@ def export_tiny(folder: Path, name: str) -> None:
         _export(weights, name, folder)
 
 
+def export_format(folder: Path, name: str) -> Path:
+    """Export a checkpoint of another code base; a repository of this model alone."""
+    from tests.support.formats import flags_of, written
+
+    repository, source = folder / name, folder / f"{name}.checkpoint"
+    repository.mkdir(exist_ok=True)
+    with _locked(repository, name):
+        source.mkdir(exist_ok=True)
+        _export(written(source, name), name, repository, "--max-batch-size", "2", *flags_of(name))
+    return repository
+
+
 def share_operator_table() -> None:
     """Let all exports of a process use one table of operators, which takes a second to make."""
     from torch.onnx._internal.exporter import _registration

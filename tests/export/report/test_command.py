@@ -4,8 +4,10 @@ import csv
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from html.parser import HTMLParser
@@ -25,7 +27,6 @@ from models.config import ARCHITECTURES
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, TINY, VIT
-from tests.models.test_formats import written as written_checkpoint
 from tests.support import equation_2
 from tests.support.networks import random_network
 from tests.support.pictures import photos
@@ -369,19 +370,18 @@ def test_a_model_of_one_block_and_one_head_has_a_report(pictures: Path, tmp_path
     assert verdict["sentences"][0] == "A single block has no other to be like."
 
 
-def test_what_other_code_bases_add_is_named(pictures: Path, tmp_path: Path) -> None:
+def test_what_other_code_bases_add_is_named(
+    format_repository: Callable[[str], Path], pictures: Path, tmp_path: Path
+) -> None:
     """A LayerNorm over heads, which stays in the graph, and a distillation token."""
-    names = {"normed": "vit_pytorch_1.20.2_deepvit", "distilled": "timm_deit_distilled"}
+    normed, distilled = "vit_pytorch_1.20.2_deepvit", "timm_deit_distilled"
     arguments = ["--repository", str(tmp_path), "--images", str(pictures), "--limit", "3"]
-    for name, stored in names.items():
-        (tmp_path / stored).mkdir()
-        flags = ["--num-heads", "3", "--name", name, "--output", str(tmp_path)]
-        weights = written_checkpoint(tmp_path / stored, stored)
-        assert main([str(weights), *flags, "--max-batch-size", "2"]) == 0
+    for name in (normed, distilled):
+        shutil.copytree(format_repository(name) / name, tmp_path / name)
         arguments += ["--model", name]
     assert main(["report", *arguments, "--output", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "normed, reattention with LayerNorm" in page
+    assert f"{normed}, reattention with LayerNorm" in page
     assert "rows of mixed maps sum to no constant" in page
     assert "3 heads, 18 tokens, 2 of them before the patches, no Re-attention" in page
     document = json.loads((tmp_path / "report" / "report.json").read_text())
