@@ -43,6 +43,8 @@ _FIRST = (
     "tests/export/test_export.py",
     "tests/service/test_fuzz.py",
 )
+# What traces networks: in one process, which imports the exporter and traces measures once.
+_EXPORTING = ("tests/export/", "tests/docs/test_examples.py", "tests/service/test_reuse.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -59,8 +61,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules stay whole, and so do those that export; the longest come first."""
     order = {name: index for index, name in enumerate(_FIRST)}
-    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
+    modules = {item: item.nodeid.split("::")[0] for item in items}
+    items.sort(key=lambda item: order.get(modules[item], len(order)))
+    for item in items:
+        exporting = modules[item].startswith(_EXPORTING)
+        item.add_marker(pytest.mark.xdist_group("exporting" if exporting else modules[item]))
 
 
 def pytest_collection_finish() -> None:
