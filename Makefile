@@ -21,10 +21,10 @@ serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run instal
 
 test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch too, and run the tests
 	@$(MAKE) --silent test-js
-	$(PYTHON) -m pytest --numprocesses auto --dist loadgroup
+	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
 
 test-oldest: $(OLDEST)/installed.txt $(KERNEL)  ## the core of the tests with the oldest packages that pyproject.toml allows
-	$(OLDEST)/bin/python -m pytest --numprocesses auto --dist loadgroup -o filterwarnings=default -o cache_dir=$(OLDEST)/.pytest_cache $(CORE)
+	$(OLDEST)/bin/python -m pytest --numprocesses auto --dist loadfile -o filterwarnings=default -o cache_dir=$(OLDEST)/.pytest_cache $(CORE)
 
 check: $(VENV)/developing.txt  ## lint, types and the direction of imports
 	$(VENV)/bin/ruff check .
@@ -49,8 +49,8 @@ test-js:  ## test the explorer's JavaScript modules, where Node.js is installed
 export: $(VENV)/developing.txt  ## export the bundled checkpoints anew, where that changes anything
 	$(PYTHON) -m export.bundled
 
-evaluate: $(VENV)/developing.txt $(KERNEL)  ## CIFAR-10 over HTTP: accuracy, agreement with PyTorch, throughput
-	$(PYTHON) -m tests.evaluate
+evaluate: $(VENV)/developing.txt $(KERNEL)  ## IMAGES (a folder or tar of classes) over HTTP: accuracy, agreement with PyTorch
+	$(PYTHON) -m tests.evaluate $(addprefix --images ,$(IMAGES))
 
 bench: $(VENV)/bench.txt $(KERNEL)  ## speed against what a user would run instead, as ratios
 	$(PYTHON) -m tests.bench

@@ -25,49 +25,17 @@ from tests.support.exports import (
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import ROOT, Server, running_server
 
+pytest_plugins = ["tests.support.schedule"]
+
 DEEPVIT = "deepvit16-cifar10"
 VIT = "vit16-cifar10"
 TINY = "tiny"
 
-# Modules that take longest. They start first, so that no process is left alone with one at the end.
-_FIRST = (
-    "tests/service/test_endurance.py",
-    "tests/docs/test_examples.py",
-    "tests/export/test_bundled.py",
-    "tests/explorer/test_accessibility.py",
-    "tests/export/test_quantize.py",
-    "tests/service/native/test_similarity.py",
-    "tests/export/test_formats.py",
-    "tests/export/report/test_command.py",
-    "tests/export/test_reuse.py",
-    "tests/export/test_export.py",
-    "tests/service/test_fuzz.py",
-)
-# What traces networks: in one process, which imports the exporter and traces measures once.
-_EXPORTING = ("tests/export/", "tests/docs/test_examples.py", "tests/service/test_reuse.py")
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Leave PyTorch one thread in each of several processes; hand modules out in our order."""
+def pytest_configure() -> None:
+    """Leave PyTorch one thread in each of several processes."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"
-    if hasattr(config.option, "loadscopereorder"):
-        config.option.loadscopereorder = False
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """More processes than CPUs, because many tests wait for a server."""
-    return available_cpus() + (available_cpus() + 1) // 2
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules stay whole, and so do those that export; the longest come first."""
-    order = {name: index for index, name in enumerate(_FIRST)}
-    modules = {item: item.nodeid.split("::")[0] for item in items}
-    items.sort(key=lambda item: order.get(modules[item], len(order)))
-    for item in items:
-        exporting = modules[item].startswith(_EXPORTING)
-        item.add_marker(pytest.mark.xdist_group("exporting" if exporting else modules[item]))
 
 
 def pytest_collection_finish() -> None:

@@ -29,12 +29,12 @@ _IMAGES = ROOT.parent / "shared" / "cifar10" / "test.tar"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.evaluate", description=__doc__)
     parser.add_argument("--url", help="address of a running server; without it, one is started")
-    parser.add_argument("--images", type=Path, nargs="+", default=[_IMAGES])
+    parser.add_argument("--images", type=Path, action="append", help="a tar archive or a folder")
     parser.add_argument("--models", nargs="+", default=[DEEPVIT, VIT])
     parser.add_argument("--clients", type=int, default=32, help="concurrent requests")
     options = parser.parse_args()
     try:
-        files = photographs.find(options.images)
+        files = photographs.find(options.images or [_IMAGES])
         with _server(options.url) as url:
             agree = [_agrees(url, model, files, options.clients) for model in options.models]
     except PhotographsError as exc:

@@ -16,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from models import checkpoint
+from models.config import ARCHITECTURES
+from models.training import table
 from models.training.__main__ import main
 from models.training.evaluation import answers
 from models.training.photographs import as_served, find
@@ -60,6 +62,23 @@ def test_it_learns_and_says_so(finished: Path) -> None:
     assert {"softmax", "reattention", "loss", "images_per_s"} <= lines[-1].keys()
     card = (finished / "run.md").read_text()
     assert "| red one | 24 | 100.0% |" in card
+
+
+def test_runs_stand_side_by_side_in_a_table(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    assert table.main([str(finished), str(finished)]) == 0
+    header, _, row, again = capsys.readouterr().out.splitlines()
+    cells = dict(zip(header.split("|"), row.split("|"), strict=True))
+    assert row == again
+    mixing = ARCHITECTURES["deepvit_test"].config.reatten_blocks
+    assert cells[" attention "] == f" Re-attention in {len(mixing)} "
+    assert cells[" right "] == f" {last['test_accuracy']:.1%} "
+    similar = cells[" softmax maps "].split("/")
+    assert int(similar[0]) == len(last["softmax"]["similar"])
+    assert table.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("models.training.table: ")
 
 
 def test_the_file_holds_halves_and_answers_as_the_card_says(pictures: Path, finished: Path) -> None:

@@ -1,0 +1,48 @@
+"""A plugin of pytest: which tests run first, and which of several processes (xdist) runs them."""
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+
+from service.inference.cpus import available_cpus
+
+# Modules that take longest. They start first, so that no process is left alone with one at the end.
+_FIRST = (
+    "tests/service/test_endurance.py",
+    "tests/docs/test_examples.py",
+    "tests/export/test_bundled.py",
+    "tests/export/test_formats.py",
+    "tests/export/test_reuse.py",
+    "tests/service/native/test_similarity.py",
+    "tests/service/test_fuzz.py",
+    "tests/explorer/test_accessibility.py",
+)
+# What traces networks: in one process, which imports the exporter once and traces measures once.
+_EXPORTING = ("tests/export/", "tests/service/test_reuse.py")
+
+
+class _ByModule(LoadFileScheduling):  # type: ignore[misc]
+    """Modules stay whole, and all that export are one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "exporting" if nodeid.startswith(_EXPORTING) else nodeid.split("::")[0]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand modules out in our order."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: index for index, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """More processes than CPUs, because many tests wait for a server."""
+    return available_cpus() + (available_cpus() + 1) // 2
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByModule:
+    return _ByModule(config, log)
