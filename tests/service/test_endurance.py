@@ -47,12 +47,12 @@ def plain_server(repository: Path, **settings: int) -> Iterator[Server]:
             yield server
 
 
-def observe(server: Server, requests: int) -> Observations:
+def observe(server: Server, requests: int, remembered: int) -> Observations:
     """Send requests and measure, once everything bounded is full and every session is open."""
     seen = Observations()
     with server.client() as client:
         seen.before = traffic.answer_numbers(client, TINY)
-        traffic.fill(client, TINY, REMEMBERED)
+        traffic.fill(client, TINY, remembered)
         mix = iter(traffic.start(client, TINY, seed=1))
         send(server, islice(mix, 2 * STRETCH), seen.report)
         for _ in range(0, requests, STRETCH):
@@ -81,7 +81,7 @@ def growth(footprints: Sequence[Footprint]) -> int:
 @pytest.fixture(scope="module")
 def observed(tiny_repository: Path) -> Observations:
     with plain_server(tiny_repository) as server:
-        return observe(server, REQUESTS)
+        return observe(server, REQUESTS, REMEMBERED)
 
 
 def test_every_request_gets_an_expected_answer(observed: Observations) -> None:
@@ -117,7 +117,7 @@ def test_memory_threads_and_files_are_bounded(observed: Observations) -> None:
 def test_a_leak_is_found(tiny_repository: Path) -> None:
     """The control: a store without a bound, with fewer requests."""
     with plain_server(tiny_repository, store_max_bytes=2**40) as server:
-        seen = observe(server, REQUESTS * 3 // 5)
+        seen = observe(server, REQUESTS * 3 // 5, remembered=0)
     assert seen.report.failures == []
     assert growth(seen.footprints) > MAX_GROWTH_BYTES
 
