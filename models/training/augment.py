@@ -60,6 +60,8 @@ class Augment:
         S = self._rule.size
         side = max(1, round(S * draws.host.uniform(*self._recipe.soften_to)))
         count = draws.host.binomial(len(images), self._recipe.soften)
+        if not count:
+            return images
         soft = F.interpolate(images[:count], side, mode="bilinear", antialias=True)
         soft = F.interpolate(soft, S, mode="bicubic").clamp(0, 1)
         return torch.cat((soft, images[count:]))
