@@ -21,10 +21,10 @@ serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run instal
 
 test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch too, and run the tests
 	@$(MAKE) --silent test-js
-	$(PYTHON) -m pytest --numprocesses auto --dist loadfile
+	$(PYTHON) -m pytest --numprocesses auto
 
 test-oldest: $(OLDEST)/installed.txt $(KERNEL)  ## the core of the tests with the oldest packages that pyproject.toml allows
-	$(OLDEST)/bin/python -m pytest --numprocesses auto --dist loadfile -o filterwarnings=default -o cache_dir=$(OLDEST)/.pytest_cache $(CORE)
+	$(OLDEST)/bin/python -m pytest --numprocesses auto -o filterwarnings=default -o cache_dir=$(OLDEST)/.pytest_cache $(CORE)
 
 check: $(VENV)/developing.txt  ## lint, types and the direction of imports
 	$(VENV)/bin/ruff check .

@@ -29,7 +29,10 @@ def measure(
     """
     if torch.onnx.is_in_onnx_export():
         return _operator(maps, reach, prefix)
-    found = _of_any(maps) if reach is None else [*_of_any(maps), *_of_softmax(maps, reach, prefix)]
+    stacked = torch.stack(list(maps))
+    found = _of_any(stacked)
+    if reach is not None:
+        found = (*found, *_of_softmax(stacked, reach, prefix))
     return dict(zip(_names(reach), found, strict=True))
 
 
@@ -57,24 +60,22 @@ def _add(model: ir.Model, nodes: Iterable[ir.Node]) -> None:
             _add(model, function)
 
 
-def _of_any(maps: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The measures that the maps of both stages have."""
-    stacked = torch.stack(list(maps))  # [L, B, H, N, N]
-    columns = Columns(stacked)
+def _of_any(maps: Tensor) -> Sequence[Tensor]:
+    """The measures that the maps of both stages have, from [L, B, H, N, N]."""
+    columns = Columns(maps)
     return (
         columns.layer_similarity(),
-        row_similarity(stacked),
+        row_similarity(maps),
         columns.centred_similarity(),
         columns.neighbour_similarity(),
         columns.head_similarity(),
     )
 
 
-def _of_softmax(maps: Sequence[Tensor], reach: Tensor, prefix: int) -> Sequence[Tensor]:
-    """The measures, [B, L, H] each, that only softmax maps have."""
-    stacked = torch.stack(list(maps))
-    distance = measures.attention_distance(stacked, reach, prefix)  # [L, B, H]
-    return measures.entropy(stacked).transpose(0, 1), distance.transpose(0, 1)
+def _of_softmax(maps: Tensor, reach: Tensor, prefix: int) -> Sequence[Tensor]:
+    """The measures, [B, L, H] each, that only softmax maps have, from [L, B, H, N, N]."""
+    distance = measures.attention_distance(maps, reach, prefix)  # [L, B, H]
+    return measures.entropy(maps).transpose(0, 1), distance.transpose(0, 1)
 
 
 def _operator(maps: Sequence[Tensor], reach: Tensor | None, prefix: int) -> dict[str, Tensor]:
@@ -119,9 +120,9 @@ class _Body(nn.Module):
         if self._name == "FeatureSimilarity":
             return (measures.feature_similarity(torch.stack(blocks, dim=1)),)
         if reach is None:
-            return tuple(_of_any(blocks))
+            return tuple(_of_any(torch.stack(blocks)))
         # The operator of the other stage does most of it: tracing takes seconds.
-        return (*measure(blocks).values(), *_of_softmax(blocks, reach, self._prefix))
+        return (*measure(blocks).values(), *_of_softmax(torch.stack(blocks), reach, self._prefix))
 
 
 @cache

@@ -54,17 +54,20 @@ def _server(url: str | None) -> Iterator[str]:
 
 def _agrees(url: str, model: str, files: Files, clients: int) -> bool:
     """Print accuracy, agreement and speed of one model; whether all first answers agree."""
+    print(f"{model}: {len(files)} images", file=sys.stderr)
     started = time.perf_counter()
     found = asyncio.run(_classify(url, model, files.data, clients))
     seconds = time.perf_counter() - started
     served, shares = (np.array(column) for column in zip(*found, strict=True))
     trained = checkpoint.load(ROOT / "models" / "zoo" / f"{model}.safetensors")
-    assert trained.labels is not None
+    known = trained.labels or ()
+    if unknown := set(files.classes) - set(known):
+        raise PhotographsError(f"{model} knows no {min(unknown)!r}")
     rule = trained.preprocessing
     logits = answers(trained.network(), photographs.as_served(files, rule), rule)
     best = logits.softmax(dim=1).max(dim=1)
     reference, expected = best.indices.numpy(), best.values.numpy()
-    labels = np.array([trained.labels.index(files.classes[label]) for label in files.labels])
+    labels = np.array([known.index(files.classes[label]) for label in files.labels])
     for name, first in (("served", served), ("PyTorch", reference)):
         print(f"{model}: {name:8} accuracy {(first == labels).mean():.2%}")
     differing = int((served != reference).sum())

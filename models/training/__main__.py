@@ -78,7 +78,7 @@ class Options(Recipe, BaseSettings):
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0; 1 with one line on standard error; 130 where it was interrupted."""
     try:
-        options = Options(_cli_parse_args=arguments or True)  # type: ignore[call-arg]
+        options = Options(_cli_parse_args=True if arguments is None else arguments)  # type: ignore[call-arg]
         train(options)
     except (PhotographsError, SettingsError, ValueError) as exc:
         print(f"models.training: {_problem(exc)}", file=sys.stderr)
@@ -200,8 +200,8 @@ def _finish(options: Options, run: Run, found: Files, test: Files) -> None:
 
 def _stored(value: torch.Tensor) -> torch.Tensor:
     """Matrices in half precision, where it holds them exactly."""
-    half = value.half() if value.is_floating_point() and value.ndim > 1 else value
-    return half if torch.equal(half.to(value.dtype), value) else value
+    matrix = value.is_floating_point() and value.ndim > 1
+    return value.half() if matrix and torch.equal(value.half().float(), value) else value
 
 
 def _problem(exc: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.config import DeepViTConfig
 from models.training.loop import Run
 
 _BINS = 15  # of confidence
@@ -41,15 +42,12 @@ def write(name: str, run: Run, pictures: int, answered: Answered, small_below: i
     small = answered.sides < small_below
     error = calibration_error(answered.logits.softmax(dim=1), right)
     last = history[-1]
-    kind = (
-        f"re-attending in {len(config.reatten_blocks)} blocks" if config.reatten_blocks else "plain"
-    )
     lines = [
         f"# {name}",
         "",
-        f"{config.depth} blocks of width {config.embed_dim}, {config.num_heads} heads, {kind}; "
-        f"{config.img_size} px, patch {config.patch_size}. Trained for {len(history)} epochs on "
-        f"{pictures} pictures of {len(classes)} classes, seed {recipe.seed}.",
+        f"{config.depth} blocks of width {config.embed_dim}, {config.num_heads} heads, "
+        f"{kind(config)}; {config.img_size} px, patch {config.patch_size}. "
+        f"Trained for {len(history)} epochs on {pictures} pictures of {len(classes)} classes, seed {recipe.seed}.",
         "",
         "| test pictures | number | right |",
         "|---|---|---|",
@@ -79,6 +77,19 @@ def write(name: str, run: Run, pictures: int, answered: Answered, small_below: i
         *(f"- `{key}`: {value}" for key, value in recipe.model_dump().items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def kind(config: DeepViTConfig) -> str:
+    """What a network does with its maps, in words."""
+    kinds = []
+    if config.reatten_blocks:
+        kinds.append(f"Re-attention in {len(config.reatten_blocks)} blocks")
+    if set(config.softmax_temperatures) - {1.0}:
+        values = sorted({*config.softmax_temperatures})
+        kinds.append("temperature " + ", ".join(f"{value:g}" for value in values))
+    if config.attention_donor is not None:
+        kinds.append(f"shared from block {config.attention_donor}")
+    return ", ".join(kinds) or "plain"
 
 
 def calibration_error(probabilities: Tensor, right: Tensor) -> float:

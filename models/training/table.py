@@ -1,7 +1,8 @@
 """`python -m models.training.table RUN...`: finished runs side by side, as a Markdown table.
 
 A column says for how many blocks the maps are similar to those of the block before, by column
-(Eq. 2), by row and by centred column.
+(Eq. 2), by row and by centred column; the last one how like the last block's tokens those of the
+others are, as the mean cosine.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import numpy as np
 
 from models import checkpoint
 from models.collapse import THRESHOLD, VARIANTS, similar_blocks
-from models.config import DeepViTConfig
+from models.training.card import kind
 
 _HEADER = (
     "run", "blocks", "width", "attention", "epochs", "right", "softmax maps", "mixed maps",
@@ -47,26 +48,13 @@ def _row(folder: Path) -> Iterable[str]:
         folder.name,
         str(config.depth),
         str(config.embed_dim),
-        attention(config),
+        kind(config),
         str(len(history)),
         f"{last['test_accuracy']:.1%}",
         _similar(last["softmax"]),
         _similar(last["reattention"]) if "reattention" in last else "",
         f"{features:.2f}",
     )
-
-
-def attention(config: DeepViTConfig) -> str:
-    """What a network does with its maps, in words."""
-    kinds = []
-    if config.reatten_blocks:
-        kinds.append(f"Re-attention in {len(config.reatten_blocks)}")
-    if set(config.softmax_temperatures) - {1.0}:
-        values = sorted({*config.softmax_temperatures})
-        kinds.append("temperature " + ", ".join(f"{value:g}" for value in values))
-    if config.attention_donor is not None:
-        kinds.append(f"shared from block {config.attention_donor}")
-    return ", ".join(kinds) or "plain"
 
 
 def _similar(stage: dict[str, Any]) -> str:

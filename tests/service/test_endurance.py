@@ -18,10 +18,10 @@ from tests.support.memory import Footprint
 from tests.support.server import Server, running_server
 
 REQUESTS = 8_000
-STRETCH = 500  # requests between two measurements of the server
+STRETCH = 250  # requests between two measurements of the server
 CLIENTS = 16
 REMEMBERED = 10_000  # ids that the store remembers after it has evicted their images
-MAX_GROWTH_BYTES = 8 * 2**20  # within half of REQUESTS: 2 KB a request, less than an image
+MAX_GROWTH_BYTES = 4 * 2**20  # within half of REQUESTS: 1 KB a request
 # By default glibc raises these thresholds while it runs, and so retains ever more freed memory.
 FIXED_THRESHOLDS = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
@@ -54,7 +54,7 @@ def observe(server: Server, requests: int, remembered: int) -> Observations:
         seen.before = traffic.answer_numbers(client, TINY)
         traffic.fill(client, TINY, remembered)
         mix = iter(traffic.start(client, TINY, seed=1))
-        send(server, islice(mix, 2 * STRETCH), seen.report)
+        send(server, islice(mix, 4 * STRETCH), seen.report)
         for _ in range(0, requests, STRETCH):
             send(server, islice(mix, STRETCH), seen.report)
             seen.footprints.append(Footprint.of(server.process.pid))
@@ -86,7 +86,7 @@ def observed(tiny_repository: Path) -> Observations:
 
 def test_every_request_gets_an_expected_answer(observed: Observations) -> None:
     assert observed.report.failures == []
-    assert observed.report.requests == REQUESTS + 2 * STRETCH
+    assert observed.report.requests == REQUESTS + 4 * STRETCH
     assert observed.report.count(load.LEFT) > REQUESTS / 20
     for status in (200, 400, 404, 413, 415, 422, 504):
         assert observed.report.count(status) > 0
@@ -115,9 +115,9 @@ def test_memory_threads_and_files_are_bounded(observed: Observations) -> None:
 
 
 def test_a_leak_is_found(tiny_repository: Path) -> None:
-    """The control: a store without a bound, with fewer requests."""
+    """The control: a store without a bound, with half the requests."""
     with plain_server(tiny_repository, store_max_bytes=2**40) as server:
-        seen = observe(server, REQUESTS * 3 // 4, remembered=0)
+        seen = observe(server, REQUESTS // 2, remembered=0)
     assert seen.report.failures == []
     assert growth(seen.footprints) > MAX_GROWTH_BYTES
 

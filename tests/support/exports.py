@@ -54,9 +54,9 @@ def share_operator_table() -> None:
 def sources_digest() -> str:
     """A digest of everything that determines an exported model. Reports only read models."""
     digest = hashlib.sha256((ROOT / "constraints.txt").read_bytes())
-    for room in ("export", "models"):
+    for room in ("export", "models", "tests/models/formats"):
         for path in sorted((ROOT / room).rglob("*")):
-            if path.suffix in (".py", ".safetensors") and path.parent.name != "report":
+            if path.suffix in (".py", ".npz", ".safetensors") and path.parent.name != "report":
                 digest.update(path.read_bytes())
     return digest.hexdigest()
 

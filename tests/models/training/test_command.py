@@ -73,7 +73,7 @@ def test_runs_stand_side_by_side_in_a_table(
     cells = dict(zip(header.split("|"), row.split("|"), strict=True))
     assert row == again
     mixing = ARCHITECTURES["deepvit_test"].config.reatten_blocks
-    assert cells[" attention "] == f" Re-attention in {len(mixing)} "
+    assert cells[" attention "] == f" Re-attention in {len(mixing)} blocks "
     assert cells[" right "] == f" {last['test_accuracy']:.1%} "
     similar = cells[" softmax maps "].split("/")
     assert int(similar[0]) == len(last["softmax"]["similar"])
