@@ -47,7 +47,8 @@ def write(name: str, run: Run, pictures: int, answered: Answered, small_below: i
         "",
         f"{config.depth} blocks of width {config.embed_dim}, {config.num_heads} heads, "
         f"{kind(config)}; {config.img_size} px, patch {config.patch_size}. "
-        f"Trained for {len(history)} epochs on {pictures} pictures of {len(classes)} classes, seed {recipe.seed}.",
+        f"Trained for {len(history)} epochs on {pictures} pictures of {len(classes)} classes, "
+        f"seed {recipe.seed}.",
         "",
         "| test pictures | number | right |",
         "|---|---|---|",

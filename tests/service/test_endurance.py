@@ -54,7 +54,7 @@ def observe(server: Server, requests: int, remembered: int) -> Observations:
         seen.before = traffic.answer_numbers(client, TINY)
         traffic.fill(client, TINY, remembered)
         mix = iter(traffic.start(client, TINY, seed=1))
-        send(server, islice(mix, 4 * STRETCH), seen.report)
+        send(server, islice(mix, 8 * STRETCH), seen.report)
         for _ in range(0, requests, STRETCH):
             send(server, islice(mix, STRETCH), seen.report)
             seen.footprints.append(Footprint.of(server.process.pid))
@@ -86,7 +86,7 @@ def observed(tiny_repository: Path) -> Observations:
 
 def test_every_request_gets_an_expected_answer(observed: Observations) -> None:
     assert observed.report.failures == []
-    assert observed.report.requests == REQUESTS + 4 * STRETCH
+    assert observed.report.requests == REQUESTS + 8 * STRETCH
     assert observed.report.count(load.LEFT) > REQUESTS / 20
     for status in (200, 400, 404, 413, 415, 422, 504):
         assert observed.report.count(status) > 0
