@@ -225,11 +225,15 @@ class DeepViT(nn.Module):
             if index == self.config.attention_donor:
                 shared = trace.softmax
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Images to the tokens that the first block sees, [B, N, C]."""
+    def embed(self, images: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Images to the tokens that the first block sees, [B, N, C].
+
+        `positions` [1, N, C] are those of another grid of patches than the network's own.
+        """
         patches = self.patch_embed(images)
         prefix = self.cls_token.expand(len(images), -1, -1)
-        x = torch.cat((prefix, patches), dim=1) + self.pos_embed  # [B, N, C]
+        x = torch.cat((prefix, patches), dim=1)  # [B, N, C]
+        x = x + (self.pos_embed if positions is None else positions)
         return x if self.norm_pre is None else self.norm_pre(x)
 
     def classify(self, x: Tensor) -> Tensor:

@@ -18,9 +18,11 @@ _ERASED = (0.02, 0.3)  # smallest and largest share of the area that is erased
 class Augment:
     """Canvases and the sizes of the pictures on them, to images [B, 3, S, S] of values in 0..1."""
 
-    def __init__(self, recipe: Recipe, rule: Preprocessing) -> None:
+    def __init__(self, recipe: Recipe, rule: Preprocessing, size: int | None = None) -> None:
+        """Images are `size` pixels high and wide, or as large as they are when served."""
         self._recipe = recipe
-        self._rule = rule
+        self._mean = rule.mean
+        self._size = size or rule.size
 
     def __call__(self, pixels: Tensor, sizes: Tensor, draws: Draws) -> Tensor:
         """uint8 [B, 3, side, side] and [B, 2] to float32 [B, 3, S, S]."""
@@ -49,7 +51,7 @@ class Augment:
             ],
             dim=1,
         )  # [B, 2, 3]
-        grid = F.affine_grid(theta, [B, 3, self._rule.size, self._rule.size], align_corners=False)
+        grid = F.affine_grid(theta, [B, 3, self._size, self._size], align_corners=False)
         return F.grid_sample(canvases, grid, padding_mode="border", align_corners=False)
 
     def _softened(self, images: Tensor, draws: Draws) -> Tensor:
@@ -57,7 +59,7 @@ class Augment:
 
         They are the first of a batch, whose order is random.
         """
-        S = self._rule.size
+        S = self._size
         side = max(1, round(S * draws.host.uniform(*self._recipe.soften_to)))
         count = draws.host.binomial(len(images), self._recipe.soften)
         if not count:
@@ -81,13 +83,13 @@ class Augment:
 
     def _erased(self, images: Tensor, draws: Draws) -> Tensor:
         """A rectangle of some images in the mean colour."""
-        B, S = len(images), self._rule.size
+        B, S = len(images), self._size
         area = draws.uniform(B, *_ERASED)
         ratio = draws.uniform(B, -1, 1).exp()
         h, w = (area * ratio).sqrt().clamp(max=1) * S, (area / ratio).sqrt().clamp(max=1) * S
         chosen = draws.uniform(B) < self._recipe.erasing
         erased = _rectangles(S, h, w, draws) & chosen[:, None, None, None]
-        return torch.where(erased, _channels(self._rule.mean, images), images)
+        return torch.where(erased, _channels(self._mean, images), images)
 
 
 def mixed(images: Tensor, targets: Tensor, recipe: Recipe, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -10,18 +10,19 @@ from torch.nn import functional as F
 from models.deepvit import Attention, Block, DeepViT
 from models.training.draws import Draws
 from models.training.reattention import mixed_and_normed
+from models.training.sizes import positions
 
 
 def forward(
     network: DeepViT, images: Tensor, drop_path: float = 0.0, draws: Draws | None = None
 ) -> Tensor:
-    """Normalised images [B, 3, S, S] to logits [B, classes].
+    """Normalised images [B, 3, S, S], of the network's size or a smaller one, to logits.
 
-    Stochastic depth skips what a block adds with a probability that rises from 0 in the first
-    block to `drop_path` in the last, for each image on its own.
+    Logits are [B, classes]. Stochastic depth skips what a block adds with a probability that rises
+    from 0 in the first block to `drop_path` in the last, for each image on its own.
     """
     config = network.config
-    x = network.embed(images)
+    x = network.embed(images, positions(network, images.shape[-1]))
     shared: Tensor | None = None
     for index, block in enumerate(network.blocks):
         assert isinstance(block, Block)

@@ -23,6 +23,7 @@ from models.training.initialise import initialised
 from models.training.photographs import Photographs
 from models.training.progress import Progress
 from models.training.recipe import Recipe
+from models.training.sizes import resized, shrunk, shrunk_photographs, sides
 from models.training.state import State
 from models.training.targets import loss
 
@@ -59,8 +60,8 @@ class Run:
         self.config, self.rule, self.recipe = config, rule, recipe
         self.data = data
         self._folder, self._device, self._teacher = folder, device, teacher
-        self._augment = Augment(recipe, rule)
-        self._forward = torch.compile(forward) if compiled else forward
+        self._sides = sides(recipe, config)
+        self._forward = torch.compile(forward, dynamic=False) if compiled else forward
         self._identity = {
             "config": config.model_dump(mode="json"),
             "preprocessing": rule.model_dump(mode="json"),
@@ -95,24 +96,36 @@ class Run:
 
     def train(self, progress: Progress) -> None:
         """All epochs that are left."""
+        shown_size = 0
         while self.epoch < self.recipe.epochs:
+            size = self._sides[self.epoch]
+            if size != shown_size:
+                photographs = shrunk_photographs(self.data.training, size / self.rule.size)
+                shown_size = size
             started = time.perf_counter()
-            metrics = self._one_epoch(progress)
+            metrics = self._one_epoch(progress, photographs, size)
             seconds = time.perf_counter() - started
             test = evaluate(
-                self.average(), self.data.test, self.data.test_labels, self.rule, self.recipe
+                resized(self.average(), size),
+                shrunk(self.data.test, size),
+                self.data.test_labels,
+                self.rule,
+                self.recipe,
             )
             pictures = self.steps_per_epoch * self.recipe.batch_size
             speed = {"images_per_s": round(pictures / seconds, 1), "seconds": round(seconds, 1)}
-            self._state.history.append({"epoch": self.epoch, **metrics, **test, **speed})
+            self._state.history.append(
+                {"epoch": self.epoch, "size": size, **metrics, **test, **speed}
+            )
             self._save()
             progress.epoch(self._state.history[-1])
 
-    def _one_epoch(self, progress: Progress) -> dict[str, float]:
+    def _one_epoch(self, progress: Progress, pictures: Photographs, size: int) -> dict[str, float]:
         network, recipe = self._state.network.train(), self.recipe
+        augment = Augment(recipe, self.rule, size)
         total, right = (torch.zeros((), device=self._device) for _ in range(2))
         for count, (draws, chosen) in enumerate(self._batches(), start=1):
-            images, targets = self._batch(chosen, draws)
+            images, targets = self._batch(pictures, chosen, draws, augment)
             with torch.autocast(
                 self._device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
             ):
@@ -139,11 +152,12 @@ class Run:
         for index, chosen in enumerate(batches):
             yield Draws(self.recipe.seed, first + index, self._device), chosen
 
-    def _batch(self, chosen: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _batch(
+        self, pictures: Photographs, chosen: Tensor, draws: Draws, augment: Augment
+    ) -> tuple[Tensor, Tensor]:
         """Network inputs [B, 3, S, S] and targets [B, 1 or 2, classes]."""
         data, recipe = self.data, self.recipe
-        pictures = data.training
-        images = self._augment(pictures.pixels[chosen], pictures.sizes[chosen], draws)
+        images = augment(pictures.pixels[chosen], pictures.sizes[chosen], draws)
         labels = F.one_hot(pictures.labels[chosen], data.classes).float()
         labels = labels.lerp(torch.full_like(labels, 1 / data.classes), recipe.label_smoothing)
         targets = labels[:, None]

@@ -42,6 +42,12 @@ class Recipe(BaseModel):
     mixup_alpha: float = Field(default=0.2, gt=0, description="of the Beta distribution")
     cutmix_alpha: float = Field(default=1.0, gt=0, description="of the Beta distribution")
 
+    first_size: int | None = Field(
+        default=None, gt=0, description="side of pictures at first, in pixels; they grow by patches"
+    )
+    full_size_from: float = Field(
+        default=0.8, ge=0, le=1, description="share of the epochs after which they are of full size"
+    )
     crop_scale: tuple[float, float] = Field(
         default=(0.3, 1.0), description="least and largest share of a picture's area in a crop"
     )
