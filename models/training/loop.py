@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,11 @@ class Run:
         return len(self.data.training) // self.recipe.batch_size
 
     @property
+    def _shown(self) -> int:
+        """Pictures of an epoch."""
+        return self.steps_per_epoch * self.recipe.batch_size
+
+    @property
     def epoch(self) -> int:
         """The epoch that comes next."""
         return self._state.epoch
@@ -96,29 +102,29 @@ class Run:
 
     def train(self, progress: Progress) -> None:
         """All epochs that are left."""
-        shown_size = 0
-        while self.epoch < self.recipe.epochs:
-            size = self._sides[self.epoch]
-            if size != shown_size:
-                photographs = shrunk_photographs(self.data.training, size / self.rule.size)
-                shown_size = size
-            started = time.perf_counter()
-            metrics = self._one_epoch(progress, photographs, size)
-            seconds = time.perf_counter() - started
-            test = evaluate(
-                resized(self.average(), size),
-                shrunk(self.data.test, size),
-                self.data.test_labels,
-                self.rule,
-                self.recipe,
-            )
-            pictures = self.steps_per_epoch * self.recipe.batch_size
-            speed = {"images_per_s": round(pictures / seconds, 1), "seconds": round(seconds, 1)}
-            self._state.history.append(
-                {"epoch": self.epoch, "size": size, **metrics, **test, **speed}
-            )
-            self._save()
-            progress.epoch(self._state.history[-1])
+        for size, epochs in groupby(self._sides[self.epoch :]):
+            photographs = shrunk_photographs(self.data.training, size / self.rule.size)
+            test = shrunk(self.data.test, size)
+            for _ in epochs:
+                started = time.perf_counter()
+                learnt = self._one_epoch(progress, photographs, size)
+                seconds = time.perf_counter() - started
+                found = evaluate(
+                    resized(self.average(), size),
+                    test,
+                    self.data.test_labels,
+                    self.rule,
+                    self.recipe,
+                )
+                speed = {
+                    "images_per_s": round(self._shown / seconds, 1),
+                    "seconds": round(seconds, 1),
+                }
+                self._state.history.append(
+                    {"epoch": self.epoch, "size": size} | learnt | found | speed
+                )
+                self._save()
+                progress.epoch(self._state.history[-1])
 
     def _one_epoch(self, progress: Progress, pictures: Photographs, size: int) -> dict[str, float]:
         network, recipe = self._state.network.train(), self.recipe
@@ -137,11 +143,10 @@ class Run:
             total += error.detach()
             right += (logits.argmax(dim=1) == labels.argmax(dim=1)).sum()
             progress.step(count, error)
-        shown = self.steps_per_epoch * recipe.batch_size
         return {
             "lr": float(self._state.schedule.get_last_lr()[0]),
             "loss": round(total.item() / self.steps_per_epoch, 4),
-            "training_accuracy": round(right.item() / shown, 4),
+            "training_accuracy": round(right.item() / self._shown, 4),
         }
 
     def _batches(self) -> Iterator[tuple[Draws, Tensor]]:
