@@ -17,15 +17,21 @@ _FIRST = (
     "tests/service/test_fuzz.py",
     "tests/explorer/test_accessibility.py",
 )
-# What traces networks: in one process, which imports the exporter once and traces measures once.
-_EXPORTING = ("tests/export/", "tests/service/test_reuse.py")
+# Modules that share something costly run in one process: what traces networks imports the exporter
+# once and traces measures once; what speaks gRPC shares a server.
+_TOGETHER = {
+    "tests/export/": "exporting",
+    "tests/service/test_reuse.py": "exporting",
+    "tests/service/oip/grpc/": "gRPC",
+}
 
 
 class _ByModule(LoadFileScheduling):  # type: ignore[misc]
-    """Modules stay whole, and all that export are one."""
+    """Modules stay whole, and some of them together."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "exporting" if nodeid.startswith(_EXPORTING) else nodeid.split("::")[0]
+        together = (name for start, name in _TOGETHER.items() if nodeid.startswith(start))
+        return next(together, nodeid.split("::")[0])
 
 
 def pytest_configure(config: pytest.Config) -> None:
