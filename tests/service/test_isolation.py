@@ -22,7 +22,8 @@ from models.arrays import Float32Array, Pixels
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT, VIT
-from tests.service.test_imaging import BOMBS, MAX_PIXELS, noise, png_claiming
+from tests.service.imaging.encoded import MAX_PIXELS, noise
+from tests.service.imaging.test_too_large import BOMBS, png_claiming
 from tests.support.answers import answers_of_both_models
 from tests.support.counts import settled_counts
 from tests.support.memory import bounded_growth
