@@ -8,8 +8,9 @@ out of the products instead, because there are far fewer products than entries o
 import torch
 from torch import Tensor
 
-# A vector shorter than this has no direction: its similarity to anything is 0.
-_TINY = 1e-20
+# Below this length a vector's cosines go to 0 with it. Where attention is sharp, no query attends to
+# some tokens: squares of the lengths of such columns leave the range of float32.
+_SHORTEST = 1e-18
 # What centring leaves of a column is rounding noise below this share of the column's length.
 _NOISE = 1e-6
 
@@ -83,8 +84,8 @@ def _diagonal(products: Tensor, below: int = 0) -> Tensor:
 
 
 def _inverse(squares: Tensor) -> Tensor:
-    """1 / length of vectors from squared lengths; 0 for a vector without direction."""
-    return torch.where(squares > _TINY**2, squares, torch.inf).rsqrt()
+    """1 / length of vectors from squared lengths."""
+    return squares.clamp_min(_SHORTEST**2).rsqrt()
 
 
 def _mean_cosine(products: Tensor, unit: Tensor) -> Tensor:

@@ -14,6 +14,8 @@
 
 namespace {
 
+constexpr float TINY = 1e-20f;  // stands for 0 in logarithms and quotients
+
 // One lane each for LANES consecutive columns or rows, out of `all`. The last group starts early
 // enough to be full; only its lanes from `begin` to `end` count, as those before are in the group
 // before it. If there are fewer than LANES in total, the last one is repeated.

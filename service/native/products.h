@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr float TINY = 1e-20f;               // a vector shorter than this has no direction
+constexpr float SHORTEST = 1e-18f;           // below this length, a vector's cosines go to 0 with it
 constexpr int DOWN = 4, ACROSS = LANES / 4;  // a tile of pairs, as large as the registers allow
 
 inline Vector root(Vector x) {
@@ -19,10 +19,10 @@ inline Vector root(Vector x) {
     return x;
 }
 
-// 1 / length from the square of a length; 0 for a vector too short to have a direction, and for
-// NaN, which compares false. The product of that with NaN is NaN again.
+// 1 / length from the square of a length, and no more than the product of two such numbers can hold.
+// NaN compares false, and the product of what it becomes with NaN is NaN again.
 inline Vector inverse(Vector squares) {
-    return squares > TINY * TINY ? 1.0f / root(squares) : Vector{};
+    return squares > SHORTEST * SHORTEST ? 1.0f / root(squares) : Vector{} + 1 / SHORTEST;
 }
 
 // The sum of each(n) for n below N, in four chains, so that additions do not wait for each other.

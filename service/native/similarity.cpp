@@ -6,7 +6,8 @@
 // Of rows, only the mean of all cosines is needed, so they are scaled to unit length and multiplied
 // as they lie. Each map is read once by columns, once by rows, and once to compare its heads.
 //
-// A column or row of zeros has no direction: its cosines are 0. NaN in a map makes every cosine
+// A column or row of zeros has no direction: its cosines are 0, and those of nearly as short ones go
+// to 0, because their squares leave the range of float32. NaN in a map makes every cosine
 // that involves it NaN, and so the means of that image, but of no other.
 //
 // Compiled once for each instruction set, under the name that SIMILARITY stands for.

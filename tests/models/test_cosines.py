@@ -22,7 +22,12 @@ def softmax_maps(deviation: float = 2.0, seed: int = 0) -> Tensor:
 
 
 SIGNED = torch.randn((L, B, H, N, N), generator=torch.Generator().manual_seed(1)) * 3
-MAPS = {"softmax": softmax_maps(), "signed": SIGNED, "near-uniform": softmax_maps(0.01)}
+MAPS = {
+    "softmax": softmax_maps(),
+    "signed": SIGNED,
+    "near-uniform": softmax_maps(0.01),
+    "sharp": softmax_maps(60.0),  # columns as short as float32 can hold
+}
 every_kind = pytest.mark.parametrize("maps", MAPS.values(), ids=MAPS)
 
 
@@ -90,6 +95,17 @@ def test_trap_near_uniform_maps_look_alike_until_centred() -> None:
     similarity = {v: layer_similarity(maps, v)[0, 0, 1].item() for v in VARIANTS}
     assert similarity["column"] == pytest.approx(0.94, abs=0.01)
     assert similarity["centred"] == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("length", [1e-10, 1e-16, 1e-18, 1e-19, 3e-20, 1e-21, 1e-30, 1e-40])
+def test_a_column_that_no_query_attends_to_is_finite_and_vanishes(length: float) -> None:
+    maps = softmax_maps()
+    maps[..., 2] *= length
+    found = Columns(maps).neighbour_similarity()[..., 2]
+    expected = equation_2.neighbour_similarity(list(maps))[..., 2]
+    assert found.isfinite().all()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert (found.abs().max() > 0.1) == (length >= equation_2.SHORTEST)
 
 
 def test_an_empty_column_is_similar_to_nothing_and_spoils_nothing() -> None:

@@ -7,14 +7,20 @@ from torch import Tensor
 
 from models.collapse import Variant
 
+SHORTEST = 1e-18
+
 
 def directions(maps: Tensor, variant: Variant = "column") -> Tensor:
-    """Float64 unit vectors, one for each token; their products are cosines. [..., N, N]"""
+    """Float64 unit vectors, one for each token; their products are cosines. [..., N, N]
+
+    What is shorter than `SHORTEST` is shorter than 1 here, too.
+    """
     maps = maps.double()
     axis = -1 if variant == "row" else -2
     if variant == "centred":
         maps = maps - maps.mean(dim=axis, keepdim=True)
-    unit: Tensor = maps / torch.linalg.vector_norm(maps, dim=axis, keepdim=True)
+    length = torch.linalg.vector_norm(maps, dim=axis, keepdim=True)
+    unit: Tensor = maps / length.clamp_min(SHORTEST)
     return unit
 
 

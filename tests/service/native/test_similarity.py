@@ -170,6 +170,15 @@ def test_near_uniform_maps_keep_what_stands_out_in_them() -> None:
 
 
 @pytest.mark.usefixtures("instruction_set")
+def test_sharp_maps_have_columns_that_nearly_no_query_attends_to() -> None:
+    blocks = maps(SMALL, scale=60)
+    assert 0 < min(float(block.sum(dim=-2).min()) for block in blocks) < 1e-25
+    for portable in (False, True):
+        found = run(measuring(SMALL, softmax=True, portable=True), blocks, fused=not portable)
+        assert_measures(found, expected_measures(blocks, SMALL))
+
+
+@pytest.mark.usefixtures("instruction_set")
 def test_what_has_no_direction_is_similar_to_nothing() -> None:
     blocks = maps(SMALL)
     blocks[0][..., 2] = 0  # an empty column
