@@ -8,8 +8,8 @@ out of the products instead, because there are far fewer products than entries o
 import torch
 from torch import Tensor
 
-# Below this length a vector's cosines go to 0 with it. Where attention is sharp, no query attends to
-# some tokens: squares of the lengths of such columns leave the range of float32.
+# Below this length a vector's cosines go to 0 with it. Where attention is sharp, no query attends
+# to some tokens: squares of the lengths of such columns leave the range of float32.
 _SHORTEST = 1e-18
 # What centring leaves of a column is rounding noise below this share of the column's length.
 _NOISE = 1e-6
