@@ -176,7 +176,7 @@ def _teacher(name: str) -> Teacher:
 
 def _finish(options: Options, run: Run, found: Files, test: Files) -> None:
     """Save the average of the weights, and write the card of what was saved."""
-    name, average = options.output.name, run.average().cpu()
+    name, average = options.output.name, run.result().cpu()
     network = halved(average) if options.half else average
     trained = Checkpoint(
         config=run.config,

@@ -1,15 +1,16 @@
 """The training loop: epochs of steps, an evaluation after each, a state that outlives a kill."""
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.config import DeepViTConfig
@@ -27,6 +28,9 @@ from models.training.recipe import Recipe
 from models.training.sizes import resized, shrunk, shrunk_photographs, sides
 from models.training.state import State
 from models.training.targets import loss
+
+_SETTLING_BATCHES = 16
+_MOMENTUM = 0.1  # of norms in training
 
 Teacher = Callable[[Tensor], Tensor]  # images [B, 3, S, S] of values in 0..1 to logits [B, classes]
 
@@ -94,11 +98,10 @@ class Run:
         """Metrics of each finished epoch."""
         return self._state.history
 
-    def average(self) -> DeepViT:
-        """The average of the weights so far, in evaluation mode: what a run is for."""
+    def _average(self) -> DeepViT:
         network = self._state.average.module
         assert isinstance(network, DeepViT)
-        return network.eval()
+        return network
 
     def train(self, progress: Progress) -> None:
         """All epochs that are left."""
@@ -110,7 +113,7 @@ class Run:
                 learnt = self._one_epoch(progress, photographs, size)
                 seconds = time.perf_counter() - started
                 found = evaluate(
-                    resized(self.average(), size),
+                    self._settled(photographs, size),
                     test,
                     self.data.test_labels,
                     self.rule,
@@ -126,15 +129,42 @@ class Run:
                 self._save()
                 progress.epoch(self._state.history[-1])
 
+    def result(self) -> DeepViT:
+        """What a run is for: the average of the weights, in evaluation mode."""
+        return self._settled(self.data.training, self.rule.size)
+
+    @torch.no_grad()
+    def _settled(self, photographs: Photographs, size: int) -> DeepViT:
+        """The average of the weights, with statistics of its own for its norms.
+
+        Those that the weights on the way had, maybe on smaller pictures, do not average to them.
+        """
+        network = resized(copy.deepcopy(self._average()), size).train()
+        norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+        augment = Augment(self.recipe, self.rule, size)
+        batches = islice(self._batches(), _SETTLING_BATCHES) if norms else ()
+        for count, (draws, chosen) in enumerate(batches, start=1):
+            for norm in norms:
+                norm.momentum = 1 / count  # of all batches so far, each weighs the same
+            images, _ = self._batch(photographs, chosen, draws, augment)
+            with self._autocast():
+                self._forward(network, images)
+        for norm in norms:
+            norm.momentum = _MOMENTUM
+        return network.eval()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"
+        )
+
     def _one_epoch(self, progress: Progress, pictures: Photographs, size: int) -> dict[str, float]:
         network, recipe = self._state.network.train(), self.recipe
         augment = Augment(recipe, self.rule, size)
         total, right = (torch.zeros((), device=self._device) for _ in range(2))
         for count, (draws, chosen) in enumerate(self._batches(), start=1):
             images, targets = self._batch(pictures, chosen, draws, augment)
-            with torch.autocast(
-                self._device.type, torch.bfloat16, enabled=recipe.precision == "bf16"
-            ):
+            with self._autocast():
                 logits = self._forward(network, images, recipe.drop_path, draws)
             logits = logits.float()
             labels, *teacher = targets.unbind(dim=1)

@@ -35,9 +35,7 @@ class State:
             lr=recipe.lr,
             fused=True,
         )
-        average = AveragedModel(
-            network, multi_avg_fn=partial(_average, recipe.ema_decay), use_buffers=True
-        )
+        average = AveragedModel(network, multi_avg_fn=partial(_average, recipe.ema_decay))
         return cls(network, average, optimizer, _schedule(optimizer, recipe, steps_per_epoch))
 
     @property
