@@ -17,7 +17,7 @@ from models.config import ARCHITECTURES, DeepViTConfig
 from models.preprocess import Preprocessing
 from models.training import card, photographs, targets
 from models.training.card import Answered
-from models.training.evaluation import answers
+from models.training.evaluation import COMPARED, answers, collapse
 from models.training.halves import halved
 from models.training.loop import Data, Run, Teacher
 from models.training.photographs import Files, PhotographsError
@@ -186,11 +186,13 @@ def _finish(options: Options, run: Run, found: Files, test: Files) -> None:
         labels=found.classes,
     )
     checkpoint.save(options.output / f"{name}.safetensors", trained)
+    saved = trained.network()
     answered = Answered(
-        logits=answers(trained.network(), run.data.test, run.rule),
+        logits=answers(saved, run.data.test, run.rule),
         labels=test.labels,
         sides=photographs.shorter_sides(test),
         classes=found.classes,
+        attention=collapse(saved, run.data.test[:COMPARED], run.rule),
     )
     text = card.write(name, run, len(found), answered, options.small_below)
     (options.output / f"{name}.md").write_text(text, encoding="utf-8")

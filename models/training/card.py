@@ -23,6 +23,7 @@ class Answered:
     labels: Tensor  # [m]
     sides: Tensor  # [m], the shorter side of each picture, in pixels
     classes: Sequence[str]
+    attention: dict[str, Any]  # as evaluation.collapse tells it
 
     @property
     def right(self) -> Tensor:
@@ -41,7 +42,6 @@ def write(name: str, run: Run, pictures: int, answered: Answered, small_below: i
     labels, classes, right = answered.labels, answered.classes, answered.right
     small = answered.sides < small_below
     error = calibration_error(answered.logits.softmax(dim=1), right)
-    last = history[-1]
     lines = [
         f"# {name}",
         "",
@@ -61,7 +61,7 @@ def write(name: str, run: Run, pictures: int, answered: Answered, small_below: i
         "",
         "## Attention",
         "",
-        *_attention(last),
+        *_attention(answered.attention),
         "",
         "## By class",
         "",

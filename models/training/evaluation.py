@@ -15,7 +15,7 @@ from models.preprocess import Preprocessing
 from models.training.recipe import Recipe
 
 _BATCH = 256
-_TRACED = 64  # pictures whose maps are compared
+COMPARED = 64  # pictures whose maps are compared
 _TRACED_BATCH = 8
 
 
@@ -30,7 +30,7 @@ def evaluate(
         "test_loss": round(F.cross_entropy(logits, labels).item(), 4),
         "test_accuracy": round(right[:, 0].float().mean().item(), 4),
         "test_top5": round(right.any(dim=1).float().mean().item(), 4),
-        **collapse(network, pixels[:_TRACED], rule),
+        **collapse(network, pixels[:COMPARED], rule),
     }
 
 
