@@ -17,7 +17,7 @@ from models.config import ARCHITECTURES, DeepViTConfig
 from models.preprocess import Preprocessing
 from models.training import card, photographs, targets
 from models.training.card import Answered
-from models.training.evaluation import COMPARED, answers, collapse
+from models.training.evaluation import answers, collapse
 from models.training.halves import halved
 from models.training.loop import Data, Run, Teacher
 from models.training.photographs import Files, PhotographsError
@@ -192,7 +192,7 @@ def _finish(options: Options, run: Run, found: Files, test: Files) -> None:
         labels=test.labels,
         sides=photographs.shorter_sides(test),
         classes=found.classes,
-        attention=collapse(saved, run.data.test[:COMPARED], run.rule),
+        attention=collapse(saved, run.data.test, run.rule),
     )
     text = card.write(name, run, len(found), answered, options.small_below)
     (options.output / f"{name}.md").write_text(text, encoding="utf-8")

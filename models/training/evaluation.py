@@ -15,7 +15,7 @@ from models.preprocess import Preprocessing
 from models.training.recipe import Recipe
 
 _BATCH = 256
-COMPARED = 64  # pictures whose maps are compared
+_TRACED = 64  # pictures whose maps are compared
 _TRACED_BATCH = 8
 
 
@@ -30,7 +30,7 @@ def evaluate(
         "test_loss": round(F.cross_entropy(logits, labels).item(), 4),
         "test_accuracy": round(right[:, 0].float().mean().item(), 4),
         "test_top5": round(right.any(dim=1).float().mean().item(), 4),
-        **collapse(network, pixels[:COMPARED], rule),
+        **collapse(network, pixels, rule),
     }
 
 
@@ -48,7 +48,9 @@ def answers(network: DeepViT, pixels: Tensor, rule: Preprocessing, bf16: bool = 
 
 @torch.inference_mode()
 def collapse(network: DeepViT, pixels: Tensor, rule: Preprocessing) -> dict[str, Any]:
-    """How alike neighbouring blocks are by Eq. 2, in float32: means over pictures, heads, tokens.
+    """How alike neighbouring blocks are by Eq. 2, in float32, on the first pictures.
+
+    Means over pictures, heads and tokens.
 
     For the stages `softmax` and, where the network mixes heads, `reattention`, of L blocks: the
     cosines of each block and the one before it by column, row and centred column; similar blocks
@@ -57,6 +59,7 @@ def collapse(network: DeepViT, pixels: Tensor, rule: Preprocessing) -> dict[str,
     stages = ("softmax", "reattention") if network.config.reatten_blocks else ("softmax",)
     sums: dict[str, dict[str, Tensor]] = {stage: {} for stage in stages}
     features = torch.zeros(network.config.depth)
+    pixels = pixels[:_TRACED]
     for batch in pixels.split(_TRACED_BATCH):
         images = _input(batch, network, rule)
         _, traces = network.trace(images)

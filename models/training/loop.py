@@ -148,7 +148,7 @@ class Run:
                 norm.momentum = 1 / count  # of all batches so far, each weighs the same
             images, _ = self._batch(photographs, chosen, draws, augment)
             with self._autocast():
-                self._forward(network, images)
+                forward(network, images)  # a few batches are not worth compiling for
         for norm in norms:
             norm.momentum = _MOMENTUM
         return network.eval()

@@ -59,8 +59,8 @@ def shrunk(pixels: Tensor, side: int) -> Tensor:
         return pixels
     found = pixels.new_empty((len(pixels), 3, side, side))
     for some, smaller in zip(pixels.split(_BATCH), found.split(_BATCH), strict=True):
-        resized = F.interpolate(some.float(), side, mode="bicubic", antialias=True)
-        smaller.copy_(resized.round_().clamp_(0, 255))
+        exact = F.interpolate(some.float(), side, mode="bicubic", antialias=True)
+        smaller.copy_(exact.round_().clamp_(0, 255))
     return found
 
 

@@ -1,5 +1,7 @@
 """A service in the test's own process, for what cannot be done to another process."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ import httpx
 from service.app import build_runtime, create_app
 from service.runtime import Runtime
 from service.settings import Settings
+from tests.conftest import DEEPVIT
 
 
 @contextmanager
@@ -30,3 +33,28 @@ def running_service(repository: Path, **settings: Any) -> Iterator[Runtime]:
 def client_of(runtime: Runtime) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(create_app(runtime), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+@contextmanager
+def held(running: Runtime) -> Iterator[Any]:
+    """Makes the classifier wait until the block ends."""
+    model = running.pipeline.models.get(DEEPVIT)
+    released = threading.Event()
+    run = model.classifier._run
+
+    def wait(images: Any, key: Any) -> Any:
+        assert released.wait(60)
+        return run(images, key)
+
+    model.classifier._run = wait
+    try:
+        yield model
+    finally:
+        released.set()
+
+
+async def accepted(model: Any, images: int) -> None:
+    """Wait until the classifier has taken so many images."""
+    async with asyncio.timeout(60):
+        while model.classifier.counts.accepted < images:
+            await asyncio.sleep(0.01)

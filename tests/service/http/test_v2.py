@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from tests.service.http.v2_requests import (
     tensor,
 )
 from tests.support.server import Server, running_server
-from tests.support.service import client_of, running_service
+from tests.support.service import accepted, client_of, held, running_service
 
 
 def test_the_client_sees_the_server_and_its_models(triton: Any) -> None:
@@ -117,13 +116,13 @@ def test_answers_are_compressed_if_asked_for_and_large_enough(
     client: httpx.Client, pixels: Pixels
 ) -> None:
     large = image_request(pixels) | {"outputs": [{"name": "softmax.rollout"}]}
-    for body, accepted, encoding in [
+    for body, taken, encoding in [
         (large, "gzip", "gzip"),
         (large, "deflate, br", "deflate"),
         (large, "identity", None),
         (image_request(pixels), "gzip", None),
     ]:
-        response = client.post(INFER, json=body, headers={"Accept-Encoding": accepted})
+        response = client.post(INFER, json=body, headers={"Accept-Encoding": taken})
         assert response.headers.get("content-encoding") == encoding
         assert response.headers["vary"] == "Accept-Encoding"
         assert response.json()["outputs"]
@@ -307,31 +306,21 @@ def test_a_draining_server_answers_admitted_requests_and_refuses_new_ones(
     repository: Path, pixels: Pixels
 ) -> None:
     async def scenario(running: Runtime) -> None:
-        model = running.pipeline.models.get(DEEPVIT)
-        released = threading.Event()
-        run = model.classifier._run
-
-        def held(images: Any, key: Any) -> Any:
-            assert released.wait(30)
-            return run(images, key)
-
-        model.classifier._run = held
         async with client_of(running) as client, asyncio.timeout(60):
-            under_way = asyncio.create_task(client.post(INFER, json=image_request(pixels)))
-            while not model.classifier.counts.accepted:
-                await asyncio.sleep(0)
-            assert (await client.get("/v2/health/ready")).status_code == 200
-            running.draining = True
-            for method, path in [
-                ("GET", "/v2/health/ready"),
-                ("GET", f"{MODEL}/ready"),
-                ("POST", INFER),
-                ("POST", f"/v2/repository/models/{DEEPVIT}/unload"),
-            ]:
-                refused = await client.request(method, path)
-                assert (refused.status_code, bool(error(refused))) == (503, True), path
-            assert (await client.get("/v2/health/live")).status_code == 200
-            released.set()
+            with held(running) as model:
+                under_way = asyncio.create_task(client.post(INFER, json=image_request(pixels)))
+                await accepted(model, 1)
+                assert (await client.get("/v2/health/ready")).status_code == 200
+                running.draining = True
+                for method, path in [
+                    ("GET", "/v2/health/ready"),
+                    ("GET", f"{MODEL}/ready"),
+                    ("POST", INFER),
+                    ("POST", f"/v2/repository/models/{DEEPVIT}/unload"),
+                ]:
+                    refused = await client.request(method, path)
+                    assert (refused.status_code, bool(error(refused))) == (503, True), path
+                assert (await client.get("/v2/health/live")).status_code == 200
             answer = await under_way
         assert answer.status_code == 200
         assert len(answer.json()["outputs"][0]["data"]) == 10

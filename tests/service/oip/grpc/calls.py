@@ -1,8 +1,6 @@
 """How tests of gRPC call: addresses, messages, and a server in the tests' process."""
 
-import asyncio
 import re
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -72,27 +70,3 @@ def typed(pixels: Pixels, values: Any = None) -> dict[str, Any]:
         "contents": {"uint_contents": pixels.ravel().tolist() if values is None else values},
     }
     return {"inputs": [image], "raw_input_contents": []}
-
-
-@contextmanager
-def held(running: Runtime) -> Iterator[Any]:
-    """Makes the classifier wait until the block ends."""
-    model = running.pipeline.models.get(DEEPVIT)
-    released = threading.Event()
-    run = model.classifier._run
-
-    def wait(images: Any, key: Any) -> Any:
-        assert released.wait(60)
-        return run(images, key)
-
-    model.classifier._run = wait
-    try:
-        yield model
-    finally:
-        released.set()
-
-
-async def accepted(model: Any, images: int) -> None:
-    async with asyncio.timeout(60):
-        while model.classifier.counts.accepted < images:
-            await asyncio.sleep(0.01)

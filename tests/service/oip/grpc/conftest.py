@@ -14,9 +14,7 @@ from tritonclient.grpc import InferenceServerClient
 from models.arrays import Pixels
 from models.preprocess import preprocess
 from tests.service.http.v2_requests import RULE
-from tests.service.oip.grpc.calls import (
-    address,
-)
+from tests.service.oip.grpc.calls import address
 from tests.support.server import Server, running_server
 
 

@@ -25,15 +25,13 @@ from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 from tests.service.oip.grpc.calls import (
     SERVICE,
-    accepted,
     address,
-    held,
     served,
     stub_of,
     tensor,
 )
 from tests.support.server import ROOT, Server, running_server
-from tests.support.service import running_service
+from tests.support.service import accepted, held, running_service
 from tests.support.versions import copied
 
 

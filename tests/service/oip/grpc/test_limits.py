@@ -19,16 +19,14 @@ from models.arrays import Pixels
 from service.runtime import Runtime
 from tests.conftest import DEEPVIT
 from tests.service.oip.grpc.calls import (
-    accepted,
     address,
-    held,
     image_request,
     served,
     stub_of,
     tensor,
 )
 from tests.support.server import running_server
-from tests.support.service import running_service
+from tests.support.service import accepted, held, running_service
 
 
 def test_messages_and_responses_are_limited_in_size(repository: Path, pixels: Pixels) -> None:
