@@ -33,9 +33,11 @@ TINY = "tiny"
 
 
 def pytest_configure() -> None:
-    """Leave PyTorch one thread in each of several processes."""
+    """Leave PyTorch one thread in each of several processes, and in those that they start."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"
+        if "torch" in sys.modules:  # conftest.py of a folder that was named may have imported it
+            sys.modules["torch"].set_num_threads(1)
 
 
 def pytest_collection_finish() -> None:
