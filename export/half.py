@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from export import attention
+from export.functions import DOMAIN, attention
 from export.rewriting import ORT_DOMAIN, array, constant, insert, is_linear, present, replace
 
 _COLUMNS = 8  # 16-bit columns in one load of 16 bytes
@@ -20,7 +20,7 @@ def half(model: ir.Model) -> ir.Model:
     """A copy that computes in float16; inputs and outputs keep their types."""
     copy: ir.Model = ir.from_proto(convert_float_to_float16(ir.to_proto(model), keep_io_types=True))
     for node in list(copy.graph):
-        if node.domain == attention.DOMAIN:
+        if node.domain == DOMAIN:
             _widen(copy.graph, node)
             _pack(copy.graph, node)
         elif node.op_type == "Gelu":
@@ -29,7 +29,7 @@ def half(model: ir.Model) -> ir.Model:
             _with_residual(copy.graph, node)
     RemoveUnusedNodesPass()(copy)
     copy.opset_imports[ORT_DOMAIN] = 1
-    attention.add_functions(copy)
+    attention.add(copy)
     return copy
 
 
@@ -79,7 +79,7 @@ def _pack(graph: ir.Graph, attend: ir.Node) -> None:
         f"{name}.attended",
         f"Packed{attend.op_type}",
         [product.outputs[0], q.inputs[2], *attend.inputs[3:]],
-        attention.DOMAIN,
+        DOMAIN,
         attend.attributes,
     )
     replace(attend, packed.outputs)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from export.build import Build
 from export.fold import fold_mixing
-from export.tracing import OPSET
+from export.to_onnx import OPSET
 from models.checkpoint import Checkpoint
 from models.config import DeepViTConfig
 from models.deepvit import DeepViT

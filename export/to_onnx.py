@@ -3,6 +3,8 @@
 Knows tensors and graphs, not networks: graphs.py has the modules that are traced.
 """
 
+import logging
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from export import attention, similarity, tracing
+from export.functions import attention, similarity
 
+OPSET = 20  # the first with Gelu as one operator
 WEIGHTS_FILE = "weights.bin"
 _ALIGNMENT = 4096  # a page, so that the file can be mapped into memory
 _INLINE_BYTES = 1024  # smaller constants stay in the graph
@@ -22,11 +25,27 @@ _HALVED_BYTES = 2**16  # smaller constants are not worth a cast
 def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.Model:
     """Trace a module that takes uint8 `images` [B, S, S, 3], for any batch size."""
     example = torch.zeros((2, img_size, img_size, 3), dtype=torch.uint8)
-    batch = torch.export.Dim("batch", min=1)
-    shapes = {"images": {0: batch}}
-    model = tracing.trace(module, (example,), ["images"], output_names, shapes)
-    attention.add_functions(model)
-    similarity.add_functions(model)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the exporter
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(output_names),
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+        )
+    assert program is not None
+    model = program.model
+    for node in model.graph:  # paths of the machine that exports
+        node.metadata_props.clear()
+    for value in [*model.graph.inputs, *model.graph.outputs]:
+        value.metadata_props.clear()
+    attention.add(model)
+    similarity.add(model)
     return model
 
 

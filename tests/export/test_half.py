@@ -8,8 +8,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from export.attention import DOMAIN
 from export.fold import FoldedDeepViT
+from export.functions import DOMAIN
 from export.graphs import Classifier
 from export.half import half
 from export.to_onnx import trace

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from export.attention import DOMAIN, add_functions
+from export.functions import DOMAIN, attention
 from models.arrays import Float32Array, Float64Array
 from service import native
 
@@ -50,7 +50,7 @@ def model(
     graph = helper.make_graph([node], "attention", given, found)
     opset = helper.make_opsetid("", 20)
     made = ir.from_proto(helper.make_model(graph, opset_imports=[opset], ir_version=10))
-    add_functions(made)
+    attention.add(made)
     content: bytes = ir.to_proto(made).SerializeToString()
     onnx.checker.check_model(content)
     return content

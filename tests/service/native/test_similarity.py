@@ -1,16 +1,18 @@
 """The compiled measures: the copy for each instruction set equals their definitions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from torch import Tensor, nn
+from onnx import TensorProto, helper
+from torch import Tensor
 
-from export import similarity, tracing
+from export.functions import DOMAIN, similarity
 from models import measures
 from models.arrays import Float32Array
 from tests.support import equation_2
@@ -32,55 +34,47 @@ SHAPES: list[Shape] = [
 ]
 SMALL: Shape = (2, 4, 3, 5, 1)
 PATCH_SIZE = 4
+MEASURES = ("column", "row", "centred", "neighbours", "heads")
 
 
-class Measures(nn.Module):
-    """All of a stage's, with a reach as of softmax maps."""
-
-    def __init__(self, shape: Shape, softmax: bool) -> None:
-        super().__init__()
-        *_, side, self._prefix = shape
-        self._tokens = side**2 + self._prefix
-        self._softmax = softmax
-
-    def forward(self, blocks: Blocks) -> tuple[Tensor, ...]:
-        reach = measures.reach(self._tokens, PATCH_SIZE, self._prefix) if self._softmax else None
-        return tuple(similarity.measure(blocks, reach, self._prefix).values())
-
-
-class Features(nn.Module):
-    def forward(self, blocks: Blocks) -> Tensor:
-        return similarity.feature_similarity(blocks)
-
-
-def graph(module: nn.Module, blocks: Blocks, names: Sequence[str], portable: bool) -> bytes:
-    """The operator alone; portable with the function for other runtimes, which is slow to trace."""
-    batch = torch.export.Dim("batch", min=1)
-    example = [torch.rand(2, *block.shape[1:]) for block in blocks]
-    model = tracing.trace(
-        module,
-        (example,),
-        [f"block{index}" for index in range(len(blocks))],
-        names,
-        {"blocks": [{0: batch} for _ in blocks]},
+def graph(
+    operator: str, given: Sequence[str], found: Sequence[str], attributes: Mapping[str, Any] = {}
+) -> ir.Model:
+    """An operator and its function, for blocks of any shape."""
+    node = helper.make_node(operator, given, found, domain=DOMAIN, **attributes)
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        for names in (given, found)
     )
-    if portable:
-        similarity.add_functions(model)
+    made = helper.make_graph([node], "measures", inputs, outputs)
+    opset = helper.make_opsetid("", 20)
+    model = ir.from_proto(helper.make_model(made, opset_imports=[opset], ir_version=10))
+    similarity.add(model)
+    return model
+
+
+def comparing_features(blocks: int) -> bytes:
+    given = [f"block{index}" for index in range(blocks)]
+    return serialized(graph("FeatureSimilarity", given, ["features"]))
+
+
+def measuring(shape: Shape, softmax: bool) -> bytes:
+    """The operator of a stage; of softmax maps with a reach."""
+    _, blocks, _, side, prefix = shape
+    given = [f"block{index}" for index in range(blocks)]
+    if not softmax:
+        return serialized(graph("Similarity", given, MEASURES))
+    names = (*MEASURES, "entropy", "distance")
+    model = graph("SoftmaxSimilarity", ["reach", *given], names, {"prefix": prefix})
+    reach = model.graph.inputs.pop(0)
+    reach.const_value = ir.tensor(measures.reach(side**2 + prefix, PATCH_SIZE, prefix).numpy())
+    model.graph.register_initializer(reach)
+    return serialized(model)
+
+
+def serialized(model: ir.Model) -> bytes:
     content: bytes = ir.to_proto(model).SerializeToString()
     return content
-
-
-@cache
-def comparing_features(shape: tuple[int, int, int, int], portable: bool) -> bytes:
-    images, blocks, tokens, width = shape
-    outputs = list(torch.zeros((blocks, images, tokens, width)))
-    return graph(Features(), outputs, ["features"], portable)
-
-
-@cache
-def measuring(shape: Shape, softmax: bool, portable: bool = False) -> bytes:
-    names = list(expected_measures(maps(shape), shape if softmax else None))
-    return graph(Measures(shape, softmax), maps(shape), names, portable)
 
 
 def run(content: bytes, blocks: Blocks, fused: bool = True) -> dict[str, Float32Array]:
@@ -165,7 +159,7 @@ def test_signed_maps_are_measured_as_defined(shape: Shape) -> None:
 @pytest.mark.usefixtures("instruction_set")
 def test_near_uniform_maps_keep_what_stands_out_in_them() -> None:
     blocks = maps(SMALL, scale=0.01)
-    found = run(measuring(SMALL, softmax=True, portable=True), blocks)
+    found = run(measuring(SMALL, softmax=True), blocks)
     assert_measures(found, expected_measures(blocks, SMALL), atol=1e-5)
 
 
@@ -174,7 +168,7 @@ def test_sharp_maps_have_columns_that_nearly_no_query_attends_to() -> None:
     blocks = maps(SMALL, scale=60)
     assert 0 < min(float(block.sum(dim=-2).min()) for block in blocks) < 1e-25
     for portable in (False, True):
-        found = run(measuring(SMALL, softmax=True, portable=True), blocks, fused=not portable)
+        found = run(measuring(SMALL, softmax=True), blocks, fused=not portable)
         assert_measures(found, expected_measures(blocks, SMALL))
 
 
@@ -202,7 +196,7 @@ def test_numbers_that_are_none_are_told() -> None:
 
 @pytest.mark.parametrize("softmax", [True, False], ids=["softmax", "reattention"])
 def test_without_the_kernel_any_runtime_measures_the_same(softmax: bool) -> None:
-    found = run(measuring(SMALL, softmax=softmax, portable=True), maps(SMALL), fused=False)
+    found = run(measuring(SMALL, softmax), maps(SMALL), fused=False)
     assert_measures(found, expected_measures(maps(SMALL), SMALL if softmax else None))
 
 
@@ -212,7 +206,7 @@ def test_without_the_kernel_any_runtime_measures_the_same(softmax: bool) -> None
 def test_features_are_compared_as_defined(shape: tuple[int, int, int, int], fused: bool) -> None:
     images, blocks, tokens, width = shape
     outputs = list(torch.randn((blocks, images, tokens, width)) + 0.5)
-    found = run(comparing_features(shape, portable=not fused), outputs, fused)["features"]
+    found = run(comparing_features(len(outputs)), outputs, fused)["features"]
     stacked = torch.stack(outputs, dim=1).double()
     np.testing.assert_allclose(found, measures.feature_similarity(stacked), atol=2e-6)
 
