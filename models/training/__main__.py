@@ -12,13 +12,14 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from models import checkpoint
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, CheckpointError
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.preprocess import Preprocessing
 from models.training import card, photographs, targets
 from models.training.card import Answered
 from models.training.evaluation import answers, collapse
 from models.training.halves import halved
+from models.training.initialise import initialised, take_over
 from models.training.loop import Data, Run, Teacher
 from models.training.photographs import Files, PhotographsError
 from models.training.progress import Progress
@@ -43,6 +44,11 @@ class Options(Recipe, BaseSettings):
     arch: str = Field(description="a named architecture, which --change may change")
     change: dict[str, str] = Field(
         default={}, description="fields of the architecture, as in --change depth=24"
+    )
+    weights: Path | None = Field(
+        default=None,
+        description="a checkpoint of this architecture to begin with instead of random numbers; "
+        "for other classes its head begins anew",
     )
     output: Path = Field(description="folder of the run; a run that was interrupted goes on there")
     without: list[str] = Field(default=[], description="classes that are left out")
@@ -80,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = Options(_cli_parse_args=True if arguments is None else arguments)  # type: ignore[call-arg]
         train(options)
-    except (PhotographsError, SettingsError, ValueError) as exc:
+    except (CheckpointError, PhotographsError, SettingsError, ValueError) as exc:
         print(f"models.training: {_problem(exc)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -109,11 +115,14 @@ def train(options: Options) -> None:
     rule = ARCHITECTURES[options.arch].preprocessing.model_copy(
         update={"size": config.img_size, "crop_pct": options.crop_pct}
     )
+    begin = initialised(config, recipe.seed)
+    if options.weights is not None:
+        take_over(checkpoint.load(options.weights), begin, found.classes)
     device = torch.device(options.device)
     data = _data(options, found, test, rule, device)
     options.output.mkdir(parents=True, exist_ok=True)
     teacher = _teacher(options.teacher) if options.teacher else None
-    run = Run(config, rule, recipe, data, options.output, device, teacher, options.compile)
+    run = Run(begin, rule, recipe, data, options.output, device, teacher, options.compile)
     run.train(Progress(recipe.epochs, run.epoch, run.steps_per_epoch, recipe.batch_size))
     _finish(options, run, found, test)
 
@@ -156,13 +165,16 @@ def _data(
     teacher = options.teacher
     if options.soft_labels:
         teacher = hashlib.sha256(options.soft_labels.read_bytes()).hexdigest()
+    learnt_from = f"{found.digest()} {teacher}"
+    if options.weights is not None:
+        learnt_from += f" {hashlib.sha256(options.weights.read_bytes()).hexdigest()}"
     return Data(
         training=photographs.decode(found, canvas).to(device),
         soft=None if soft is None else soft.to(device),
         test=photographs.as_served(test, rule),
         test_labels=test.labels,
         classes=len(found.classes),
-        identity=hashlib.sha256(f"{found.digest()} {teacher}".encode()).hexdigest(),
+        identity=hashlib.sha256(learnt_from.encode()).hexdigest(),
     )
 
 

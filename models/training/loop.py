@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import DeepViTConfig
 from models.deepvit import DeepViT
 from models.normalize import normalize
 from models.preprocess import Preprocessing
@@ -21,7 +20,6 @@ from models.training.augment import Augment, mixed
 from models.training.draws import Draws, order
 from models.training.evaluation import evaluate
 from models.training.forward import forward
-from models.training.initialise import initialised
 from models.training.photographs import Photographs
 from models.training.progress import Progress
 from models.training.recipe import Recipe
@@ -52,7 +50,7 @@ class Run:
 
     def __init__(
         self,
-        config: DeepViTConfig,
+        begin: DeepViT,
         rule: Preprocessing,
         recipe: Recipe,
         data: Data,
@@ -61,19 +59,22 @@ class Run:
         teacher: Teacher | None = None,
         compiled: bool = False,
     ) -> None:
-        """Begins, or goes on after the last epoch that the folder has. Raises `ValueError`."""
-        self.config, self.rule, self.recipe = config, rule, recipe
+        """Begins with this network, or goes on after the last epoch that the folder has.
+
+        Raises `ValueError`.
+        """
+        self.config, self.rule, self.recipe = begin.config, rule, recipe
         self.data = data
         self._folder, self._device, self._teacher = folder, device, teacher
-        self._sides = sides(recipe, config)
+        self._sides = sides(recipe, self.config)
         self._forward = torch.compile(forward, dynamic=False) if compiled else forward
         self._identity = {
-            "config": config.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json"),
             "preprocessing": rule.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json"),
             "data": data.identity,
         }
-        network = initialised(config, recipe.seed).to(device)
+        network = begin.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._state = State.start(network, recipe, self.steps_per_epoch)
         if (path := self._folder / "state.pt").exists():

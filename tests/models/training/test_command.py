@@ -20,6 +20,7 @@ from models.config import ARCHITECTURES
 from models.training import table
 from models.training.__main__ import main
 from models.training.evaluation import answers
+from models.training.initialise import initialised, take_over
 from models.training.photographs import as_served, find
 from tests.support.server import ROOT
 
@@ -147,17 +148,44 @@ def test_neither_another_recipe_nor_other_pictures_go_on(
     assert capsys.readouterr().err.endswith("is of another run: it differs in data\n")
 
 
+def test_a_run_may_begin_with_trained_weights(
+    pictures: Path, finished: Path, tmp_path: Path
+) -> None:
+    """At a rate that changes next to nothing, what was learnt is there from the first epoch."""
+    weights = finished / "run.safetensors"
+    still = ["--weights", str(weights), "--epochs", "1", "--lr", "1e-9", "--min-lr", "0"]
+    assert main(options(pictures, tmp_path / "run", *still)) == 0
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["test_accuracy"] > 0.9
+
+
+def test_the_head_of_other_classes_begins_anew(finished: Path) -> None:
+    trained = checkpoint.load(finished / "run.safetensors")
+    for classes, same in (("blue one", "red one"), True), (("red one", "blue one"), False):
+        network = initialised(trained.config, seed=1)
+        fresh = network.head.weight.clone()
+        take_over(trained, network, classes)
+        assert torch.equal(network.pos_embed, trained.network().pos_embed)
+        assert torch.equal(network.head.weight, fresh) != same
+    more = initialised(trained.config.model_copy(update={"num_classes": 3}), seed=1)
+    take_over(trained, more, ("a", "b", "c"))
+    deeper = initialised(trained.config.model_copy(update={"depth": 4}), seed=1)
+    with pytest.raises(ValueError, match="another architecture: depth"):
+        take_over(trained, deeper, ("blue one", "red one"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
         (["--arch", "resnet"], "no architecture 'resnet'"),
+        (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--distill", "0.5"], "need each other"),
         (["--without", "red one"], "there is one class, blue one"),
         (["--images", "nowhere.tar"], "nowhere.tar is neither a folder nor a tar archive"),
         (["--change", "depth=three"], "depth"),
         (["--crop-scale", "0.9,0.3"], "0.9 to 0.3 is not a range above 0"),
     ],
-    ids=["arch", "teacher", "one class", "no file", "change", "range"],
+    ids=["arch", "weights", "teacher", "one class", "no file", "change", "range"],
 )
 def test_a_wrong_option_is_told_in_one_line(
     pictures: Path,

@@ -9,6 +9,7 @@ from torch import nn
 
 from models.config import ARCHITECTURES
 from models.training.augment import Augment
+from models.training.initialise import initialised
 from models.training.loop import Data, Run
 from models.training.photographs import Photographs
 from models.training.progress import Progress
@@ -34,7 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         identity="noise",
     )
     folder = tmp_path_factory.mktemp("run")
-    trained = Run(config, rule, RECIPE, data, folder, torch.device("cpu"))
+    begin = initialised(config, RECIPE.seed)
+    trained = Run(begin, rule, RECIPE, data, folder, torch.device("cpu"))
     trained.train(Progress(RECIPE.epochs, 0, trained.steps_per_epoch, BATCH))
     return trained
 
