@@ -51,7 +51,9 @@ class Options(Recipe, BaseSettings):
         "for other classes its head begins anew",
     )
     output: Path = Field(description="folder of the run; a run that was interrupted goes on there")
-    without: list[str] = Field(default=[], description="classes that are left out")
+    classes: list[str] = Field(
+        default=[], description="classes to learn, separated by commas; all if unset"
+    )
     soft_labels: Path | None = Field(
         default=None, description="an .npz file of a teacher's logits, for --distill"
     )
@@ -101,8 +103,8 @@ def train(options: Options) -> None:
     teachers = (options.soft_labels is not None) + (options.teacher is not None)
     if teachers != bool(recipe.distill):
         raise ValueError("--distill and one of --soft-labels and --teacher need each other")
-    found = photographs.find(options.images, options.without)
-    test = photographs.find(options.test, options.without)
+    found = photographs.find(options.images, options.classes)
+    test = photographs.find(options.test, options.classes)
     if len(found.classes) < 2:
         raise PhotographsError(f"there is one class, {found.classes[0]}: nothing can be learnt")
     if test.classes != found.classes:

@@ -70,17 +70,22 @@ class Photographs:
         )
 
 
-def find(sources: Sequence[Path], without: Collection[str] = ()) -> Files:
-    """All pictures in tar archives and folders, but those of the classes `without`."""
+def find(sources: Sequence[Path], only: Collection[str] = ()) -> Files:
+    """All pictures in tar archives and folders, or those of some classes.
+
+    Raises `PhotographsError`, also where one of these classes has no pictures.
+    """
     found = [
         (name, data)
         for source in sources
         for name, data in (_of_folder(source) if source.is_dir() else _of_tar(source))
-        if _class(name) not in without
+        if not only or _class(name) in only
     ]
     if not found:
         raise PhotographsError(f"no pictures in {', '.join(map(str, sources))}")
     classes, labels = np.unique([_class(name) for name, _ in found], return_inverse=True)
+    if missing := sorted({*only} - {*classes.tolist()}):
+        raise PhotographsError(f"no pictures of {', '.join(missing)}")
     return Files(
         names=tuple(name for name, _ in found),
         data=tuple(data for _, data in found),

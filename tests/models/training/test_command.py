@@ -180,12 +180,13 @@ def test_the_head_of_other_classes_begins_anew(finished: Path) -> None:
         (["--arch", "resnet"], "no architecture 'resnet'"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--distill", "0.5"], "need each other"),
-        (["--without", "red one"], "there is one class, blue one"),
+        (["--classes", "blue one"], "there is one class, blue one"),
+        (["--classes", "blue one,red one,grey one"], "no pictures of grey one"),
         (["--images", "nowhere.tar"], "nowhere.tar is neither a folder nor a tar archive"),
         (["--change", "depth=three"], "depth"),
         (["--crop-scale", "0.9,0.3"], "0.9 to 0.3 is not a range above 0"),
     ],
-    ids=["arch", "weights", "teacher", "one class", "no file", "change", "range"],
+    ids=["arch", "weights", "teacher", "one class", "no class", "no file", "change", "range"],
 )
 def test_a_wrong_option_is_told_in_one_line(
     pictures: Path,
