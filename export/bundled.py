@@ -20,6 +20,7 @@ from export.__main__ import main as export
 _ROOT = Path(__file__).parents[1]
 REPOSITORY = _ROOT / "model_repository"
 _CHECKPOINTS = _ROOT / "models" / "zoo"
+_TOLD = 5  # differences that are told
 _GRAPHS = ("model.onnx", "explain.onnx")
 # Largest difference of weights, relative to the largest of their tensor: norms are folded with
 # linear algebra, which rounds differently on different processors.
@@ -41,7 +42,9 @@ def main() -> int:
             if found:
                 shutil.rmtree(kept / "1", ignore_errors=True)
                 shutil.copytree(fresh, kept, dirs_exist_ok=True)
-        print(f"{name}: {'renewed, ' + '; '.join(found) if found else 'nothing changed'}")
+        more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+        said = f"renewed: {'; '.join(found[:_TOLD])}{more}" if found else "nothing changed"
+        print(f"{name}: {said}")
     return 0
 
 
