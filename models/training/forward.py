@@ -4,6 +4,7 @@ Parameters, running statistics and gradients are those of `DeepViT.forward` in t
 Shapes: B images, N tokens, C width, H heads of D channels.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,41 +14,50 @@ from models.training.reattention import mixed_and_normed
 from models.training.sizes import positions
 
 
-def forward(
-    network: DeepViT, images: Tensor, drop_path: float = 0.0, draws: Draws | None = None
-) -> Tensor:
+def forward(network: DeepViT, images: Tensor, stays: Tensor | None = None) -> Tensor:
     """Normalised images [B, 3, S, S], of the network's size or a smaller one, to logits.
 
-    Logits are [B, classes]. Stochastic depth skips what a block adds with a probability that rises
-    from 0 in the first block to `drop_path` in the last, for each image on its own.
+    Logits are [B, classes]. `stays` is what `stochastic_depth` drew; without it, all blocks count.
     """
     config = network.config
     x = network.embed(images, positions(network, images.shape[-1]))
     shared: Tensor | None = None
     for index, block in enumerate(network.blocks):
         assert isinstance(block, Block)
-        kept = 1 - drop_path * index / max(1, config.depth - 1)
         donates = index == config.attention_donor
-        x, softmax = _run(block, x, shared, donates, kept, draws)
+        x, softmax = _run(block, x, shared, donates, None if stays is None else stays[index])
         if donates:
             shared = softmax
     return network.classify(x)
 
 
+def stochastic_depth(depth: int, drop_path: float, images: int, draws: Draws) -> Tensor | None:
+    """Factors of what each block's attention and MLP add to each image, [L, 2, B].
+
+    Zero with a probability that rises from 0 in the first block to `drop_path` in the last; the
+    others are scaled up, so that the mean stays. None where nothing is ever dropped.
+    """
+    if not drop_path:
+        return None
+    kept = 1 - drop_path * torch.arange(depth) / max(1, depth - 1)
+    uniform = draws.uniform(depth * 2 * images).reshape(depth, 2, images)
+    kept = kept.to(uniform.device)[:, None, None]
+    return (uniform < kept) / kept
+
+
 def _run(
-    block: Block,
-    x: Tensor,
-    shared: Tensor | None,
-    donates: bool,
-    kept: float,
-    draws: Draws | None,
+    block: Block, x: Tensor, shared: Tensor | None, donates: bool, stays: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """One block: its output [B, N, C], and its softmax map if it has to make one."""
     a = block.scale_adjustment
     attended, softmax = attend(block.attn, block.norm1(x * a), shared, donates)
-    x = x + _dropped(attended, kept, draws) / a
-    x = x + _dropped(block.mlp(block.norm2(x * a)), kept, draws) / a
-    return x, softmax
+    if stays is not None:
+        attended = _scaled(attended, stays[0])
+    x = x + attended / a
+    added = block.mlp(block.norm2(x * a))
+    if stays is not None:
+        added = _scaled(added, stays[1])
+    return x + added / a, softmax
 
 
 def attend(
@@ -66,9 +76,6 @@ def attend(
     return attention.merge(attention.mix(softmax) @ v), softmax
 
 
-def _dropped(x: Tensor, kept: float, draws: Draws | None) -> Tensor:
-    """Zero for some images, [B, N, C]; the others are scaled up, so that the mean stays."""
-    if draws is None or kept == 1:
-        return x
-    factor = (draws.uniform(len(x)) < kept) / kept
-    return x * factor[:, None, None].to(x.dtype)
+def _scaled(x: Tensor, factors: Tensor) -> Tensor:
+    """[B, N, C] times a factor for each image."""
+    return x * factors[:, None, None].to(x.dtype)

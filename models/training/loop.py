@@ -19,7 +19,7 @@ from models.preprocess import Preprocessing
 from models.training.augment import Augment, mixed
 from models.training.draws import Draws, order
 from models.training.evaluation import evaluate
-from models.training.forward import forward
+from models.training.forward import forward, stochastic_depth
 from models.training.photographs import Photographs
 from models.training.progress import Progress
 from models.training.recipe import Recipe
@@ -165,8 +165,9 @@ class Run:
         total, right = (torch.zeros((), device=self._device) for _ in range(2))
         for count, (draws, chosen) in enumerate(self._batches(), start=1):
             images, targets = self._batch(pictures, chosen, draws, augment)
+            stays = stochastic_depth(self.config.depth, recipe.drop_path, recipe.batch_size, draws)
             with self._autocast():
-                logits = self._forward(network, images, recipe.drop_path, draws)
+                logits = self._forward(network, images, stays)
             logits = logits.float()
             labels, *teacher = targets.unbind(dim=1)
             error = loss(logits, labels, teacher[0] if teacher else None, recipe)

@@ -9,7 +9,7 @@ import torch
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import Block, DeepViT
 from models.training.draws import Draws
-from models.training.forward import forward
+from models.training.forward import forward, stochastic_depth
 
 TEST = ARCHITECTURES["deepvit_test"].config
 CHANGES: dict[str, dict[str, Any]] = {
@@ -78,8 +78,29 @@ def test_stochastic_depth_skips_what_a_block_adds_for_some_images() -> None:
     torch.nn.init.zeros_(last.mlp.fc2.weight)
     torch.nn.init.zeros_(last.mlp.fc2.bias)
     images = torch.randn(1, 3, 32, 32, dtype=torch.double).expand(64, -1, -1, -1)
-    answers = forward(trained, images, 0.5, Draws(0, 0, torch.device("cpu")))
+    answers = forward(trained, images, stochastic_depth(2, 0.5, 64, drawn()))
     kinds = answers.detach().round(decimals=6).unique(dim=0, return_counts=True)[1]
     assert len(kinds) == 2  # all images are the same: they differ in the last block alone
     assert 16 < kinds[0] < 48
     torch.testing.assert_close(forward(trained, images), trained(images))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+@pytest.mark.parametrize("mixing", [(), TEST.reatten_blocks], ids=["plain", "re-attention"])
+def test_it_is_compiled_once(mixing: tuple[int, ...]) -> None:
+    """Numbers that change from step to step would compile it anew."""
+    trained = network(reatten_blocks=mixing)
+    compiled = torch.compile(forward, dynamic=False, backend="eager")
+    images = torch.randn(4, 3, 32, 32, dtype=torch.double)
+    graphs = []
+    for step in range(4):
+        stays = stochastic_depth(TEST.depth, 0.5, 4, Draws(0, step, torch.device("cpu")))
+        found = compiled(trained, images, stays)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+        torch.testing.assert_close(found, forward(trained, images, stays))
+    assert graphs[1] > 0  # a second step may compile what broke off in the first one
+    assert graphs[1] == graphs[2] == graphs[3]
+
+
+def drawn() -> Draws:
+    return Draws(0, 0, torch.device("cpu"))
