@@ -50,7 +50,9 @@ RUN python -m service.native
 FROM base AS runtime
 # cpu, or gpu for ONNX Runtime with CUDA and cuDNN as pip packages
 ARG EXTRA=cpu
-RUN python requirements.py "$EXTRA" redis grpc otel >requirements.txt \
+# ray for a cluster
+ARG MORE=
+RUN python requirements.py "$EXTRA" redis grpc otel $MORE >requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 COPY --from=models /app/model_repository model_repository
 COPY models/*.py models/

@@ -6,22 +6,28 @@ PYTHON := $(VENV)/bin/python
 KERNEL := service/native/libdeepvit.so
 # Extras of pyproject.toml: all that the service can use on CPUs, and what is for developers
 SERVING := cpu redis grpc otel
-DEVELOPING := $(SERVING) export dev
+DEVELOPING := $(SERVING) ray export dev
 
 # Tests of what a user's requests and exports go through, and the environment for test-oldest
 CORE := tests/models tests/export tests/service/http tests/service/oip
 OLDEST := $(VENV)-oldest
 
-.PHONY: serve test test-js test-oldest check check-js format export evaluate bench soak docker help
+.PHONY: serve cluster test test-cluster test-js test-oldest check check-js format export evaluate bench soak docker help
 .DELETE_ON_ERROR:
 
 serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run installs what that needs
 	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/serving.txt $(KERNEL)
 	$(PYTHON) -m service --log-format text
 
+cluster: $(VENV)/cluster.txt $(KERNEL)  ## serve the bundled models from two fronts and one engine, on Ray and a Redis
+	@trap 'kill $$redis' EXIT; redis-server --port 6390 --bind 127.0.0.1 --save '' >/dev/null & redis=$$!; \
+	DEEPVIT_STORE_URL=redis://127.0.0.1:6390 $(PYTHON) -m service.cluster --log-format text
+
 test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch too, and run the tests
 	@$(MAKE) --silent test-js
-	$(PYTHON) -m pytest --numprocesses auto
+	$(PYTHON) -m pytest --numprocesses auto --ignore tests/service/cluster
+	@echo 'A cluster by itself, because it takes all processors'
+	$(PYTHON) -m pytest tests/service/cluster
 
 test-oldest: $(OLDEST)/installed.txt $(KERNEL)  ## the core of the tests with the oldest packages that pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest --numprocesses auto -o filterwarnings=default -o cache_dir=$(OLDEST)/.pytest_cache $(CORE)
@@ -41,6 +47,9 @@ check-js:  ## lint the explorer's JavaScript, where Node.js (18 or newer) is ins
 	@if command -v npm >/dev/null; \
 	then $(MAKE) --silent tests/web/node_modules && npm --prefix tests/web run --silent lint; \
 	else echo 'check-js: skipped, npm is not installed'; fi
+
+test-cluster: $(VENV)/developing.txt $(KERNEL)  ## kill fronts, engines and nodes of a cluster under load; minutes
+	$(PYTHON) -m pytest -m 'slow or not slow' tests/service/cluster
 
 test-js:  ## test the explorer's JavaScript modules, where Node.js is installed
 	@if command -v node >/dev/null; then cd tests/web && node --test; \
@@ -71,6 +80,7 @@ $(PYTHON):
 
 $(VENV)/serving.txt: EXTRAS := $(SERVING)
 $(VENV)/developing.txt: EXTRAS := $(DEVELOPING)
+$(VENV)/cluster.txt: EXTRAS := $(SERVING) ray
 $(VENV)/bench.txt: EXTRAS := $(DEVELOPING) bench
 
 # What is installed: a list of requirements. The rooms themselves run from here. Python compiles

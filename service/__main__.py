@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from service import settings as settings_module
-from service.app import build_grpc_server, build_runtime, build_tracing, create_app
+from service.app import build_app, build_grpc_server, build_runtime
 from service.errors import StartupError
 from service.http.protocol import BoundedProtocol
 from service.runtime import Runtime
-from service.settings import Settings, comma_separated
+from service.settings import Settings
 from service.telemetry import log
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def main(arguments: list[str]) -> int:
     # This handler runs while models load, and when uvicorn raises the signal again at its end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        _serve(settings_module.load(arguments))
+        _serve(Settings.load(arguments))
     except StartupError as exc:
         print(f"service: {exc.detail}", file=sys.stderr)
         return 1
@@ -37,20 +36,10 @@ def main(arguments: list[str]) -> int:
 
 def _serve(settings: Settings) -> None:
     log.configure(settings.log_format)
-    api_keys = comma_separated(settings.api_keys.get_secret_value() if settings.api_keys else None)
-    tracing = build_tracing()
     runtime = build_runtime(settings)
-    grpc_server = build_grpc_server(settings, runtime, api_keys)
-    app = create_app(
-        runtime,
-        tracing=tracing,
-        api_keys=api_keys,
-        cors_origins=comma_separated(settings.cors_origins),
-        repository_poll_s=settings.repository_poll_s,
-        drain_timeout_s=settings.drain_timeout_s,
-    )
+    grpc_server = build_grpc_server(settings, runtime)
     config = uvicorn.Config(
-        app,
+        build_app(settings, runtime),
         host=settings.host,
         port=settings.port,
         http=BoundedProtocol,

@@ -31,12 +31,13 @@ from service.http.routes import (
 )
 from service.http.security import RequireApiKey
 from service.imaging import Decoder
+from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.repository import ModelRepository, QueueOptions
 from service.inference.sessions import EngineOptions
 from service.pipeline import Pipeline
-from service.runtime import Runtime, UploadLimits
-from service.settings import Settings, traces_wanted
+from service.runtime import Replicas, Runtime, UploadLimits
+from service.settings import Settings, comma_separated, traces_wanted
 from service.store import Store
 from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics
@@ -50,22 +51,33 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-def build_runtime(settings: Settings) -> Runtime:
-    """Load and warm up every model. Raises `StartupError`."""
+def local_engines(settings: Settings) -> EngineMaker:
+    """Engines that run models in this process."""
+    options = EngineOptions(
+        provider=settings.provider,
+        precision=settings.precision,
+        attention=settings.attention,
+        cuda_graphs=settings.cuda_graphs,
+        intra_op_threads=settings.intra_op_threads,
+        max_batch_size=settings.max_batch_size,
+    )
+    return partial(OnnxEngine, options=options)
+
+
+def build_runtime(
+    settings: Settings,
+    make_engine: EngineMaker | None = None,
+    replicas: Replicas | None = None,
+) -> Runtime:
+    """Load and warm up every model. Raises `StartupError`.
+
+    Models run in this process unless `make_engine` makes other engines. `replicas` are told where
+    other processes answer at the same address.
+    """
     store = _build_store(settings)
     repository = ModelRepository(
         settings.model_repository,
-        partial(
-            OnnxEngine,
-            options=EngineOptions(
-                provider=settings.provider,
-                precision=settings.precision,
-                attention=settings.attention,
-                cuda_graphs=settings.cuda_graphs,
-                intra_op_threads=settings.intra_op_threads,
-                max_batch_size=settings.max_batch_size,
-            ),
-        ),
+        make_engine or local_engines(settings),
         QueueOptions(settings.max_queue_images, settings.max_wait_ms / 1000),
         default_model=settings.default_model,
         versions=settings.served_versions,
@@ -87,6 +99,7 @@ def build_runtime(settings: Settings) -> Runtime:
         request_timeout_s=settings.request_timeout_s,
         render_pool=ThreadPoolExecutor(1, "render"),
         metrics=Metrics(repository, store),
+        replicas=replicas,
     )
 
 
@@ -115,15 +128,15 @@ def build_tracing() -> "Tracing | None":
     return Tracing()
 
 
-def build_grpc_server(
-    settings: Settings, runtime: Runtime, api_keys: Sequence[str]
-) -> "GrpcServer | None":
+def build_grpc_server(settings: Settings, runtime: Runtime) -> "GrpcServer | None":
     """A gRPC server, not started yet, if its port is set. Raises `StartupError`."""
     if settings.grpc_port is None:
         return None
     with _needs_extra("grpc_port needs the package grpcio", "grpc"):
         from service.oip.grpc.server import GrpcServer
-    return GrpcServer(runtime, host=settings.host, port=settings.grpc_port, api_keys=api_keys)
+    return GrpcServer(
+        runtime, host=settings.host, port=settings.grpc_port, api_keys=_api_keys(settings)
+    )
 
 
 @contextmanager
@@ -134,6 +147,22 @@ def _needs_extra(need: str, extra: str) -> Iterator[None]:
     except ModuleNotFoundError as exc:
         install = f"pip install --constraint constraints.txt '.[{extra}]'"
         raise StartupError(f"{need}: {install}") from exc
+
+
+def build_app(settings: Settings, runtime: Runtime) -> FastAPI:
+    """The HTTP application as the settings say. Raises `StartupError`."""
+    return create_app(
+        runtime,
+        tracing=build_tracing(),
+        api_keys=_api_keys(settings),
+        cors_origins=comma_separated(settings.cors_origins),
+        repository_poll_s=settings.repository_poll_s,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+
+
+def _api_keys(settings: Settings) -> list[str]:
+    return comma_separated(settings.api_keys.get_secret_value() if settings.api_keys else None)
 
 
 def create_app(

@@ -151,6 +151,10 @@ class NotReady(ServiceError):
     status, code, title = 503, "not-ready", "Not ready"
 
 
+class EngineUnavailable(ServiceError):
+    status, code, title = 503, "engine-unavailable", "No engine can run the model now"
+
+
 class Stopped(ServiceError):
     status, code, title = 503, "stopped", "The server is shutting down"
 

@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Protocol
 
 from service.errors import Stopped
 from service.pipeline import Pipeline
@@ -16,6 +17,22 @@ class UploadLimits:
     timeout_s: float  # for a whole body to arrive
 
 
+class Replicas(Protocol):
+    """All processes that answer at one address, this one among them."""
+
+    async def load(self, model: str) -> None:
+        """Raises `UnknownModel` or `LoadFailed`."""
+        ...
+
+    async def unload(self, model: str) -> None:
+        """Raises `UnknownModel`."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """The text of a scrape."""
+        ...
+
+
 @dataclass
 class Runtime:
     pipeline: Pipeline
@@ -24,6 +41,7 @@ class Runtime:
     request_timeout_s: float
     render_pool: Executor  # one thread, because matplotlib keeps global state
     metrics: Metrics
+    replicas: Replicas | None = None  # none: this process is alone
     draining: bool = False
 
     @property
@@ -46,3 +64,18 @@ class Runtime:
         """
         longest_s = self.request_timeout_s
         return time.perf_counter() + min(longest_s if timeout_s is None else timeout_s, longest_s)
+
+    async def load(self, model: str) -> None:
+        """Serve the versions of a model that the folder holds now, in every replica.
+
+        Raises `UnknownModel` or `LoadFailed`.
+        """
+        await (self.replicas or self.pipeline.models).load(model)
+
+    async def unload(self, model: str) -> None:
+        """Stop serving a model, in every replica. Raises `UnknownModel`."""
+        await (self.replicas or self.pipeline.models).unload(model)
+
+    async def scrape(self) -> bytes:
+        """The metrics of every replica, as Prometheus reads them."""
+        return await self.replicas.metrics() if self.replicas else self.metrics.render()

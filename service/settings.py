@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -149,6 +149,23 @@ class Settings(BaseSettings):
     )
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
 
+    @classmethod
+    def load(cls, arguments: list[str] | None = None) -> Self:
+        """Settings from flags, which come first, and the environment. Raises `StartupError`."""
+        known = {_PREFIX + name.upper() for name in cls.model_fields}
+        unknown = sorted(
+            name for name in os.environ if name.startswith(_PREFIX) and name.upper() not in known
+        )
+        if unknown:
+            raise StartupError(f"no such setting: {', '.join(unknown)}")
+        try:
+            return cls(_cli_parse_args=arguments)  # type: ignore[call-arg]
+        except ValidationError as exc:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()
+            )
+            raise StartupError(f"wrong setting: {wrong}") from exc
+
 
 def traces_wanted(environment: Mapping[str, str]) -> bool:
     """Whether OpenTelemetry's own variables ask for traces.
@@ -177,20 +194,3 @@ def traces_wanted(environment: Mapping[str, str]) -> bool:
 def comma_separated(text: str | None) -> list[str]:
     """The parts of a setting that holds several values."""
     return [part for part in map(str.strip, (text or "").split(",")) if part]
-
-
-def load(arguments: list[str] | None = None) -> Settings:
-    """Settings from flags, which come first, and the environment. Raises `StartupError`."""
-    known = {_PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(
-        name for name in os.environ if name.startswith(_PREFIX) and name.upper() not in known
-    )
-    if unknown:
-        raise StartupError(f"no such setting: {', '.join(unknown)}")
-    try:
-        return Settings(_cli_parse_args=arguments)  # type: ignore[call-arg]
-    except ValidationError as exc:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()
-        )
-        raise StartupError(f"wrong setting: {wrong}") from exc

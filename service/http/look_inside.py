@@ -9,6 +9,7 @@ from pydantic import Field
 from models.arrays import Float32Array, Pixels
 from service.errors import (
     DeadlineExceeded,
+    EngineUnavailable,
     ExpiredImage,
     InferenceFailed,
     InputMismatch,
@@ -32,6 +33,7 @@ ERRORS = (
     InputMismatch,
     QueueFull,
     InferenceFailed,
+    EngineUnavailable,
     Stopped,
     DeadlineExceeded,
     StoreUnavailable,

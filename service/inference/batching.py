@@ -9,7 +9,8 @@ Knows nothing of images, ONNX or HTTP. The policy, all of it:
 - A batch holds items of one key, the key of the oldest item.
 - Items that their caller has cancelled leave the queue. Items past their deadline fail when a
   batch is formed. Neither reaches the model.
-- If a batch fails, its items are run one by one, so that only those at fault fail.
+- If a batch fails, its items are run one by one, so that only those at fault fail; unless the error
+  says that it is not about them. A batch whose callers have all left may be called off by `run`.
 - Threads survive every error of the model. Should one die all the same, `alive` becomes false and
   every queued item fails.
 - `stop` ends the threads once the queue is empty. A caller that was admitted before is answered as
@@ -29,7 +30,15 @@ from functools import partial
 from types import TracebackType
 from typing import Generic, NamedTuple, TypeVar
 
-from service.errors import DeadlineExceeded, InferenceFailed, QueueFull, ServiceError, Stopped
+from service.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    InferenceFailed,
+    QueueFull,
+    ServiceError,
+    Stopped,
+)
+from service.inference.batch import Awaited, Batch
 from service.inference.counts import Counts
 
 Item = TypeVar("Item")
@@ -53,7 +62,7 @@ class _Entry(Generic[Item, Result]):
     item: Item
     key: Hashable
     deadline: float  # by time.perf_counter
-    future: "Future[Done[Result]]" = field(default_factory=Future)
+    future: "Awaited[Done[Result]]" = field(default_factory=Awaited)
     queued: float = field(default_factory=time.perf_counter)
 
 
@@ -99,7 +108,7 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item], Hashable], Sequence[Result]],
+        run: Callable[[Batch[Item], Hashable], Sequence[Result]],
         *,
         max_batch_size: int,
         max_queue_items: int,
@@ -255,11 +264,16 @@ class Batcher(Generic[Item, Result]):
 
     def _run_batch(self, batch: list[_Entry[Item, Result]]) -> None:
         started = time.perf_counter()
+        items = Batch([entry.item for entry in batch], [entry.future for entry in batch])
         try:
-            results = self._run([entry.item for entry in batch], batch[0].key)
+            results = self._run(items, batch[0].key)
             if len(results) != len(batch):
                 raise InferenceFailed(f"{len(results)} results for {len(batch)} items")
         except Exception as exc:
+            if isinstance(exc, ServiceError) and not isinstance(exc, InferenceFailed):
+                for entry in batch:
+                    self._fail(entry, exc)
+                return
             if len(batch) > 1:
                 _logger.warning("a batch of %d failed, running its items one by one", len(batch))
                 for entry in batch:
@@ -295,6 +309,8 @@ class Batcher(Generic[Item, Result]):
                 return
             if isinstance(error, DeadlineExceeded):
                 self._counts.expired += 1
+            elif isinstance(error, ClientGone):
+                self._counts.cancelled += 1
             else:
                 self._counts.failed += 1
         entry.future.set_exception(error)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from models.arrays import Float32Array, Pixels
 from models.manifest import Manifest
+from service.inference.batch import Batch
 from service.inference.plan import Plan
 
 
@@ -53,12 +54,12 @@ class Engine(Protocol):
         """Get ready to answer at full speed. Raises `StartupError`."""
         ...
 
-    def classify(self, images: Sequence[Pixels]) -> Sequence[Float32Array]:
+    def classify(self, images: Batch[Pixels]) -> Sequence[Float32Array]:
         """Inputs [S, S, 3] to logits [classes], one for each image."""
         ...
 
     def explain(
-        self, images: Sequence[Pixels], names: Sequence[str]
+        self, images: Batch[Pixels], names: Sequence[str]
     ) -> Sequence[Mapping[str, Float32Array]]:
         """Inputs [S, S, 3] to the named outputs of the explain graph, for each image."""
         ...

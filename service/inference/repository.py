@@ -16,6 +16,7 @@ from typing import Any
 from models.arrays import Float32Array, Pixels
 from models.manifest import Manifest, version_folders
 from service.errors import LoadFailed, StartupError, UnknownModel
+from service.inference.batch import Batch
 from service.inference.batching import Batcher
 from service.inference.engine import Engine, EngineMaker
 from service.inference.statistics import Statistics
@@ -271,13 +272,11 @@ class ModelRepository:
         engine.warm_up()
         statistics = Statistics()
 
-        def classify(images: Sequence[Pixels], _: Hashable) -> Sequence[Float32Array]:
+        def classify(images: Batch[Pixels], _: Hashable) -> Sequence[Float32Array]:
             with statistics.execution(len(images)):
                 return engine.classify(images)
 
-        def explain(
-            images: Sequence[Pixels], names: Hashable
-        ) -> Sequence[Mapping[str, Float32Array]]:
+        def explain(images: Batch[Pixels], names: Hashable) -> Sequence[Mapping[str, Float32Array]]:
             assert isinstance(names, tuple)
             with statistics.execution(len(images)):
                 return engine.explain(images, names)

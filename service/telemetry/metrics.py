@@ -17,6 +17,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from service.errors import ServiceError, StartupError
@@ -107,25 +108,65 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+class EngineMetrics:
+    """The metrics of a process that only runs models, for others."""
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_ModelCollector(models, "deepvit_engine"))
+
+    def render(self) -> bytes:
+        """The text of a scrape."""
+        return generate_latest(self._registry)
+
+
+def merged(scrapes: Iterable[tuple[str, bytes]]) -> bytes:
+    """One scrape of several processes: each sample has the process that it is from as a label."""
+    families: dict[str, Metric] = {}
+    for replica, text in scrapes:
+        for family in text_string_to_metric_families(text.decode()):
+            whole = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            whole.samples += [
+                sample._replace(labels={**sample.labels, "replica": replica})
+                for sample in family.samples
+            ]
+    registry = CollectorRegistry()
+    registry.register(_Families(families.values()))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
 class _ModelCollector(Collector):
     """Counts, queue depth and provider of every model that is served at the moment."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    def __init__(self, models: Iterable[Model], prefix: str = "deepvit") -> None:
         self._models = models
+        self._prefix = prefix
 
     def collect(self) -> Iterator[Metric]:
         queue_labels = ["model", "version", "queue"]
         images = CounterMetricFamily(
-            "deepvit_images", "Images by outcome", labels=[*queue_labels, "fate"]
+            f"{self._prefix}_images", "Images by outcome", labels=[*queue_labels, "fate"]
         )
         depth = GaugeMetricFamily(
-            "deepvit_queue_depth", "Images waiting in a queue", labels=queue_labels
+            f"{self._prefix}_queue_depth", "Images waiting in a queue", labels=queue_labels
         )
         sizes = HistogramMetricFamily(
-            "deepvit_batch_size", "Images in a batch", labels=queue_labels
+            f"{self._prefix}_batch_size", "Images in a batch", labels=queue_labels
         )
         info = InfoMetricFamily(
-            "deepvit_model", "Served model versions, and how they run", labels=queue_labels[:2]
+            f"{self._prefix}_model",
+            "Served model versions, and how they run",
+            labels=queue_labels[:2],
         )
         for model in self._models:
             facts = {

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from service.errors import StartupError
 from service.inference.cpus import available_cpus
-from service.settings import Settings, load
+from service.settings import Settings
 
 # Every setting: a written value, and the value that it means.
 WRITTEN: dict[str, tuple[str, Any]] = {
@@ -70,29 +70,29 @@ def test_every_setting_has_a_row() -> None:
 @pytest.mark.parametrize("name", WRITTEN)
 def test_flag_and_variable_mean_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written, meant = WRITTEN[name]
-    changed = load([]).model_copy(update={name: meant})
-    assert changed != load([])
-    assert load([flag(name), written]) == changed
+    changed = Settings.load([]).model_copy(update={name: meant})
+    assert changed != Settings.load([])
+    assert Settings.load([flag(name), written]) == changed
     monkeypatch.setenv(variable(name), written)
-    assert load([]) == changed
+    assert Settings.load([]) == changed
 
 
 def test_flags_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPVIT_PORT", "1")
-    assert load([]).port == 1
-    assert load(["--port", "2"]).port == 2
+    assert Settings.load([]).port == 1
+    assert Settings.load(["--port", "2"]).port == 2
 
 
 def test_an_empty_variable_means_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPVIT_PORT", "")
-    assert load([]).port == Settings.model_fields["port"].default
+    assert Settings.load([]).port == Settings.model_fields["port"].default
 
 
 def test_unknown_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPVIT_PROT", "80")
     monkeypatch.setenv("DEEPVIT_BATCH", "")
     with pytest.raises(StartupError, match=r"no such setting: DEEPVIT_BATCH, DEEPVIT_PROT$"):
-        load([])
+        Settings.load([])
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_unknown_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_wrong_value_is_named(name: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StartupError, match=f"wrong setting: {name}: "):
-        load([flag(name), written])
+        Settings.load([flag(name), written])
     monkeypatch.setenv(variable(name), written)
     with pytest.raises(StartupError, match=f"wrong setting: {name}: "):
-        load([])
+        Settings.load([])
 
 
 NUMBERS = (int, float, int | None)
@@ -146,13 +146,13 @@ def test_every_number_has_a_bound() -> None:
 @pytest.mark.parametrize(("name", "written"), bounds())
 def test_every_limit_is_refused_beyond_its_bounds(name: str, written: str) -> None:
     with pytest.raises(StartupError, match=f"wrong setting: {name}: ") as refusal:
-        load([f"{flag(name)}={written}"])
+        Settings.load([f"{flag(name)}={written}"])
     assert "\n" not in refusal.value.detail
 
 
 def test_all_wrong_values_are_named_at_once() -> None:
     with pytest.raises(StartupError, match=r"port: .*; provider: "):
-        load(["--port", "x", "--provider", "y"])
+        Settings.load(["--port", "x", "--provider", "y"])
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,13 @@ _FIRST = (
     "tests/explorer/test_accessibility.py",
 )
 # Modules that share something costly run in one process: what traces networks imports the exporter
-# once and traces measures once; what speaks gRPC shares a server.
+# once and traces measures once; what speaks gRPC shares a server; of clusters
+# there is one at a time, because some ports of Ray's ingress are fixed.
 _TOGETHER = {
     "tests/export/": "exporting",
     "tests/service/test_reuse.py": "exporting",
     "tests/service/oip/grpc/": "gRPC",
+    "tests/service/cluster/": "cluster",
 }
 
 

@@ -10,6 +10,7 @@ from models.manifest import Manifest
 from service.errors import (
     CorruptImage,
     DeadlineExceeded,
+    EngineUnavailable,
     ImageTooLarge,
     InferenceFailed,
     MalformedUpload,
@@ -70,6 +71,7 @@ class ClassifyParameters(DeadlineParameters):
         UnsupportedMedia,
         QueueFull,
         InferenceFailed,
+        EngineUnavailable,
         Stopped,
         OutOfMemory,
         DeadlineExceeded,

@@ -11,4 +11,4 @@ router = APIRouter(tags=["health"])
 @router.get("/metrics", responses={200: {"content": {CONTENT_TYPE: {}}}})
 async def show_metrics(runtime: RuntimeDep) -> Response:
     """Requests, images by outcome, batches, queues, stages and models, for Prometheus."""
-    return Response(runtime.metrics.render(), media_type=CONTENT_TYPE)
+    return Response(await runtime.scrape(), media_type=CONTENT_TYPE)

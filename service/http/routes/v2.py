@@ -10,6 +10,7 @@ from models.arrays import Float32Array
 from service.errors import (
     AnswerTooLarge,
     DeadlineExceeded,
+    EngineUnavailable,
     InferenceFailed,
     InvalidInference,
     InvalidRequest,
@@ -156,6 +157,7 @@ async def model_statistics(served: Served) -> StatisticsResponse:
         AnswerTooLarge,
         QueueFull,
         InferenceFailed,
+        EngineUnavailable,
         Stopped,
         DeadlineExceeded,
         InvalidRequest,

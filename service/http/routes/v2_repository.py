@@ -48,7 +48,7 @@ async def load(runtime: WorkingDep, model: str, body: Body) -> Response:
     """Load the versions that the repository now holds; if that fails, the served ones stay."""
     if body.get("parameters"):
         raise LoadFailed("models are loaded as the repository holds them: send no parameters")
-    await runtime.pipeline.models.load(model)
+    await runtime.load(model)
     return Response()
 
 
@@ -60,5 +60,5 @@ async def load(runtime: WorkingDep, model: str, body: Body) -> Response:
 )
 async def unload(runtime: WorkingDep, model: str) -> Response:
     """Stop serving a model; requests that use it are answered first."""
-    await runtime.pipeline.models.unload(model)
+    await runtime.unload(model)
     return Response()

@@ -88,14 +88,14 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self._runtime.check_working()
         if request.parameters:
             raise LoadFailed("models are loaded as the repository holds them: send no parameters")
-        await self._models.load(request.model_name)
+        await self._runtime.load(request.model_name)
         return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: ServicerContext
     ) -> pb.RepositoryModelUnloadResponse:
         self._runtime.check_working()
-        await self._models.unload(request.model_name)
+        await self._runtime.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 
     async def ModelInfer(

@@ -1,0 +1,161 @@
+"""Two fronts and one engine on a real Ray answer as one process does, under the same promises."""
+
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.conftest import DEEPVIT, VIT
+from tests.support.cluster import Cluster, running_cluster, until
+from tests.support.processes import family, listening
+from tests.support.redis_server import RedisServer, running_redis
+
+QUEUE = 24  # slots on each front
+FRONT_PORTS = range(30000, 31000)  # where Ray lets HAProxy reach fronts
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with running_redis() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(repository: Path, redis: RedisServer) -> Iterator[Cluster]:
+    settings = {"fronts": 2, "engines": 1, "store_url": redis.url, "max_queue_images": QUEUE}
+    with running_cluster(repository, **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def clustered(cluster: Cluster) -> Iterator[httpx.Client]:
+    with cluster.client() as session:
+        yield session
+
+
+def fronts_that_answered(cluster: Cluster) -> set[str]:
+    text = httpx.get(f"{cluster.url}/metrics").text
+    counted = re.findall(
+        r'deepvit_images_total\{fate="answered".*?replica="(.*?)".*?\} (\S+)', text
+    )
+    return {replica for replica, count in counted if float(count)}
+
+
+def test_answers_are_those_of_one_process_bit_for_bit(
+    client: httpx.Client, clustered: httpx.Client, photo: bytes
+) -> None:
+    for model in (DEEPVIT, VIT):
+        one, other = (
+            session.post(f"/classify?model={model}&top_k=10", files={"image": photo}).json()
+            for session in (client, clustered)
+        )
+        assert one["results"][0]["predictions"] == other["results"][0]["predictions"]
+        image_id = one["results"][0]["id"]
+        assert image_id == other["results"][0]["id"]
+        for path in (
+            f"/attention-maps?id={image_id}&model={model}&layer=all&head=all&query=all&format=npz",
+            f"/similarity?id={image_id}&model={model}&stage=softmax",
+            f"/images/{image_id}",
+        ):
+            assert client.get(path).content == clustered.get(path).content
+
+
+def test_an_answer_has_one_request_id_which_may_be_the_clients(clustered: httpx.Client) -> None:
+    (given,) = clustered.get("/models").headers.get_list("x-request-id")
+    assert given
+    kept = clustered.get("/models", headers={"X-Request-Id": "mine"}).headers
+    assert kept.get_list("x-request-id") == ["mine"]
+
+
+def test_an_id_is_valid_on_every_front(
+    cluster: Cluster, clustered: httpx.Client, photo: bytes
+) -> None:
+    answer = clustered.post("/classify", files={"image": photo}).json()
+    path = answer["results"][0]["links"]["attention_maps"]
+
+    def look(_: int) -> int:
+        return httpx.get(cluster.url + path, timeout=60).status_code
+
+    def both_have_answered() -> bool:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(look, range(16))) == {200}
+        return len(fronts_that_answered(cluster)) == 2
+
+    until(both_have_answered)
+
+
+def test_a_full_front_refuses_with_retry_after(cluster: Cluster, photo: bytes) -> None:
+    def post(_: int) -> httpx.Response:
+        return httpx.post(
+            f"{cluster.url}/classify?similarity=true", files={"image": photo}, timeout=60
+        )
+
+    with ThreadPoolExecutor(4 * QUEUE) as pool:
+        answers = list(pool.map(post, range(8 * QUEUE)))
+    assert {answer.status_code for answer in answers} == {200, 429}
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert {answer.json()["code"] for answer in refused} == {"queue-full"}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+
+
+def test_clients_that_leave_free_what_they_held(cluster: Cluster, photo: bytes) -> None:
+    """On the front and on the engine: some were waiting there, and in the end nothing is."""
+    address = urlsplit(cluster.url)
+    head = (
+        f"POST /classify?similarity=true HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        f"Content-Length: {len(photo)}\r\n\r\n"
+    )
+
+    def called_off_on_the_engine() -> bool:
+        with ExitStack() as leaving:
+            for _ in range(40):
+                connection = socket.create_connection((address.hostname, address.port))
+                leaving.enter_context(connection)
+                connection.sendall(head.encode() + photo)
+            for _ in range(20):  # they leave once some wait for the engine
+                if in_flight(cluster, "deepvit_engine") > 1:
+                    break
+        return cluster.images("deepvit_engine")["cancelled"] > 0
+
+    until(called_off_on_the_engine)
+    for whose in ("deepvit", "deepvit_engine"):
+        until(lambda whose=whose: in_flight(cluster, whose) == 0)  # type: ignore[misc]
+    with cluster.client() as session:
+        assert session.post("/classify", files={"image": photo}).status_code == 200
+
+
+def in_flight(cluster: Cluster, whose: str) -> int:
+    images = cluster.images(whose)
+    assert images["accepted"] > 0
+    return images["accepted"] - sum(
+        images[fate] for fate in ("answered", "failed", "cancelled", "expired")
+    )
+
+
+def test_a_model_is_unloaded_and_loaded_on_every_front(
+    cluster: Cluster, clustered: httpx.Client
+) -> None:
+    def statuses() -> set[int]:
+        path = f"{cluster.url}/v2/models/{VIT}/ready"
+        with ThreadPoolExecutor(8) as pool:
+            return {answer.status_code for answer in pool.map(lambda _: httpx.get(path), range(16))}
+
+    assert clustered.post(f"/v2/repository/models/{VIT}/unload").status_code == 200
+    assert statuses() == {404}
+    assert clustered.post(f"/v2/repository/models/{VIT}/unload").status_code == 404
+    assert clustered.post(f"/v2/repository/models/{VIT}/load").status_code == 200
+    assert statuses() == {200}
+
+
+def test_requests_are_taken_on_this_machine_only(cluster: Cluster) -> None:
+    """By the ingress and by the fronts; Ray's own ports are another matter."""
+    addresses = [one.rpartition(":") for one in listening(family(cluster.process.pid))]
+    ports = {int(cluster.url.rpartition(":")[2]), *FRONT_PORTS}
+    hosts = {host for host, _, port in addresses if int(port) in ports}
+    assert hosts == {"127.0.0.1"}
