@@ -1,6 +1,7 @@
 """`python -m tests.bench [PART...] [--model NAME]`, where a part is a module of this folder.
 
-Runs all parts but `training` and `gpu` by default.
+By default all parts run but `training`, `gpu`, and those of a cluster: `cluster`, `fronts`,
+`capacity`.
 
 A model is the bundled `deepvit16-cifar10` or any architecture of models.config; the latter is
 exported with random weights first, which takes minutes.
@@ -13,7 +14,7 @@ from importlib import import_module
 from tests.bench import models, tables
 
 PARTS = ("graph", "profile", "serving", "scaling", "decode", "tables")
-ON_REQUEST = ("training", "gpu")
+ON_REQUEST = ("training", "gpu", "cluster", "fronts", "capacity")
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def _run(part: str, names: Sequence[str]) -> None:
     module = import_module(f"tests.bench.{part}")  # not before: some need all of PyTorch
     if part == "decode":
         module.run(models.BUNDLED)
-    elif part in ("scaling", "training"):
+    elif part in ("scaling", "training", "capacity"):
         module.run()
     else:
         for name in names:

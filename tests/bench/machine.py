@@ -17,6 +17,7 @@ _PACKAGES = (
     "fastapi",
     "uvicorn",
     "pillow",
+    "ray",
 )
 
 
