@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from service.cluster.settings import ClusterSettings
 from service.settings import Settings
 from tests.docs.file_map import END, PAGE, START, file_map
 from tests.docs.markdown import PAGES
@@ -55,10 +57,25 @@ def test_every_file_that_is_named_exists() -> None:
             assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
-def test_the_table_of_settings_is_complete_and_true() -> None:
-    rows = re.findall(
-        r"^\| `(DEEPVIT_\w+)` \| (.*?) \| (.*?) \|$", text("docs/operations.md"), re.MULTILINE
-    )
+@pytest.mark.parametrize(
+    ("page", "fields"),
+    [
+        ("docs/operations.md", Settings.model_fields),
+        (
+            "docs/cluster.md",
+            {
+                name: field
+                for name, field in ClusterSettings.model_fields.items()
+                if name not in Settings.model_fields
+            },
+        ),
+    ],
+    ids=["one process", "cluster"],
+)
+def test_the_table_of_settings_is_complete_and_true(
+    page: str, fields: dict[str, FieldInfo]
+) -> None:
+    rows = re.findall(r"^\| `(DEEPVIT_\w+)` \| (.*?) \| (.*?) \|$", text(page), re.MULTILINE)
     assert rows == [
         (
             f"DEEPVIT_{name.upper()}",
@@ -69,7 +86,7 @@ def test_the_table_of_settings_is_complete_and_true() -> None:
             else f"`{field.default}`",
             field.description,
         )
-        for name, field in Settings.model_fields.items()
+        for name, field in fields.items()
     ]
 
 
