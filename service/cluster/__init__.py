@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # requests go from HAProxy straight to a front
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # gRPC between replicas, one event loop in each
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # HAProxy hears of it at once
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",  # on a busy machine HAProxy starts slowly
     "RAY_USAGE_STATS_ENABLED": "0",
 }

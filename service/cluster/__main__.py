@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str], engine: "type[Engines] | None" = None) -> int:
     """Exit status 0 after a shutdown, 1 with one clear line if the start fails."""
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     try:
         settings = ClusterSettings.load(arguments)
         settings.check()
@@ -26,6 +23,9 @@ def main(arguments: list[str], engine: "type[Engines] | None" = None) -> int:
     except (StartupError, RuntimeError, ConnectionError) as exc:
         print(f"service.cluster: {exc}", file=sys.stderr)
         return 1
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # Ray has set handlers of its own, which exit
+        signal.signal(number, lambda *_: stopping.set())
     print(f"running on http://{settings.host}:{settings.port}", file=sys.stderr, flush=True)
     stopping.wait()
     start.stop()
