@@ -1,13 +1,11 @@
 """A real cluster on this machine: Ray, its HTTP ingress, fronts and engines, as users start it."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +13,8 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.server import ROOT
-
-PATIENCE_S = 120  # only ever waited for in full by a test that fails
-_POLL_S = 0.1
+from tests.support.server import ROOT, environment
+from tests.support.waiting import PATIENCE_S
 
 
 @dataclass
@@ -45,14 +41,6 @@ class Cluster:
         return self.process.wait(timeout=PATIENCE_S)
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Ask again until something holds that another process brings about."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(_POLL_S)
-
-
 @contextmanager
 def running_cluster(
     repository: Path, module: object = "service.cluster", **settings: object
@@ -69,13 +57,11 @@ def running_cluster(
         "drain_delay_s": 0,
         **settings,
     }
-    environment = {key: value for key, value in os.environ.items() if "DEEPVIT_" not in key}
-    environment |= {f"DEEPVIT_{key.upper()}": str(value) for key, value in settings.items()}
     command = [sys.executable, "-m", str(module), "--port", str(port)]
     process = subprocess.Popen(
         [*command, "--model-repository", str(repository)],
         cwd=ROOT,
-        env=environment,
+        env=environment(settings),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,12 @@ class Server:
         return self.process.wait(timeout=30)
 
 
+def environment(settings: Mapping[str, object]) -> dict[str, str]:
+    """This process's environment, with these settings alone."""
+    kept = {key: value for key, value in os.environ.items() if "DEEPVIT_" not in key}
+    return kept | {f"DEEPVIT_{key.upper()}": str(value) for key, value in settings.items()}
+
+
 @contextmanager
 def running_server(repository: Path, **settings: object) -> Iterator[Server]:
     """Serve a model repository on a free port; `settings` are passed as DEEPVIT_ variables.
@@ -40,13 +46,11 @@ def running_server(repository: Path, **settings: object) -> Iterator[Server]:
     One thread runs a model unless told otherwise, which saves measuring what is fastest.
     """
     settings = {"intra_op_threads": 1, **settings}
-    environment = {key: value for key, value in os.environ.items() if "DEEPVIT_" not in key}
-    environment |= {f"DEEPVIT_{key.upper()}": str(value) for key, value in settings.items()}
     command = [sys.executable, "-m", "service", "--port", "0"]
     process = subprocess.Popen(
         [*command, "--model-repository", str(repository)],
         cwd=ROOT,
-        env=environment,
+        env=environment(settings),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import httpx
 
 from tests.conftest import DEEPVIT
-from tests.support.cluster import Cluster, until
+from tests.support.cluster import Cluster
+from tests.support.waiting import until
 
 CLIENTS = 8
 FRONT, ENGINE = "ray::ServeReplica:deepvit:front", "ray::ServeReplica:deepvit:engine"

@@ -6,7 +6,6 @@ It takes minutes: `make test-cluster`.
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,19 +13,14 @@ import pytest
 
 from tests.conftest import DEEPVIT
 from tests.service.cluster.load import CLIENTS, FRONT, Load
-from tests.support.cluster import Cluster, running_cluster, until
+from tests.support.cluster import Cluster, running_cluster
 from tests.support.processes import pids
-from tests.support.redis_server import RedisServer, running_redis
+from tests.support.redis_server import RedisServer
 from tests.support.server import ROOT
 from tests.support.versions import add_version, copied
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with running_redis() as running:
-        yield running
 
 
 def version(cluster: Cluster, photo: bytes) -> int:

@@ -8,19 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.service.cluster.load import CLIENTS, ENGINE, FRONT, Load
-from tests.support.cluster import Cluster, running_cluster, until
+from tests.support.cluster import Cluster, running_cluster
 from tests.support.processes import pids
-from tests.support.redis_server import RedisServer, running_redis
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
 CONTROLLER = "ray::ServeController"
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with running_redis() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.service.cluster.load import CLIENTS, FRONT, Load
-from tests.support.cluster import running_cluster, until
+from tests.support.cluster import running_cluster
 from tests.support.nodes import HEAD, kill_second_node, two_nodes
 from tests.support.processes import pids
 from tests.support.redis_server import running_redis
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -12,18 +12,13 @@ import httpx
 import pytest
 
 from tests.conftest import DEEPVIT, VIT
-from tests.support.cluster import Cluster, running_cluster, until
+from tests.support.cluster import Cluster, running_cluster
 from tests.support.processes import family, listening
-from tests.support.redis_server import RedisServer, running_redis
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
 
 QUEUE = 24  # slots on each front
 FRONT_PORTS = range(30000, 31000)  # where Ray lets HAProxy reach fronts
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with running_redis() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

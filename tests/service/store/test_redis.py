@@ -6,8 +6,7 @@ import pickle
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,18 +29,11 @@ from tests.support.answers import results
 from tests.support.pictures import png
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import ROOT, Server, running_server
+from tests.support.waiting import until
 
 REDIS_UNAVAILABLE = "redis, unavailable"
-WAIT_AT_MOST_S = 30
 STORE_TIMEOUT_S = 2  # long enough not to mistake a loaded machine for an outage
 RESPONSE_TIMEOUT_S = 20  # far above one classification and one store timeout
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_AT_MOST_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was never met"
-        time.sleep(0.02)
 
 
 def state(client: httpx.Client) -> str:
