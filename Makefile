@@ -12,6 +12,10 @@ DEVELOPING := $(SERVING) ray export dev
 CORE := tests/models tests/export tests/service/http tests/service/oip
 OLDEST := $(VENV)-oldest
 
+# Modules are compiled once, whatever the shell's environment says: compiling them in each of the
+# many processes of the tests would take a third of their time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: serve cluster test test-cluster test-js test-oldest check check-js format export evaluate bench soak docker help
 .DELETE_ON_ERROR:
 

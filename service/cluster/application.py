@@ -4,6 +4,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.schema import LoggingConfig
 
 from service.cluster.engines import Engines
 from service.cluster.front import Front
@@ -57,6 +58,7 @@ def _lifetime(settings: ClusterSettings) -> dict[str, Any]:
     """Replicas finish what they have under way before they stop."""
     return {
         "max_ongoing_requests": _UNBOUNDED,
+        "logging_config": LoggingConfig(enable_access_log=False),  # fronts log requests themselves
         "graceful_shutdown_wait_loop_s": 0.5,
         "graceful_shutdown_timeout_s": settings.drain_delay_s + settings.drain_timeout_s,
         "health_check_period_s": 2,
