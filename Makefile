@@ -60,7 +60,8 @@ test-js:  ## test the explorer's JavaScript modules, where Node.js is installed
 	else echo 'test-js: skipped, Node.js is not installed'; fi
 
 export: $(VENV)/developing.txt  ## export the bundled checkpoints anew, where that changes anything
-	$(PYTHON) -m export.bundled
+	$(PYTHON) -m export.bundled models/zoo model_repository
+	$(PYTHON) -m export.bundled tests/data/small tests/data/small/repository
 
 evaluate: $(VENV)/developing.txt $(KERNEL)  ## IMAGES (a folder or tar of classes) over HTTP: accuracy, agreement with PyTorch
 	$(PYTHON) -m tests.evaluate $(addprefix --images ,$(IMAGES))

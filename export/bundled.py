@@ -1,7 +1,8 @@
-"""`python -m export.bundled`: exports the bundled checkpoints anew, into model_repository/.
+"""`python -m export.bundled CHECKPOINTS REPOSITORY`: exports the checkpoints of a folder anew.
 
-Their exported folders are kept in Git, so that serving them needs no PyTorch. A folder is
-replaced only where a fresh export differs in more than its date, versions and parity figures.
+The exported folders of bundled models are kept in Git, so that serving them needs no PyTorch. A
+folder is replaced only where a fresh export differs in more than its date, versions and parity
+figures.
 """
 
 import json
@@ -17,9 +18,6 @@ import onnx
 
 from export.__main__ import main as export
 
-_ROOT = Path(__file__).parents[1]
-REPOSITORY = _ROOT / "model_repository"
-_CHECKPOINTS = _ROOT / "models" / "zoo"
 _TOLD = 5  # differences that are told
 _GRAPHS = ("model.onnx", "explain.onnx")
 # Largest difference of weights, relative to the largest of their tensor: norms are folded with
@@ -31,9 +29,10 @@ _CIRCUMSTANCES = ("exported_at", "versions", "parity")
 
 def main() -> int:
     """Exit status 0, or that of the first export that failed."""
-    for checkpoint in sorted(_CHECKPOINTS.glob("*.safetensors")):
+    checkpoints, repository = map(Path, sys.argv[1:])
+    for checkpoint in sorted(checkpoints.glob("*.safetensors")):
         name = checkpoint.stem
-        kept = REPOSITORY / name
+        kept = repository / name
         with TemporaryDirectory() as folder:
             fresh = Path(folder, name)
             if status := export([str(checkpoint), "--name", name, "--output", folder]):

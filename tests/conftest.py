@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from service.inference.cpus import available_cpus
+from tests.support import small
 from tests.support.exports import (
     export_bundled,
     export_format,
@@ -27,9 +28,11 @@ from tests.support.server import ROOT, Server, running_server
 
 pytest_plugins = ["tests.support.schedule"]
 
+# The two small models, which are fast and real; `BUNDLED` is what users get.
 DEEPVIT = "deepvit16-cifar10"
 VIT = "vit16-cifar10"
 TINY = "tiny"
+BUNDLED = ("deepvit16-photos", "vit16-photos")
 
 
 def pytest_configure() -> None:
@@ -56,21 +59,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the bundled models as they are kept in Git, to be read only."""
+    """A model repository with the two small models as they are kept in Git, to be read only."""
     folder = tmp_path_factory.mktemp("model_repository")
     for name in (DEEPVIT, VIT):
-        shutil.copytree(ROOT / "model_repository" / name, folder / name)
+        shutil.copytree(small.REPOSITORY / name, folder / name)
     return folder
 
 
 @pytest.fixture(scope="session")
 def fresh_repository(pytestconfig: pytest.Config) -> Path:
-    """The bundled checkpoints exported anew, one in fp16 too, to be read only.
+    """The bundled checkpoints exported anew, the first in fp16 too, to be read only.
 
     Kept in pytest's cache until their sources change.
     """
     folder = _cached(pytestconfig, "model_repository")
-    export_bundled(folder, {DEEPVIT: "fp16", VIT: "fp32"})
+    export_bundled(folder, dict(zip(BUNDLED, ("fp16", "fp32"), strict=True)))
     return folder
 
 

@@ -21,25 +21,25 @@ from models.training import photographs
 from models.training.evaluation import answers
 from models.training.photographs import Files, PhotographsError
 from service.inference.cpus import available_cpus
-from tests.conftest import DEEPVIT, VIT
+from tests.conftest import BUNDLED
 from tests.support.server import ROOT, running_server
-
-_IMAGES = ROOT.parent / "shared" / "cifar10" / "test.tar"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.evaluate", description=__doc__)
     parser.add_argument("--url", help="address of a running server; without it, one is started")
-    parser.add_argument("--images", type=Path, action="append", help="a tar archive or a folder")
-    parser.add_argument("--models", nargs="+", default=[DEEPVIT, VIT])
+    parser.add_argument(
+        "--images", type=Path, action="append", required=True, help="a tar archive or a folder"
+    )
+    parser.add_argument("--models", nargs="+", default=BUNDLED)
     parser.add_argument("--clients", type=int, default=32, help="concurrent requests")
     options = parser.parse_args()
     try:
-        files = photographs.find(options.images or [_IMAGES])
+        files = photographs.find(options.images)
         with _server(options.url) as url:
             agree = [_agrees(url, model, files, options.clients) for model in options.models]
     except PhotographsError as exc:
-        print(f"evaluate: {exc}; name the test set with --images", file=sys.stderr)
+        print(f"evaluate: {exc}", file=sys.stderr)
         return 1
     return 0 if all(agree) else 1
 

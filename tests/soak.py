@@ -19,7 +19,7 @@ import numpy as np
 
 from service.inference.cpus import available_cpus
 from service.telemetry.metrics import IMAGE_OUTCOMES
-from tests.conftest import DEEPVIT, VIT
+from tests.conftest import BUNDLED
 from tests.support import load, traffic
 from tests.support.counts import QueueCounts, add_up, settled_queue_counts
 from tests.support.load import Request
@@ -28,6 +28,7 @@ from tests.support.server import ROOT, Server, running_server
 from tests.support.traffic import Traffic
 from tests.support.versions import add_version
 
+DEEPVIT, VIT = BUNDLED
 _SETTINGS = traffic.SETTINGS | {
     "intra_op_threads": available_cpus(),
     "max_queue_images": 64,  # small enough that some requests are refused

@@ -3,7 +3,7 @@
 By default all parts run but `training`, `gpu`, and those of a cluster: `cluster`, `fronts`,
 `capacity`.
 
-A model is the bundled `deepvit16-cifar10` or any architecture of models.config; the latter is
+A model is the small `deepvit16-cifar10` or any architecture of models.config; the latter is
 exported with random weights first, which takes minutes.
 """
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="model to measure; may be repeated")
     options = parser.parse_args()
     for part in options.part or PARTS:
-        _run(part, options.model or [models.BUNDLED])
+        _run(part, options.model or [models.SMALL])
 
 
 def _run(part: str, names: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ def _run(part: str, names: Sequence[str]) -> None:
         return
     module = import_module(f"tests.bench.{part}")  # not before: some need all of PyTorch
     if part == "decode":
-        module.run(models.BUNDLED)
+        module.run(models.SMALL)
     elif part in ("scaling", "training", "capacity"):
         module.run()
     else:

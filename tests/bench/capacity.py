@@ -56,7 +56,7 @@ def needs(rate: int, costs: Costs, input_bytes: int) -> Needs:
 def run() -> None:
     """Print the table for the large model, and how far the small one's rates are from the model."""
     _, fronts = read("fronts", models.LARGE)
-    machine, figures = read("cluster", models.BUNDLED)
+    machine, figures = read("cluster", models.SMALL)
     if not fronts or not figures:
         raise SystemExit("nothing is recorded: run the parts `fronts` and `cluster` first")
     size = models.manifest(models.exported(models.LARGE)).preprocessing.size

@@ -1,4 +1,4 @@
-"""Exported models to measure: the bundled one, and architectures with random weights.
+"""Exported models to measure: the small one, and architectures with random weights.
 
 Speed does not depend on the values of weights. Exporting takes minutes and needs PyTorch, so
 exports are cached in a folder.
@@ -8,15 +8,16 @@ from pathlib import Path
 
 from models.config import ARCHITECTURES
 from models.manifest import Manifest
+from tests.support import small
 from tests.support.server import ROOT
 
-BUNDLED = "deepvit16-cifar10"
+SMALL = "deepvit16-cifar10"
 TEST_SIZE = "deepvit_test"  # so small that the service itself is measured
 LARGE = "deepvit_patch16_224_re_attn_32b"
 TUNED = "deepvit_S"
 CACHE = ROOT / ".bench_models"
 PHOTOS = ROOT / "service" / "web" / "samples"
-_REPOSITORIES = (ROOT / "model_repository", CACHE)
+_REPOSITORIES = (small.REPOSITORY, CACHE)
 
 
 def exported(name: str, precision: str = "fp32") -> Path:
@@ -39,9 +40,9 @@ def manifest(folder: Path) -> Manifest:
 
 
 def checkpoint(name: str) -> Path:
-    """Path of the bundled checkpoint, or of the one that is made for an architecture."""
-    bundled = ROOT / "models" / "zoo" / f"{name}.safetensors"
-    return bundled if bundled.exists() else CACHE / f"{name}.pth"
+    """Path of the small checkpoint, or of the one that is made for an architecture."""
+    trained = small.weights(name)
+    return trained if trained.exists() else CACHE / f"{name}.pth"
 
 
 def _export(name: str, precision: str) -> None:

@@ -4,17 +4,32 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from models.config import ARCHITECTURES
+from service.inference.cpus import available_cpus
+from tests.conftest import BUNDLED
 from tests.support.networks import random_network
-from tests.support.server import ROOT
+from tests.support.server import ROOT, Server, running_server
 
 _LINKED = ("Makefile", "export", "models", "service", "tests")
 _CONFIG = ARCHITECTURES["deepvit_test"].config
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The models that the pages show."""
+    return ROOT / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[Server]:
+    with running_server(repository, intra_op_threads=available_cpus()) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -25,19 +40,17 @@ def checkout(repository: Path, photo: bytes, tmp_path_factory: pytest.TempPathFa
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "model_repository").mkdir()
-    for model in repository.iterdir():
-        if model.is_dir():
-            (folder / "model_repository" / model.name).symlink_to(model)
+    for name in BUNDLED:
+        (folder / "model_repository" / name).symlink_to(repository / name)
     labels = [f"kind {index}" for index in range(_CONFIG.num_classes)]
     (folder / "labels.txt").write_text("\n".join(labels))
     _save_collapsed_checkpoint(folder / "model_best.pth.tar")
-    for name in ("cifar10", "photos"):
-        (folder / name).mkdir()
-        (folder / name / "cat.jpg").write_bytes(photo)
-        shutil.copy(ROOT / "service" / "web" / "samples" / "owl.jpg", folder / name)
+    (folder / "photos").mkdir()
+    (folder / "photos" / "cat.jpg").write_bytes(photo)
+    shutil.copy(ROOT / "service" / "web" / "samples" / "boat.jpg", folder / "photos")
     for purpose in ("train", "test"):
         for number in range(8):
-            for kind in ("cat", "owl"):
+            for kind in ("cat", "boat"):
                 pictures = folder / "pictures" / purpose / kind
                 pictures.mkdir(parents=True, exist_ok=True)
                 shutil.copy(folder / "photos" / f"{kind}.jpg", pictures / f"{number}.jpg")

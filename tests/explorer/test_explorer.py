@@ -90,7 +90,7 @@ def test_stage_heads_block_and_direction_change_the_numbers(
 
 
 def test_a_query_is_chosen_by_mouse_and_by_keyboard(page: Page, client: httpx.Client) -> None:
-    image_id = choose_sample(page, "dog")
+    image_id = choose_sample(page, "boat")
     crop = page.locator("#crop")
     crop.click(position=cell_of(crop, 2, 5, GRID))
     expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 2, column 5")
@@ -152,7 +152,7 @@ def test_a_link_restores_the_view(page: Page) -> None:
     expect(reading).to_have_text(before, use_inner_text=True)
     page.goto("about:blank")
     page.goto(link.replace("sample=cat", ""))  # by the id alone
-    expect(page.locator("#predictions li").first).to_contain_text("frog")
+    expect(page.locator("#predictions li").first).to_contain_text("cat")
     expect(reading).to_have_text(before, use_inner_text=True)
 
 

@@ -145,7 +145,7 @@ def test_a_picture_that_the_server_forgot_is_sent_again_if_the_page_has_it(
             expect(page.locator("#predictions li")).to_have_count(5)
             expect(page.locator("#progress")).to_be_hidden()
         with server.client() as client:
-            other = (CAT.parents[2] / "service" / "web" / "samples" / "owl.jpg").read_bytes()
+            other = (CAT.parents[2] / "service" / "web" / "samples" / "boat.jpg").read_bytes()
             assert client.post("/classify", files={"image": other}).status_code == 200
         page.get_by_role("button", name="Understand").click()
         if kept == "file":

@@ -8,8 +8,12 @@ import numpy as np
 import onnx
 import pytest
 
-from export.bundled import REPOSITORY, differences
-from tests.conftest import DEEPVIT, VIT
+from export.bundled import differences
+from tests.conftest import BUNDLED, VIT
+from tests.support import small
+from tests.support.server import ROOT
+
+KEPT = ROOT / "model_repository"
 
 
 def manifest(model: Path) -> dict[str, object]:
@@ -17,37 +21,41 @@ def manifest(model: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("name", [DEEPVIT, VIT])
+@pytest.mark.parametrize("name", BUNDLED)
 def test_a_fresh_export_is_what_is_kept(fresh_repository: Path, name: str) -> None:
-    kept, fresh = REPOSITORY / name, fresh_repository / name
-    assert manifest(kept)["exported_at"] != manifest(fresh)["exported_at"], (
-        "one and the same export"
-    )
-    assert list(differences(kept, fresh)) == [], "run `make export`, and commit what it changes"
+    one, other = KEPT / name, fresh_repository / name
+    assert manifest(one)["exported_at"] != manifest(other)["exported_at"], "one and the same export"
+    assert list(differences(one, other)) == [], "run `make export`, and commit what it changes"
 
 
-@pytest.mark.parametrize("name", [DEEPVIT, VIT])
+@pytest.mark.parametrize("name", BUNDLED)
 def test_no_path_of_the_exporting_machine_is_kept(name: str) -> None:
-    for path in (REPOSITORY / name).rglob("*.*"):
+    for path in (KEPT / name).rglob("*.*"):
         assert b"site-packages" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_files_are_small_enough_to_be_kept(name: str) -> None:
+    for path in (ROOT / "models" / "zoo" / f"{name}.safetensors", KEPT / name / "1/weights.bin"):
+        assert path.stat().st_size < 16 * 10**6
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(REPOSITORY / VIT, tmp_path / VIT))
+    return Path(shutil.copytree(small.REPOSITORY / VIT, tmp_path / VIT))
 
 
 def test_a_date_is_no_difference(copy: Path) -> None:
     (copy / "1" / "manifest.json").write_text(
         json.dumps(manifest(copy) | {"exported_at": "2000-01-01", "parity": []})
     )
-    assert list(differences(REPOSITORY / VIT, copy)) == []
+    assert list(differences(small.REPOSITORY / VIT, copy)) == []
 
 
 def test_labels_and_facts_of_the_manifest_are_compared(copy: Path) -> None:
     (copy / "labels.txt").write_text("cat\n")
     (copy / "1" / "manifest.json").write_text(json.dumps(manifest(copy) | {"labels": ["cat"]}))
-    found = list(differences(REPOSITORY / VIT, copy))
+    found = list(differences(small.REPOSITORY / VIT, copy))
     assert found == ["another labels.txt", "another labels in the manifest"]
 
 
@@ -62,7 +70,7 @@ def test_nodes_and_their_attributes_are_compared(copy: Path) -> None:
     )
     epsilon.f *= 2
     onnx.save(model, path)
-    assert list(differences(REPOSITORY / VIT, copy)) == ["another node in a graph"]
+    assert list(differences(small.REPOSITORY / VIT, copy)) == ["another node in a graph"]
 
 
 @pytest.mark.parametrize(("factor", "differ"), [(1 + 1e-3, True), (1 + 2e-7, False)])
@@ -70,5 +78,5 @@ def test_weights_are_compared_within_the_tolerance(copy: Path, factor: float, di
     path = copy / "1" / "weights.bin"
     weights = np.frombuffer(path.read_bytes(), np.float32) * np.float32(factor)
     path.write_bytes(weights.tobytes())
-    found = list(differences(REPOSITORY / VIT, copy))
+    found = list(differences(small.REPOSITORY / VIT, copy))
     assert bool(found) == differ

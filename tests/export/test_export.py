@@ -18,6 +18,7 @@ from export.verify import sample_images
 from models import checkpoint
 from models.config import ARCHITECTURES
 from models.manifest import METADATA_KEY, Manifest
+from tests.support import small
 from tests.support.networks import random_network
 from tests.support.server import ROOT
 
@@ -157,14 +158,14 @@ def test_a_report_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_the_bundled_checkpoints_are_the_trained_ones() -> None:
+def test_the_small_checkpoints_are_the_trained_ones() -> None:
     """Where the originals lie beside the project, weights are theirs to the bit."""
     originals = Path(__file__).parents[3] / "shared" / "checkpoints"
     if not originals.is_dir():
         pytest.skip("the original checkpoints are not here")
     for name in ("deepvit16", "vit16"):
         original = checkpoint.load(originals / f"{name}_cifar10.pth.tar")
-        bundled = checkpoint.load(Path("models/zoo") / f"{name}-cifar10.safetensors")
+        bundled = checkpoint.load(small.weights(f"{name}-cifar10"))
         assert bundled.config == original.config
         assert bundled.preprocessing == original.preprocessing
         assert bundled.labels is not None

@@ -102,8 +102,8 @@ def test_the_counts_add_up(observed: Observations) -> None:
     for counts in observed.counts.values():
         assert add_up(counts)
         assert counts["answered"] > 0
-        assert counts["cancelled"] > 0
         assert counts["failed"] == counts["refused"] == 0
+    assert any(counts["cancelled"] for counts in observed.counts.values())
 
 
 def test_memory_threads_and_files_are_bounded(observed: Observations) -> None:

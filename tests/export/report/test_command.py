@@ -27,7 +27,7 @@ from models.config import ARCHITECTURES
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, TINY, VIT
-from tests.support import equation_2
+from tests.support import equation_2, small
 from tests.support.networks import random_network
 from tests.support.pictures import photos
 from tests.support.server import ROOT
@@ -71,7 +71,7 @@ def written(repository: Path, pictures: Path, tmp_path_factory: pytest.TempPathF
 
 def expected(name: str, pictures: Path) -> dict[tuple[str | None, str], torch.Tensor]:
     """Every measure of every image [images, ...], from PyTorch's traces."""
-    source = checkpoint.load(ROOT / "models" / "zoo" / f"{name}.safetensors")
+    source = checkpoint.load(small.weights(name))
     pixels = []
     for path in sorted(pictures.glob("*.png")):
         with Image.open(path) as picture:
@@ -140,7 +140,7 @@ def test_numbers_are_those_of_pytorch(written: Written, pictures: Path, name: st
 
 
 def test_mean_maps_are_those_of_pytorch(written: Written, pictures: Path) -> None:
-    source = checkpoint.load(ROOT / "models" / "zoo" / f"{DEEPVIT}.safetensors")
+    source = checkpoint.load(small.weights(DEEPVIT))
     pixels = []
     for path in sorted(pictures.glob("*.png")):
         with Image.open(path) as picture:
@@ -283,7 +283,7 @@ def test_one_picture_makes_a_report_without_intervals(
     [
         (["--model", "missing"], f"has no model 'missing'; its models: {DEEPVIT}, {VIT}"),
         (["--model", VIT, "--images", "missing"], "missing is not a folder"),
-        (["--model", VIT, "--images", str(ROOT / "models" / "zoo")], "is a picture"),
+        (["--model", VIT, "--images", str(small.FOLDER)], "is a picture"),
         (["--model", VIT, "--repository", "missing"], "its models: none"),
     ],
 )

@@ -43,7 +43,7 @@ def test_without_changes_a_picture_is_the_one_that_is_served(samples: Path) -> N
     # Bilinear without smoothing against bicubic with it: alike on the whole, not in each pixel.
     assert len(whole) > 1
     for one, other in zip(whole, served, strict=True):
-        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.9
+        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.85
 
 
 def test_what_lies_beside_a_picture_on_its_canvas_is_never_shown() -> None:

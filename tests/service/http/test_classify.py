@@ -15,14 +15,15 @@ from export.verify import normalize
 from models import checkpoint
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, VIT
+from tests.support import small
 from tests.support.answers import results
 from tests.support.pictures import png
-from tests.support.server import ROOT, running_server
+from tests.support.server import running_server
 
 
 @pytest.mark.parametrize("model", [DEEPVIT, VIT])
 def test_probabilities_are_those_of_pytorch(client: httpx.Client, photo: bytes, model: str) -> None:
-    trained = checkpoint.load(ROOT / "models/zoo" / f"{model}.safetensors")
+    trained = checkpoint.load(small.weights(model))
     pixels = preprocess(Image.open(io.BytesIO(photo)), trained.preprocessing)
     with torch.inference_mode():
         logits = trained.network()(normalize(pixels[None], trained.preprocessing))

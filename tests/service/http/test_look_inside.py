@@ -18,8 +18,7 @@ from models.collapse import VARIANTS
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, VIT
-from tests.support import equation_2
-from tests.support.server import ROOT
+from tests.support import equation_2, small
 
 N, GRID, BLOCKS, HEADS = 65, 8, 16, 6
 
@@ -32,7 +31,7 @@ def image_id(client: httpx.Client, photo: bytes) -> str:
 
 def seen(photo: bytes, model: str) -> tuple[Pixels, list[BlockTrace]]:
     """The input that PyTorch gets from the photo, and its trace of every block."""
-    trained = checkpoint.load(ROOT / "models/zoo" / f"{model}.safetensors")
+    trained = checkpoint.load(small.weights(model))
     pixels = preprocess(Image.open(io.BytesIO(photo)), trained.preprocessing)
     with torch.inference_mode():
         _, traces = trained.network().trace(normalize(pixels[None], trained.preprocessing))

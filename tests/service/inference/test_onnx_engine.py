@@ -9,9 +9,9 @@ from models.arrays import Float32Array, Pixels
 from service.errors import StartupError
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
-from tests.conftest import DEEPVIT, VIT
+from tests.conftest import BUNDLED, VIT
 
-IMAGES: Pixels = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+IMAGES: Pixels = np.random.default_rng(0).integers(0, 256, (7, 112, 112, 3), dtype=np.uint8)
 
 
 def logits(engine: OnnxEngine) -> Float32Array:
@@ -19,8 +19,8 @@ def logits(engine: OnnxEngine) -> Float32Array:
 
 
 def test_half_precision_says_the_same(fresh_repository: Path) -> None:
-    full = OnnxEngine(fresh_repository / DEEPVIT / "1", EngineOptions())
-    half = OnnxEngine(fresh_repository / DEEPVIT / "1", EngineOptions(precision="fp16"))
+    full = OnnxEngine(fresh_repository / BUNDLED[0] / "1", EngineOptions())
+    half = OnnxEngine(fresh_repository / BUNDLED[0] / "1", EngineOptions(precision="fp16"))
     assert (full.precision, half.precision) == ("fp32", "fp16")
     expected, found = logits(full), logits(half)
     assert 0 < np.abs(found - expected).max() < 2e-2 * np.abs(expected).max()

@@ -13,7 +13,7 @@ from service import native
 from service.errors import StartupError
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
-from tests.conftest import DEEPVIT
+from tests.conftest import BUNDLED, DEEPVIT
 from tests.support.operators import Shape, equation_3, inputs, model
 
 CUDA = "CUDAExecutionProvider"
@@ -84,8 +84,8 @@ def test_a_shape_that_the_kernel_does_not_support_is_refused() -> None:
 def test_half_precision_answers_as_float32(
     fresh_repository: Path, attention: str, graphs: bool
 ) -> None:
-    folder = fresh_repository / DEEPVIT / "1"
-    images = list(np.random.default_rng(0).integers(0, 256, (21, 32, 32, 3), dtype=np.uint8))
+    folder = fresh_repository / BUNDLED[0] / "1"
+    images = list(np.random.default_rng(0).integers(0, 256, (21, 112, 112, 3), dtype=np.uint8))
     exact = OnnxEngine(folder, EngineOptions(provider="cpu"))
     half = OnnxEngine(
         folder, EngineOptions(provider="cuda", attention=attention, cuda_graphs=graphs)
@@ -99,8 +99,8 @@ def test_half_precision_answers_as_float32(
 
 
 def test_explanations_run_beside_captured_graphs(fresh_repository: Path) -> None:
-    folder = fresh_repository / DEEPVIT / "1"
-    images = list(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
+    folder = fresh_repository / BUNDLED[0] / "1"
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8))
     engines = [OnnxEngine(folder, EngineOptions(provider=provider)) for provider in ("cpu", "cuda")]
     for engine in engines:
         engine.warm_up()

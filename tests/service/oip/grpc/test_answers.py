@@ -17,7 +17,7 @@ from tritonclient.grpc import aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from models.arrays import Pixels
-from tests.conftest import DEEPVIT, VIT
+from tests.conftest import BUNDLED, DEEPVIT, VIT
 from tests.docs.markdown import ADDRESS, blocks
 from tests.service.http.v2_requests import softmax
 from tests.service.oip.grpc.calls import (
@@ -131,10 +131,17 @@ def test_the_http_example_works_with_another_import_and_address(
 ) -> None:
     (example,) = [block for block in blocks("python") if "tritonclient" in block.code]
     (tmp_path / "tests").symlink_to(ROOT / "tests")
-    changed = example.code.replace("tritonclient.http", "tritonclient.grpc")
-    command = [sys.executable, "-c", changed.replace(ADDRESS, address(server))]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert found.stdout == example.shown
+    code = example.code.replace(BUNDLED[0], DEEPVIT).replace("(112, 112)", "(32, 32)")
+
+    def printed(protocol: str, where: str) -> str:
+        changed = code.replace("tritonclient.http", f"tritonclient.{protocol}")
+        command = [sys.executable, "-c", changed.replace(ADDRESS, where)]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return found.stdout
+
+    over_grpc = printed("grpc", address(server))
+    assert "(1, 16, 6, 65)" in over_grpc
+    assert over_grpc == printed("http", server.url)
 
 
 def test_the_asyncio_client_works_too(server: Server, triton_http: Any, pixels: Pixels) -> None:
