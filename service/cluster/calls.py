@@ -9,7 +9,6 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
 
-from ray import serve
 from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -19,12 +18,6 @@ from service.inference.batch import Batch
 
 _LOST = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
 _PAUSE_S = 0.1  # before what was lost is asked again
-
-
-def replica_name() -> str:
-    """Of this process, as `front-1a2b3c4d`."""
-    replica = serve.get_replica_context().replica_id
-    return f"{replica.deployment_id.name}-{replica.unique_id}"
 
 
 class EngineCalls:

@@ -43,8 +43,8 @@ def access(call: str, route: str, status: int | str, seconds: float) -> None:
     )
 
 
-def configure(format: LogFormat) -> None:
-    """Log everything to standard error; `service.access` replaces uvicorn's access log."""
+def configure(format: LogFormat, stream: str = "sys.stderr") -> None:
+    """Log everything to `stream`; `service.access` replaces uvicorn's access log."""
     # Callers, threads and processes are in no format, so do not look them up for each line.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -64,6 +64,7 @@ def configure(format: LogFormat) -> None:
             "handlers": {
                 "stderr": {
                     "class": "logging.StreamHandler",
+                    "stream": f"ext://{stream}",
                     "formatter": format,
                     "filters": ["ids"],
                 }

@@ -58,8 +58,8 @@ FORMS = (
     Form("one process", _ALL, module=None),
     Form("one whole replica", {"layout": "whole", "fronts": 1} | _ALL),
     Form("two whole replicas", {"layout": "whole", "fronts": 2} | _HALF),
-    Form("one front, one engine", {"fronts": 1} | _HALF),
-    Form("two fronts, one engine", {"fronts": 2} | _HALF),
+    Form("one front, one engine", {"fronts": 1} | _ALL | _HALF),
+    Form("two fronts, one engine", {"fronts": 2} | _ALL | _HALF),
     Form("one process again", _ALL, module=None),
 )
 
