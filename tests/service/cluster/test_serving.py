@@ -102,17 +102,20 @@ def test_a_full_front_refuses_with_retry_after(cluster: Cluster, photo: bytes) -
 def test_clients_that_leave_free_what_they_held(cluster: Cluster, photo: bytes) -> None:
     """On the front and on the engine: some were waiting there, and in the end nothing is."""
     address = urlsplit(cluster.url)
+    images = [("image", (f"{number}.jpg", photo)) for number in range(16)]
+    request = httpx.Request("POST", cluster.url, files=images)
+    body = request.read()
     head = (
-        f"POST /classify?similarity=true HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
-        f"Content-Length: {len(photo)}\r\n\r\n"
+        f"POST /classify?similarity=true HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        f"Content-Type: {request.headers['content-type']}\r\n\r\n"
     )
 
     def called_off_on_the_engine() -> bool:
         with ExitStack() as leaving:
-            for _ in range(40):
+            for _ in range(10):
                 connection = socket.create_connection((address.hostname, address.port))
                 leaving.enter_context(connection)
-                connection.sendall(head.encode() + photo)
+                connection.sendall(head.encode() + body)
             for _ in range(20):  # they leave once some wait for the engine
                 if in_flight(cluster, "deepvit_engine") > 1:
                     break
