@@ -32,7 +32,9 @@ def predictions(logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: in
 
 def image(classified: Classification, manifest: Manifest, top_k: int) -> dict[str, Any]:
     """One result of /classify, still without its postprocessing time."""
-    query = urlencode({"id": classified.image.id, "model": manifest.name})
+    query = urlencode(
+        {"id": classified.image.id, "model": manifest.name, "version": manifest.version}
+    )
     return {
         "id": classified.image.id,
         "predictions": predictions(classified.outputs["logits"], manifest.labels, top_k),

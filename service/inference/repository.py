@@ -151,17 +151,21 @@ class ModelRepository:
 
     def get(self, name: str | None, version: int | None = None) -> ServedModel:
         """A version by name and number, by default the highest. Raises `UnknownModel`."""
-        versions = self._served.get(name or self.default)
+        name = name or self.default
+        versions = self._served.get(name)
         if not versions:
-            raise UnknownModel(
-                f"no model {name or self.default}; served: {', '.join(self._served)}"
-            )
+            raise UnknownModel(f"no model {name}; served: {', '.join(self._served)}")
         if version is None:
             return versions[max(versions)]
         if version not in versions:
             served = ", ".join(map(str, versions))
             raise UnknownModel(f"no version {version} of {name}; served: {served}")
         return versions[version]
+
+    def is_default(self, model: ServedModel) -> bool:
+        """Whether requests that name no model get this one."""
+        versions = self._served.get(self.default, {})
+        return bool(versions) and model is versions[max(versions)]
 
     def served_versions(self, name: str) -> list[int]:
         """All versions of a model that are served, highest last."""

@@ -255,7 +255,16 @@ def test_versions_are_addressable_side_by_side(
         ).json()
         assert answers("")["version"] == 2
         assert answers("version=1")["version"] == 1
-        assert answers("version=3")["code"] == "unknown-model"
+        unknown = answers("version=3")
+        assert unknown["code"] == "unknown-model"
+        assert unknown["detail"] == f"no version 3 of {DEEPVIT}; served: 1, 2"
+        for version in (1, 2):
+            for link in answers(f"version={version}")["results"][0]["links"].values():
+                assert client.get(link).json()["version"] == version
+        listed = [one for one in client.get("/models").json()["models"] if one["name"] == DEEPVIT]
+        assert [(one["version"], one["default"]) for one in listed] == [(1, False), (2, True)]
+        for one in listed:
+            assert client.get(one["url"]).json()["manifest"]["version"] == one["version"]
 
 
 def test_a_version_whose_folder_is_gone_still_answers_every_request(

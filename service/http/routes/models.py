@@ -1,5 +1,7 @@
 """GET /models: the served models, and everything that is known about each."""
 
+from urllib.parse import quote
+
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
@@ -19,9 +21,9 @@ class ModelParameters(BaseModel):
 
 @router.get("", responses=problems())
 async def list_models(runtime: RuntimeDep) -> ModelList:
-    """Every served model; the default one is marked."""
+    """Every version of every served model; what is used by default is marked."""
     models = runtime.pipeline.models
-    return ModelList(models=[_summary(model, models.default) for model in models])
+    return ModelList(models=[_summary(model, models.is_default(model)) for model in models])
 
 
 @router.get("/{name}", openapi_extra=documented(ModelParameters), responses=problems(UnknownModel))
@@ -33,17 +35,17 @@ async def show_model(request: Request, runtime: RuntimeDep, name: str) -> ModelD
         provider=model.provider,
         precision=model.precision,
         attention=model.attention,
-        default=name == models.default,
+        default=models.is_default(model),
         manifest=model.manifest,
     )
 
 
-def _summary(model: ServedModel, default: str) -> ModelSummary:
+def _summary(model: ServedModel, default: bool) -> ModelSummary:
     manifest = model.manifest
     return ModelSummary(
         name=manifest.name,
         version=manifest.version,
-        default=manifest.name == default,
+        default=default,
         provider=model.provider,
         precision=model.precision,
         attention=model.attention,
@@ -53,5 +55,5 @@ def _summary(model: ServedModel, default: str) -> ModelSummary:
         heads=manifest.config.num_heads,
         reattention_blocks=list(manifest.config.reatten_blocks),
         attention_donor=manifest.config.attention_donor,
-        url=f"/models/{manifest.name}",
+        url=f"/models/{quote(manifest.name, safe='')}?version={manifest.version}",
     )

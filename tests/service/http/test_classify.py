@@ -97,6 +97,10 @@ def test_extras_equal_the_answers_of_other_endpoints(client: httpx.Client, photo
 
 FORM = {"Content-Type": "multipart/form-data"}
 FORM_BOUNDARY = {"Content-Type": "multipart/form-data; boundary=a"}
+PART = (
+    b'--a\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n'
+    b"Content-Type: image/jpeg\r\n\r\nnot an image\r\n"
+)
 BAD = [
     ({"files": {"image": b"not an image at all"}}, 415, "unsupported-media"),
     ({"files": {"image": b""}}, 400, "no-image"),
@@ -104,17 +108,14 @@ BAD = [
     ({"content": b"", "headers": {"Content-Type": "image/jpeg"}}, 400, "no-image"),
     ({"content": b"abc"}, 415, "unsupported-media"),
     ({"json": {"image": "abc"}}, 415, "unsupported-media"),
-    (
-        {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}},
-        400,
-        "malformed-upload",
-    ),
-    (
-        {"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=a"}},
-        400,
-        "malformed-upload",
-    ),
+    ({"content": b"x", "headers": FORM}, 400, "malformed-upload"),
+    ({"content": b"x", "headers": FORM_BOUNDARY}, 400, "malformed-upload"),
     ({"files": [("image", b"x")] * 33}, 413, "too-many-images"),
+    ({"content": PART + b"--a--", "headers": FORM_BOUNDARY}, 415, "unsupported-media"),
+    ({"content": PART, "headers": FORM_BOUNDARY}, 400, "malformed-upload"),
+    ({"content": PART + PART[:-3], "headers": FORM_BOUNDARY}, 400, "malformed-upload"),
+    ({"content": PART + PART + b"--a", "headers": FORM_BOUNDARY}, 400, "malformed-upload"),
+    ({"content": PART[:20], "headers": FORM_BOUNDARY}, 400, "malformed-upload"),
 ]
 
 
@@ -126,6 +127,14 @@ def test_bad_requests_are_explained_and_the_server_stays_well(
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert client.post("/classify", files={"image": photo}).status_code == 200
+
+
+def test_a_part_that_says_it_is_an_image_needs_no_file_name(
+    client: httpx.Client, photo: bytes
+) -> None:
+    named = client.post("/classify", files={"image": photo})
+    nameless = client.post("/classify", files={"image": (None, photo, "image/jpeg")})
+    assert results(nameless)[0]["id"] == results(named)[0]["id"]
 
 
 def test_one_bad_image_is_named_and_its_neighbours_are_not_run(
