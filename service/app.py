@@ -16,7 +16,7 @@ from fastapi_offline import FastAPIOffline
 from service import __version__
 from service.errors import StartupError
 from service.http import problems
-from service.http.middleware import PROBES, AnswerRefusals, ObserveRequests
+from service.http.middleware import PROBES, AnswerHead, AnswerRefusals, ObserveRequests
 from service.http.routes import (
     attention,
     classify,
@@ -224,6 +224,7 @@ def create_app(
             expose_headers=["X-Attention-Maps", "X-Request-Id", "Server-Timing", "Retry-After"],
         )
     app.add_middleware(ObserveRequests, metrics=runtime.metrics, trace=tracing)
+    app.add_middleware(AnswerHead)
     return app
 
 

@@ -107,6 +107,18 @@ def _route_path(scope: Scope) -> str:
     return getattr(whole or scope.get("route"), "path", "other")
 
 
+class AnswerHead:
+    """Answers HEAD as GET (RFC 9110, 9.3.2), and logs it so; the server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
 class AnswerRefusals:
     """Answers requests that the protocol has refused, in place of the application.
 

@@ -54,6 +54,26 @@ def test_models_are_listed_and_described(client: httpx.Client) -> None:
     assert client.get("/models/none").json()["code"] == "unknown-model"
 
 
+def test_head_is_answered_as_get_without_the_body(client: httpx.Client, photo: bytes) -> None:
+    paths: dict[str, dict[str, Any]] = client.get("/openapi.json").json()["paths"]
+    found = client.post("/classify", files={"image": photo}).json()["results"][0]
+    values = {"{name}": DEEPVIT, "{version}": "1", "{id}": found["id"], "{model_name}": DEEPVIT}
+    asked = ["/", "/docs", "/openapi.json", "/web/main.js", *found["links"].values()]
+    for path, operations in paths.items():
+        if "get" in operations:
+            for name, value in values.items():
+                path = path.replace(name, value)
+            asked.append(path)
+    for path in asked:
+        got, head = client.get(path), client.head(path)
+        assert head.content == b""
+        assert head.status_code == got.status_code, path
+        for header in ("content-type", "content-length", "etag"):
+            if path != "/metrics" or header != "content-length":
+                assert head.headers.get(header) == got.headers.get(header), (path, header)
+    assert client.get("/livez").status_code == 200  # on the same connection
+
+
 def test_every_error_a_client_can_get_is_documented(client: httpx.Client) -> None:
     paths: dict[str, dict[str, Any]] = client.get("/openapi.json").json()["paths"]
     documented = {
