@@ -5,11 +5,15 @@ longer than everything else that /classify does on the event loop. Handlers ther
 `read_parameters`, and `documented` shows the same model to OpenAPI.
 """
 
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import QueryParams
 
 from models.manifest import Stage
 
@@ -49,12 +53,36 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
 def read_parameters(request: Request, form: type[Parameters]) -> Parameters:
-    """The parameters of a request. Raises `RequestValidationError`, as FastAPI does."""
+    """The parameters of a request. Raises `RequestValidationError`, as FastAPI does.
+
+    A parameter that the form does not have, or that is given twice, is refused rather than ignored.
+    """
+    names = _query_names(form)
+    if names and (wrong := list(_unreadable(request.query_params, names))):
+        raise RequestValidationError(wrong)
     given = {**request.query_params, _TIMEOUT_HEADER: request.headers.get(_TIMEOUT_HEADER)}
     try:
         return form.model_validate(given)
     except ValidationError as exc:
         raise RequestValidationError(exc.errors()) from exc
+
+
+@cache
+def _query_names(form: type[BaseModel]) -> frozenset[str]:
+    names = {field.alias or name for name, field in form.model_fields.items()}
+    return frozenset(names - {_TIMEOUT_HEADER})
+
+
+def _unreadable(query: QueryParams, names: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """Errors in the form of pydantic's."""
+    for name in dict.fromkeys(query):
+        if name not in names:
+            near = get_close_matches(name, sorted(names), n=1)
+            said = f"no such parameter; did you mean {near[0]}?" if near else "no such parameter"
+            yield {"type": "extra_forbidden", "loc": (name,), "msg": said, "input": query[name]}
+        elif len(query.getlist(name)) > 1:
+            said = "given more than once"
+            yield {"type": "repeated", "loc": (name,), "msg": said, "input": query[name]}
 
 
 def documented(form: type[BaseModel]) -> dict[str, Any]:

@@ -49,7 +49,28 @@ def test_all_wrong_parameters_are_named_at_once(client: httpx.Client) -> None:
 
 def test_the_timeout_is_a_header_and_no_query_parameter(client: httpx.Client) -> None:
     unknown = client.get("/similarity", params={"id": ID, TIMEOUT: "soon", "timeout_ms": "soon"})
-    assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown-image")
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "invalid-request")
+    for name in (TIMEOUT, "timeout_ms"):
+        assert f"{name}: no such parameter" in unknown.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("POST", "/classify?topk=3", "topk: no such parameter; did you mean top_k?"),
+        ("GET", f"/attention-maps?id={ID}&layers=3", "layers: no such parameter; did you mean lay"),
+        ("GET", f"/attention-maps?id={ID}&layer=3&layer=4", "layer: given more than once"),
+        ("GET", f"/similarity?id={ID}&colour=red", "colour: no such parameter"),
+        ("GET", f"/models/{DEEPVIT}?versions=1", "versions: no such parameter; did you mean versi"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    client: httpx.Client, photo: bytes, method: str, path: str, said: str
+) -> None:
+    files = {"image": photo} if method == "POST" else None
+    refused = client.request(method, path, files=files)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid-request")
+    assert said in refused.json()["detail"]
 
 
 def test_a_version_is_checked(client: httpx.Client) -> None:
