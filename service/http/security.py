@@ -28,4 +28,4 @@ class RequireApiKey:
     ) -> None:
         """Raises `Unauthorized`. It is asynchronous so that FastAPI runs it on the event loop."""
         if request.url.path not in _PUBLIC:
-            self._keys.check(bearer.credentials if bearer else header or "")
+            self._keys.check(bearer.credentials if bearer else "", header or "")

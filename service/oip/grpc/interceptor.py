@@ -104,7 +104,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         status, failure = StatusCode.OK, ""
         try:
             if method not in _PROBES:
-                self._keys.check(_api_key(metadata))
+                self._keys.check(*_given_keys(metadata))
             yield
         except ServiceError as exc:
             status = STATUS_CODES[exc.status]
@@ -138,8 +138,7 @@ def _parse(deserialize: Callable[[bytes], Any], content: bytes) -> Any:
         raise MalformedUpload("this is not the message that the method takes") from exc
 
 
-def _api_key(metadata: dict[str, Any]) -> str:
+def _given_keys(metadata: dict[str, Any]) -> tuple[str, str]:
     scheme, _, credentials = str(metadata.get("authorization", "")).partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials.strip()
-    return str(metadata.get("x-api-key", ""))
+    bearer = credentials.strip() if scheme.lower() == "bearer" else ""
+    return bearer, str(metadata.get("x-api-key", ""))

@@ -24,6 +24,8 @@ def test_everything_but_public_paths_needs_a_key(repository: Path, photo: bytes)
         for key in ("first-key", "second-key"):
             assert post(Authorization=f"Bearer {key}").status_code == 200
             assert post(**{"X-API-Key": key}).status_code == 200
+            gateway = {"Authorization": "Bearer some.other.token", "X-API-Key": key}
+            assert post(**gateway).status_code == 200
         for wrong in ({}, {"X-API-Key": "first-key,"}, {"Authorization": "Bearer x"}):
             refused = post(**wrong)
             assert (refused.status_code, refused.json()["code"]) == (401, "unauthorized")

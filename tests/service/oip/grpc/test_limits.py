@@ -149,6 +149,7 @@ def test_everything_but_health_needs_an_api_key(repository: Path, pixels: Pixels
             {"authorization": "Bearer first-key"},
             {"authorization": "bearer second-key"},
             {"x-api-key": "second-key"},
+            {"authorization": "Bearer some.other.token", "x-api-key": "second-key"},
         ):
             assert infer(headers=headers).as_numpy("logits").shape == (1, 10)
         answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
