@@ -11,6 +11,8 @@ from service.errors import MalformedUpload, TooManyImages
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+_FILES = (b"image/", b"application/octet-stream")  # content types of parts without a file's name
+
 
 async def read_form(content_type: str, body: AsyncIterator[bytes], most: int) -> list[bytes]:
     """The parts of a form, in its order.
@@ -71,7 +73,9 @@ class _Form:
         kind = self._headers.get(b"content-type", b"").lower()
         if b"name" not in disposition:
             raise MalformedUpload("a part of the form has no name")
-        if b"filename" not in disposition and not kind.startswith((b"image/", b"application/oct")):
+        if b"filename" not in disposition and not kind.startswith(
+            (b"image/", b"application/octet-stream")
+        ):
             raise MalformedUpload(
                 "a part of the form is text, not a file; with curl: -F image=@FILE"
             )

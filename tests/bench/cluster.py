@@ -6,9 +6,11 @@ after the others, which tells how much the machine varied.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tests.bench import models
 from tests.bench.client import Load, closed_loop
@@ -17,7 +19,7 @@ from tests.bench.record import Record, table
 from tests.bench.servers import KINDS, OURS
 from tests.bench.startup import alone
 from tests.support.cluster import Cluster, running_cluster
-from tests.support.processes import command, family, processor_s
+from tests.support.processes import family
 from tests.support.redis_server import running_redis
 from tests.support.server import Server, running_server
 
@@ -103,8 +105,10 @@ def _figures(load: Load, spent: Mapping[str, float]) -> dict[str, object]:
 def _spent(leader: int) -> dict[str, float]:
     """Seconds of processor time so far of all processes, by what they do."""
     spent: defaultdict[str, float] = defaultdict(float)
-    for pid in family(leader):
-        spent[_role(command(pid))] += processor_s(pid)
+    for process in family(leader):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent[_role(process.cmdline())] += times.user + times.system
     return spent
 
 

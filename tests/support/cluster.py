@@ -3,7 +3,6 @@
 import signal
 import socket
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.server import ROOT, environment
+from tests.support.server import start
 from tests.support.waiting import PATIENCE_S
 
 
@@ -57,15 +56,7 @@ def running_cluster(
         "drain_delay_s": 0,
         **settings,
     }
-    command = [sys.executable, "-m", str(module), "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--model-repository", str(repository)],
-        cwd=ROOT,
-        env=environment(settings),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    process = start(str(module), port, repository, settings)
     assert process.stderr is not None
     log = []
     try:

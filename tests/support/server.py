@@ -3,13 +3,13 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 import httpx
 
@@ -20,7 +20,7 @@ _START_TIMEOUT_S = 60
 
 @dataclass
 class Server:
-    process: subprocess.Popen[str]
+    process: Popen[str]
     url: str = ""
     log: list[str] = field(default_factory=list)
 
@@ -39,6 +39,21 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
     return kept | {f"DEEPVIT_{key.upper()}": str(value) for key, value in settings.items()}
 
 
+def start(module: str, port: int, repository: Path, settings: Mapping[str, object]) -> Popen[str]:
+    """Begin to serve; `settings` are passed as DEEPVIT_ variables, and what it logs can be read."""
+    return Popen(
+        [
+            *(sys.executable, "-m", module),
+            *("--port", str(port), "--model-repository", str(repository)),
+        ],
+        cwd=ROOT,
+        env=environment(settings),
+        stderr=PIPE,
+        stdout=DEVNULL,
+        text=True,
+    )
+
+
 @contextmanager
 def running_server(repository: Path, **settings: object) -> Iterator[Server]:
     """Serve a model repository on a free port; `settings` are passed as DEEPVIT_ variables.
@@ -46,15 +61,7 @@ def running_server(repository: Path, **settings: object) -> Iterator[Server]:
     One thread runs a model unless told otherwise, which saves measuring what is fastest.
     """
     settings = {"intra_op_threads": 1, **settings}
-    command = [sys.executable, "-m", "service", "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--model-repository", str(repository)],
-        cwd=ROOT,
-        env=environment(settings),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    process = start("service", 0, repository, settings)
     server = Server(process)
     listening = threading.Event()
     reader = threading.Thread(target=_read, args=(server, listening), daemon=True)

@@ -153,7 +153,7 @@ def test_a_model_is_unloaded_and_loaded_on_every_front(
 
 def test_requests_are_taken_on_this_machine_only(cluster: Cluster) -> None:
     """By the ingress and by the fronts; Ray's own ports are another matter."""
-    addresses = [one.rpartition(":") for one in listening(family(cluster.process.pid))]
     ports = {int(cluster.url.rpartition(":")[2]), *FRONT_PORTS}
-    hosts = {host for host, _, port in addresses if int(port) in ports}
+    found = listening(family(cluster.process.pid))
+    hosts = {host for host, port in found if port in ports}
     assert hosts == {"127.0.0.1"}

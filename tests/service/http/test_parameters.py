@@ -73,6 +73,12 @@ def test_what_would_be_ignored_is_refused(
     assert said in refused.json()["detail"]
 
 
+def test_thousands_of_unknown_parameters_are_not_all_told(client: httpx.Client) -> None:
+    refused = client.get("/similarity?" + "&".join(f"{number:x}" for number in range(1500)))
+    assert refused.status_code == 422
+    assert 0 < refused.json()["detail"].count("no such parameter") < 20
+
+
 def test_a_version_is_checked(client: httpx.Client) -> None:
     path = f"/models/{DEEPVIT}"
     assert client.get(path, params={"version": 1}).status_code == 200
