@@ -11,8 +11,10 @@ from models.config import DeepViTConfig
 _POOLS = {
     "cls": "the class token",
     "cls_dist": "the class token and the distillation token, side by side",
+    "cls_mean": "the class token beside the mean of the patches",
     "mean": "the mean of all tokens",
     "mean_patches": "the mean of the patches",
+    "attention": "what a learned query attends to",
 }
 
 
@@ -41,8 +43,7 @@ def describe(source: Checkpoint) -> Iterator[str]:
     yield f"embedding      {_embedding(config)}"
     for index in range(config.depth):
         yield f"block {index:02}       {_block(config, index)}"
-    order = "pooled, then LayerNorm" if config.norm_after_pool else "LayerNorm, then pooled"
-    yield f"head           {_POOLS[config.pool]} ({order}) to {config.num_classes} classes"
+    yield f"head           {_head(config)}"
     yield f"labels         {_labels(source.labels)}"
     for note in source.notes:
         yield f"note           {note}"
@@ -57,15 +58,16 @@ def _resize(source: Checkpoint) -> str:
 def _embedding(config: DeepViTConfig) -> str:
     stem = "conv stem" if config.stem == "conv" else "one convolution"
     norms = " between LayerNorms" if config.patch_norm else ""
-    before = ["class token"]
+    before = ["class token"] if config.class_token else []
     if config.pool == "cls_dist":
         before.append("distillation token")
     if more := config.prefix_tokens - len(before):
         before.append(f"{more} more token{'s' if more > 1 else ''}")
+    tokens = f" after {' and '.join(before)}" if before else ", no class token"
     pre = ", then LayerNorm" if config.norm_pre else ""
     return (
-        f"{config.grid} x {config.grid} patches of {config.patch_size} pixels ({stem}{norms}) "
-        f"after {' and '.join(before)}, width {config.embed_dim}{pre}"
+        f"{config.grid} patches of {config.patch_size} pixels ({stem}{norms}){tokens}, "
+        f"width {config.embed_dim}{pre}"
     )
 
 
@@ -82,7 +84,15 @@ def _block(config: DeepViTConfig, index: int) -> str:
         if config.reatten_scale != 1:
             attention += f", times {config.reatten_scale:.4g}"
     adjusted = f", adjusted by {config.scale_adjustment:g}" if config.scale_adjustment != 1 else ""
-    return f"{kind} ({attention}), MLP of {config.mlp_dim}{adjusted}"
+    activation = f" with {config.activation}" if config.activation != "gelu" else ""
+    return f"{kind} ({attention}), MLP of {config.mlp_dim}{activation}{adjusted}"
+
+
+def _head(config: DeepViTConfig) -> str:
+    order = "pooled, then LayerNorm" if config.norm_after_pool else "LayerNorm, then pooled"
+    norm = order if config.last_norm else "no LayerNorm"
+    classes = f"{config.num_classes} class{'es' if config.num_classes > 1 else ''}"
+    return f"{_POOLS[config.pool]} ({norm}) to {classes}, {config.scores}"
 
 
 def _norm(config: DeepViTConfig) -> str:

@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from export import attention
 from export.linear import Dense, batch_norm_affine, fold_layer_norm
+from export.pooling import FoldedAttentionPool
 from export.stems import fold_stem
-from models.deepvit import Block, DeepViT, HeadNorm, pool
+from models.deepvit import Block, DeepViT, HeadNorm, activate, pool
 from models.preprocess import Preprocessing
 
 
@@ -79,6 +80,7 @@ class FoldedBlock(nn.Module):
         self.num_heads, self.tokens = config.num_heads, config.num_tokens
         self.eps = config.layer_norm_eps / a**2
         self.head_eps = config.layer_norm_eps
+        self.activation = config.activation
         qkv, fc1 = block.attn.qkv, block.mlp.fc1
         weight, bias = fold_layer_norm(block.norm1, qkv.weight, qkv.bias)  # [C, 3D], [3D]
         self.shares = config.map_source(index) != index
@@ -181,7 +183,7 @@ class FoldedBlock(nn.Module):
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.proj(attended)
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        out: Tensor = x + self.fc2(F.gelu(self.fc1(y)))
+        out: Tensor = x + self.fc2(activate(self.fc1(y), self.activation))
         return out
 
 
@@ -193,12 +195,19 @@ class FoldedDeepViT(nn.Module):
         config = self.config = network.config
         self.patch_embed = fold_stem(network.patch_embed, rule)
         positions = network.pos_embed.detach().clone()  # [1, N, C]
-        positions[:, : config.prefix_tokens] += network.cls_token.detach()
+        if network.cls_token is not None:
+            positions[:, : config.prefix_tokens] += network.cls_token.detach()
         self.positions = nn.Parameter(positions, requires_grad=False)
         self.norm_pre = network.norm_pre
         self.blocks = nn.ModuleList(FoldedBlock(network, index) for index in range(config.depth))
         self.eps = config.layer_norm_eps
-        self.head = Dense(*fold_layer_norm(network.norm, network.head.weight, network.head.bias))
+        head, norm = network.head, network.norm
+        self.attn_pool: FoldedAttentionPool | None = None
+        if network.attn_pool is not None:
+            self.attn_pool = FoldedAttentionPool(network.attn_pool, norm)
+            norm = None
+        weight, bias = head.weight.T, head.bias
+        self.head = Dense(*(fold_layer_norm(norm, head.weight, bias) if norm else (weight, bias)))
 
     @property
     def rows(self) -> int | None:
@@ -214,8 +223,13 @@ class FoldedDeepViT(nn.Module):
         """Tokens [B, N, C], or the first `rows` of them, to logits [B, classes]."""
         after = self.config.norm_after_pool
         x = pool(x, self.config) if after else x[:, : self.rows]
-        x = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        logits: Tensor = self.head(x if after else pool(x, self.config))
+        if self.config.last_norm:
+            x = F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        if self.attn_pool is not None:
+            x = self.attn_pool(x)
+        elif not after:
+            x = pool(x, self.config)
+        logits: Tensor = self.head(x)
         return logits
 
 

@@ -16,7 +16,7 @@ from models.manifest import TOKEN_MEASURES, Output, Stage, map_measures, stages
 
 
 class Classifier(nn.Module):
-    """uint8 images [B, S, S, 3] to logits [B, classes].
+    """uint8 images [B, height, width, 3] to logits [B, classes].
 
     The last block computes only the tokens that the head sees.
     """
@@ -90,7 +90,6 @@ class _Maps:
     def __init__(self, stage: Stage, config: DeepViTConfig) -> None:
         self._stage = stage
         self._config = config
-        self._prefix = config.prefix_tokens
         self._maps: list[Tensor] = []
 
     def add(self, maps: Tensor) -> None:
@@ -101,8 +100,9 @@ class _Maps:
         found = {
             f"map.{block:02}": self._maps[block] for block in _blocks(self._config, self._stage)
         }
-        rows = torch.stack([block[:, :, 0] for block in self._maps], dim=1)
-        found |= {"class_rows": rows, **similarity.measure(self._maps, self._reach(), self._prefix)}
+        if self._config.class_token:
+            found["class_rows"] = torch.stack([block[:, :, 0] for block in self._maps], dim=1)
+        found |= similarity.measure(self._maps, self._reach(), self._config.prefix_tokens)
         if self._stage == "softmax":
             found["rollout"] = cast(Tensor, reduce(measures.rollout, self._maps, None))
         return found
@@ -110,7 +110,8 @@ class _Maps:
     def _reach(self) -> Tensor | None:
         if self._stage != "softmax":
             return None
-        return measures.reach(self._config.num_tokens, self._config.patch_size, self._prefix)
+        config = self._config
+        return measures.reach(config.grid, config.patch_size, config.prefix_tokens)
 
 
 def _outputs(config: DeepViTConfig) -> Iterator[Output]:
@@ -119,7 +120,8 @@ def _outputs(config: DeepViTConfig) -> Iterator[Output]:
     for stage in stages(config):
         for block in _blocks(config, stage):
             yield _output(config, "map", ("head", "query", "key"), stage, block)
-        yield _output(config, "class_rows", ("block", "head", "key"), stage)
+        if config.class_token:
+            yield _output(config, "class_rows", ("block", "head", "key"), stage)
         for measure, axes in map_measures(stage).items():
             yield _output(config, measure, axes, stage)
         if stage == "softmax":

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from models.architectures import ARCHITECTURES
 from models.collapse import THRESHOLD
-from models.config import ARCHITECTURES
+from models.size import Size
 
 # First arguments that are commands rather than a checkpoint, and the modules that run them.
 COMMANDS = {
@@ -114,11 +115,18 @@ def _floats(text: str) -> tuple[float, ...]:
     return tuple(map(float, text.split(",")))
 
 
+def _size(text: str) -> Size:
+    parts = text.split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError("not one number, or height and width as in 224x288")
+    return Size.of(int(text)) if len(parts) == 1 else Size(*map(int, parts))
+
+
 _FACTS: dict[str, dict[str, Any]] = {
     "num_heads": {"type": int, "help": "attention heads; needed where no block mixes heads"},
     "pool": {
-        "choices": ("cls", "mean", "mean_patches"),
-        "help": "what the classifier head sees: the class token, or a mean of tokens",
+        "choices": ("cls", "cls_mean", "mean", "mean_patches"),
+        "help": "what the classifier head sees: the class token, a mean of tokens, or both",
     },
     "reatten_scale": {"type": float, "help": "factor on a map after mixing and norm"},
     "scale_adjustment": {"type": float, "help": "a in x += f(norm(a x)) / a"},
@@ -128,7 +136,21 @@ _FACTS: dict[str, dict[str, Any]] = {
         "help": "divisor of the attention logits: one for all blocks, or one for each",
     },
     "layer_norm_eps": {"type": float, "help": "1e-6 in every published DeepViT"},
-    "img_size": {"type": int, "help": "another input size; positions are interpolated"},
+    "img_size": {
+        "type": _size,
+        "metavar": "S|HEIGHTxWIDTH",
+        "help": "the input size, where the file does not tell it; or another one, for which "
+        "positions are interpolated",
+    },
+    "patch_size": {
+        "type": _size,
+        "metavar": "S|HEIGHTxWIDTH",
+        "help": "of vit-pytorch's networks, if patches are not square",
+    },
+    "scores": {
+        "choices": ("softmax", "sigmoid"),
+        "help": "softmax where exactly one class is right, sigmoid where each is right or not",
+    },
     "mean": {"type": _floats, "metavar": "R,G,B", "help": "mean of pixels between 0 and 1"},
     "std": {"type": _floats, "metavar": "R,G,B", "help": "their standard deviation"},
     "crop_pct": {"type": float, "help": "share of the resized image that the crop keeps"},
@@ -163,7 +185,9 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=".pth, .pth.tar, .bin or .safetensors file, or a Hugging Face model folder",
     )
-    parser.add_argument("--arch", metavar="NAME", help=f"one of {', '.join(ARCHITECTURES)}")
+    parser.add_argument(
+        "--arch", metavar="NAME", help=f"one of {', '.join(ARCHITECTURES)}, or a name of timm's"
+    )
     for key, settings in _FACTS.items():
         parser.add_argument(f"--{key.replace('_', '-')}", **settings)
 

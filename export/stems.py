@@ -7,10 +7,11 @@ from torch.nn import functional as F
 from export.linear import Dense, batch_norm_affine, fold_layer_norm
 from models.deepvit import ConvStem, NormedPatchEmbed, PatchEmbed
 from models.preprocess import Preprocessing
+from models.size import Size
 
 
 def fold_stem(stem: nn.Module, rule: Preprocessing) -> nn.Module:
-    """The module that takes uint8 images [B, S, S, 3] in place of `stem`."""
+    """The module that takes uint8 images [B, *S, 3] in place of `stem`."""
     if isinstance(stem, ConvStem):
         return FoldedConvStem(stem, rule)
     if isinstance(stem, NormedPatchEmbed):
@@ -20,15 +21,15 @@ def fold_stem(stem: nn.Module, rule: Preprocessing) -> nn.Module:
 
 
 class FoldedPatchEmbed(nn.Module):
-    """uint8 images [B, S, S, 3] to patch embeddings [B, N - P, C], as one matrix product."""
+    """uint8 images [B, *S, 3] to patch embeddings [B, N - P, C], as one matrix product."""
 
     def __init__(self, embed: PatchEmbed, rule: Preprocessing) -> None:
         super().__init__()
         offset, scale = _normalization(rule)
-        weight = embed.proj.weight.double() * scale[:, None, None]  # [C, 3, P, P]
+        weight = embed.proj.weight.double() * scale[:, None, None]  # [C, 3, h, w]
         assert embed.proj.bias is not None
         bias = embed.proj.bias.double() - (weight * offset[:, None, None]).sum(dim=(1, 2, 3))
-        self.patch = weight.shape[-1]
+        self.patch = Size(*weight.shape[2:])
         self.proj = Dense(weight.permute(2, 3, 1, 0).flatten(0, 2), bias)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ class FoldedNormedPatchEmbed(nn.Module):
         self.scale = nn.Parameter(scale.float(), requires_grad=False)
         self.patch = embed.patch
         self.eps = embed.norm1.eps
-        weight = embed.proj.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [patch * patch * 3, C]
+        weight = embed.proj.weight.permute(2, 3, 1, 0).flatten(0, 2)  # [h * w * 3, C]
         self.proj = Dense(*fold_layer_norm(embed.norm1, weight.T, embed.proj.bias))
         self.norm = embed.norm2
 
@@ -58,7 +59,7 @@ class FoldedNormedPatchEmbed(nn.Module):
 
 
 class FoldedConvStem(nn.Module):
-    """uint8 images [B, S, S, 3] to patch embeddings [B, N - P, C], through three convolutions.
+    """uint8 images [B, *S, 3] to patch embeddings [B, N - P, C], through three convolutions.
 
     The mean is subtracted rather than folded: the first convolution pads with zeros, which
     stand for the mean colour, so that a bias would be wrong along the border.
@@ -73,8 +74,8 @@ class FoldedConvStem(nn.Module):
         self.proj = stem.proj
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.permute(0, 3, 1, 2).float() - self.offset  # [B, 3, S, S]
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))  # [B, 64, S / 2, S / 2]
+        x = images.permute(0, 3, 1, 2).float() - self.offset  # [B, 3, *S]
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))  # [B, 64, *S / 2]
         patches: Tensor = self.proj(x)
         return patches.flatten(2).transpose(1, 2)
 
@@ -104,9 +105,9 @@ def _fold_conv(
     return folded
 
 
-def _cut(images: Tensor, patch: int) -> Tensor:
-    """Images [B, S, S, 3] to the pixels of each patch, [B, N - P, patch * patch * 3]."""
-    B, S, _, channels = images.shape
-    grid = S // patch
-    cut = images.reshape(B, grid, patch, grid, patch, channels).transpose(2, 3)
-    return cut.reshape(B, grid**2, patch * patch * channels)
+def _cut(images: Tensor, patch: Size) -> Tensor:
+    """Images [B, *S, 3] to the pixels of each patch, [B, N - P, patch.area * 3]."""
+    B, *size, channels = images.shape
+    rows, columns = Size(*size) // patch
+    cut = images.reshape(B, rows, patch.height, columns, patch.width, channels).transpose(2, 3)
+    return cut.reshape(B, rows * columns, patch.area * channels)

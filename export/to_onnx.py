@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from export.functions import attention, similarity
+from models.size import Size
 
 OPSET = 20  # the first with Gelu as one operator
 WEIGHTS_FILE = "weights.bin"
@@ -22,9 +23,9 @@ _INLINE_BYTES = 1024  # smaller constants stay in the graph
 _HALVED_BYTES = 2**16  # smaller constants are not worth a cast
 
 
-def trace(module: nn.Module, img_size: int, output_names: Sequence[str]) -> ir.Model:
-    """Trace a module that takes uint8 `images` [B, S, S, 3], for any batch size."""
-    example = torch.zeros((2, img_size, img_size, 3), dtype=torch.uint8)
+def trace(module: nn.Module, img_size: Size, output_names: Sequence[str]) -> ir.Model:
+    """Trace a module that takes uint8 `images` [B, height, width, 3], for any batch size."""
+    example = torch.zeros((2, *img_size, 3), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the exporter

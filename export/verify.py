@@ -15,6 +15,7 @@ from models.deepvit import DeepViT
 from models.manifest import Comparison, Manifest, Parity
 from models.normalize import normalize as normalize_values
 from models.preprocess import Preprocessing
+from models.size import Size
 
 Graph = Literal["model", "model.fp16", "explain"]
 
@@ -84,19 +85,19 @@ def verify_int8(found: Comparison) -> None:
         )
 
 
-def sample_images(batch: int, size: int) -> Pixels:
-    """Images [B, S, S, 3], half of them noise and half smooth, the same on every call."""
+def sample_images(batch: int, size: Size) -> Pixels:
+    """Images [B, height, width, 3], half of them noise and half smooth, the same on every call."""
     generator = torch.Generator().manual_seed(batch)
-    noise = torch.rand((batch, 3, size, size), generator=generator)
+    noise = torch.rand((batch, 3, *size), generator=generator)
     coarse = torch.rand((batch, 3, 4, 4), generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")
     noise[::2] = smooth[::2]
     pixels: Pixels = (noise * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
     return pixels
 
 
 def normalize(images: Pixels, rule: Preprocessing) -> Tensor:
-    """uint8 [B, S, S, 3] to float32 [B, 3, S, S], which the network was trained on."""
+    """uint8 [B, *S, 3] to float32 [B, 3, *S], which the network was trained on."""
     return normalize_values(torch.tensor(images).permute(0, 3, 1, 2) / 255, rule)
 
 

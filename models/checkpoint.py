@@ -6,26 +6,27 @@ architecture, the file itself, or the conventions of the code base that wrote it
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from models import formats
-from models.config import ARCHITECTURES, DeepViTConfig
+from models.architectures import ARCHITECTURES
+from models.config import DeepViTConfig
 from models.deepvit import DeepViT
 from models.formats import CheckpointError as CheckpointError
-from models.formats import Source, files, names
-from models.formats.architecture import fitted, infer, resize_positions
+from models.formats import Source, files, known
+from models.formats.architecture import fitted, infer, patch_of, resize_positions
+from models.formats.facts import Facts
+from models.formats.geometry import StatedSize
 from models.preprocess import Preprocessing
+from models.size import Size
 
 _IMAGENET_1K = Path(__file__).parent / "labels" / "imagenet-1k.txt"
-_NEEDED = ("num_heads", "reatten_scale", "scale_adjustment")
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,29 @@ def load(path: Path, arch: str | None = None, **overrides: Any) -> Checkpoint:
     `Preprocessing` that take precedence over everything but the shapes of the tensors. Only
     another `img_size` changes a shape: positions are interpolated. Raises `CheckpointError`.
     """
-    path = files.weights_file(path)
-    if arch is not None and arch not in ARCHITECTURES:
-        raise CheckpointError(f"no architecture {arch!r}; known: {', '.join(ARCHITECTURES)}")
-    source = formats.convert(files.read(path))
-    overrides = {key: value for key, value in overrides.items() if value is not None}
-    if (img_size := overrides.pop("img_size", None)) is not None:
-        resize_positions(source, img_size)
-    config = _infer_config(source, arch, overrides)
+    paths = files.weights_files(path)
+    told = known.facts(arch) if arch is not None else {}
+    if told is None:
+        raise CheckpointError(
+            f"no architecture {arch!r}; known: {', '.join(ARCHITECTURES)}, and timm's names"
+        )
+    overrides = {
+        key: Size.of(value) if key in ("img_size", "patch_size") else value
+        for key, value in overrides.items()
+        if value is not None
+    }
+    file = files.read(paths)
+    file.img_size, file.patch_size = overrides.get("img_size"), overrides.get("patch_size")
+    source = formats.convert(file)
+    facts = Facts(source, told, overrides)
+    config = facts.config(_sized(source, facts, overrides.get("img_size")))
     return Checkpoint(
         config=config,
         weights=fitted(source, config),
-        preprocessing=_preprocessing(source, arch, overrides, config),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        preprocessing=facts.preprocessing(config),
+        sha256=_sha256(paths),
         format=source.format,
-        arch=arch or _named(source),
+        arch=arch or (source.arch if facts.named else None),
         labels=_labels(source, config),
         notes=tuple(source.notes),
     )
@@ -92,60 +101,37 @@ def imagenet_1k() -> tuple[str, ...]:
     return tuple(_IMAGENET_1K.read_text(encoding="utf-8").splitlines())
 
 
-def _named(source: Source) -> str | None:
-    return source.arch if source.arch in ARCHITECTURES else None
+def _sha256(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
-def _infer_config(source: Source, arch: str | None, overrides: Mapping[str, Any]) -> DeepViTConfig:
-    inferred = infer(source) | dict(source.inferred)
-    stated = _fields(source.conventions, DeepViTConfig)
-    if name := _named(source):
-        source.notes.append(f"architecture {name} named by the file")
-        stated |= ARCHITECTURES[name].config.model_dump()
-    stated |= _fields(source.facts, DeepViTConfig)
-    if arch is not None:
-        stated |= ARCHITECTURES[arch].config.model_dump()
-    stated |= _fields(overrides, DeepViTConfig)
-    for key in inferred.keys() & stated.keys():
-        if not _equal(stated[key], inferred[key]):
-            source.notes.append(f"{key} is {inferred[key]} by the tensors, not {stated[key]}")
-    facts = stated | inferred
-    if len(temperatures := facts.get("softmax_temperatures", ())) == 1:
-        facts["softmax_temperatures"] = temperatures * facts["depth"]
-    if not facts["reatten_blocks"]:
-        facts = {"reatten_scale": 1.0, "scale_adjustment": 1.0} | facts
-    missing = [key for key in _NEEDED if key not in facts]
-    if missing:
-        flags = " ".join(f"--{key.replace('_', '-')} VALUE" for key in missing)
-        advice = f" ({source.advice})" if source.advice and "num_heads" in missing else ""
-        raise CheckpointError(
-            f"the tensors do not determine {names(missing)}: pass --arch NAME, or {flags}{advice}"
-        )
+def _sized(source: Source, facts: Facts, wanted: Size | None) -> dict[str, Any]:
+    """What the tensors determine, once their positions are those of the input to be served.
+
+    `wanted` is another input size than the one trained on; or the one trained on, where the file
+    does not say it.
+    """
+    stated = facts.sizes()
     try:
-        return DeepViTConfig(**facts)
-    except ValidationError as exc:
-        problems = "; ".join(error["msg"] for error in exc.errors())
-        raise CheckpointError(f"the architecture does not fit together: {problems}") from exc
-
-
-def _fields(facts: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
-    """The facts that are fields of one class."""
-    return {k: v for k, v in facts.items() if k in kind.model_fields and v not in (None, "")}
-
-
-def _preprocessing(
-    source: Source, arch: str | None, overrides: Mapping[str, Any], config: DeepViTConfig
-) -> Preprocessing:
-    """The source's conventions, overridden by the architecture, the file and the flags."""
-    rule = _fields(source.conventions, Preprocessing)
-    if name := arch or _named(source):
-        rule |= ARCHITECTURES[name].preprocessing.model_dump()
-    rule |= _fields(source.facts, Preprocessing) | _fields(overrides, Preprocessing)
-    try:
-        return Preprocessing(**rule | {"size": config.img_size})
-    except ValidationError as exc:
-        problems = "; ".join(f"{error['loc'][0]}: {error['msg']}" for error in exc.errors())
-        raise CheckpointError(f"the preprocessing does not fit together: {problems}") from exc
+        inferred = infer(source, stated)
+    except CheckpointError:
+        if wanted is None:
+            raise
+        return infer(source, [StatedSize(wanted, "--img-size")])
+    if (
+        wanted is not None
+        and not stated
+        and (wanted // patch_of(source)).area == (inferred["img_size"] // patch_of(source)).area
+    ):
+        return infer(source, [StatedSize(wanted, "--img-size")])
+    serve = wanted or source.serve_size or inferred["img_size"]
+    if serve == inferred["img_size"]:
+        return inferred
+    resize_positions(source, inferred["img_size"], serve)
+    return infer(source, [StatedSize(serve, "--img-size")])
 
 
 def _labels(source: Source, config: DeepViTConfig) -> tuple[str, ...] | None:
@@ -161,9 +147,3 @@ def _labels(source: Source, config: DeepViTConfig) -> tuple[str, ...] | None:
         source.notes.append("1000 classes without names: the names of ImageNet-1k assumed")
         return imagenet_1k()
     return None
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other)
-    return bool((tuple(one) if isinstance(one, list) else one) == other)

@@ -1,8 +1,8 @@
 """The whole network as published, from top to bottom, with the official parameter names.
 
 Section and equation numbers refer to Zhou et al., "DeepViT" (arXiv 2103.11886).
-Shapes: B images, N tokens (P prefix tokens, the class token first, then patches), C width,
-H heads of D channels, L blocks.
+Shapes: B images, S = (height, width) pixels, N tokens (P prefix tokens, the class token first if
+there is one, then patches row by row), C width, H heads of D channels, L blocks.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import DeepViTConfig
+from models.config import Activation, DeepViTConfig
+from models.size import Size
 
 
 class BlockTrace(NamedTuple):
@@ -33,7 +34,7 @@ class PatchEmbed(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        patches: Tensor = self.proj(images)  # [B, C, grid, grid]
+        patches: Tensor = self.proj(images)  # [B, C, rows, columns]
         return patches.flatten(2).transpose(1, 2)  # [B, N - P, C]
 
 
@@ -43,18 +44,18 @@ class NormedPatchEmbed(PatchEmbed):
     def __init__(self, config: DeepViTConfig) -> None:
         super().__init__(config)
         self.patch = config.patch_size
-        pixels = config.in_chans * config.patch_size**2
+        pixels = config.in_chans * config.patch_size.area
         self.norm1 = nn.LayerNorm(
             pixels, eps=config.layer_norm_eps
         )  # in the order row, column, RGB
         self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
 
     def forward(self, images: Tensor) -> Tensor:
-        B, channels, S, _ = images.shape
-        grid, patch = S // self.patch, self.patch
-        pixels = images.reshape(B, channels, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
-        pixels = pixels.reshape(B, grid**2, -1)  # [B, N - P, patch * patch * 3]
-        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)  # [C, patch * patch * 3]
+        B, channels, *size = images.shape
+        (h, w), (rows, columns) = self.patch, Size(*size) // self.patch
+        pixels = images.reshape(B, channels, rows, h, columns, w).permute(0, 2, 4, 3, 5, 1)
+        pixels = pixels.reshape(B, rows * columns, -1)  # [B, N - P, h * w * 3]
+        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)  # [C, h * w * 3]
         patches: Tensor = self.norm2(F.linear(self.norm1(pixels), weight, self.proj.bias))
         return patches
 
@@ -64,7 +65,7 @@ class ConvStem(nn.Module):
 
     def __init__(self, config: DeepViTConfig, width: int = 64) -> None:
         super().__init__()
-        half = config.patch_size // 2
+        half = config.patch_size.side // 2
         self.conv1 = nn.Conv2d(config.in_chans, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -74,7 +75,7 @@ class ConvStem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(images)))  # [B, 64, S / 2, S / 2]
         x = F.relu(self.bn2(self.conv2(x)))
-        patches: Tensor = self.proj(x)  # [B, C, grid, grid]
+        patches: Tensor = self.proj(x)  # [B, C, rows, columns]
         return patches.flatten(2).transpose(1, 2)  # [B, N - P, C]
 
 
@@ -145,14 +146,21 @@ class Attention(nn.Module):
         return self.merge(reattention @ v), softmax, reattention
 
 
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    if activation == "quick_gelu":
+        return x * torch.sigmoid(1.702 * x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+
+
 class Mlp(nn.Module):
     def __init__(self, config: DeepViTConfig) -> None:
         super().__init__()
+        self.activation = config.activation
         self.fc1 = nn.Linear(config.embed_dim, config.mlp_dim)
         self.fc2 = nn.Linear(config.mlp_dim, config.embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(activate(self.fc1(x), self.activation))
         return out
 
 
@@ -177,31 +185,63 @@ class Block(nn.Module):
         return BlockTrace(softmax, reattention, tokens=x)
 
 
+class AttentionPool(nn.Module):
+    """One learned query attends to all tokens; an MLP follows (SigLIP's pooling)."""
+
+    def __init__(self, config: DeepViTConfig) -> None:
+        super().__init__()
+        C = config.embed_dim
+        self.num_heads = config.num_heads
+        self.latent = nn.Parameter(torch.zeros(1, 1, C))
+        self.q = nn.Linear(C, C)
+        self.kv = nn.Linear(C, 2 * C)
+        self.proj = nn.Linear(C, C)
+        self.norm = nn.LayerNorm(C, eps=config.layer_norm_eps)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, C] to [B, C]."""
+        B, N, C = x.shape
+        H = self.num_heads
+        q = self.q(self.latent).reshape(1, H, 1, C // H) * (C // H) ** -0.5
+        k, v = self.kv(x).reshape(B, N, 2, H, C // H).permute(2, 0, 3, 1, 4)
+        maps = (q @ k.transpose(-2, -1)).softmax(dim=-1)  # [B, H, 1, N]
+        pooled = self.proj((maps @ v).reshape(-1, C))
+        out: Tensor = pooled + self.mlp(self.norm(pooled))
+        return out
+
+
 def pool(x: Tensor, config: DeepViTConfig) -> Tensor:
-    """Tokens [B, N, C] to what the classifier head sees: [B, C], or [B, 2 C] for two tokens."""
+    """Tokens [B, N, C] to what the classifier head sees: [B, C], or [B, 2 C] for two vectors."""
     if config.pool == "cls_dist":
         return x[:, :2].flatten(1)
     if config.pool == "cls":
         return x[:, 0]
-    return x[:, config.prefix_tokens if config.pool == "mean_patches" else 0 :].mean(dim=1)
+    mean = x[:, 0 if config.pool == "mean" else config.prefix_tokens :].mean(dim=1)
+    return torch.cat((x[:, 0], mean), dim=1) if config.pool == "cls_mean" else mean
 
 
 class DeepViT(nn.Module):
-    """Normalised images [B, 3, S, S] to logits [B, classes]."""
+    """Normalised images [B, 3, *S] to logits [B, classes]."""
 
     def __init__(self, config: DeepViTConfig) -> None:
         super().__init__()
         self.config = config
         plain = NormedPatchEmbed if config.patch_norm else PatchEmbed
         self.patch_embed = {"patch": plain, "conv": ConvStem}[config.stem](config)
-        self.cls_token = nn.Parameter(torch.zeros(1, config.prefix_tokens, config.embed_dim))
+        self.cls_token: nn.Parameter | None = None
+        if config.prefix_tokens:
+            self.cls_token = nn.Parameter(torch.zeros(1, config.prefix_tokens, config.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, config.num_tokens, config.embed_dim))
         self.norm_pre: nn.LayerNorm | None = None
         if config.norm_pre:
             self.norm_pre = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.depth))
-        self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
-        pooled = 2 if config.pool == "cls_dist" else 1
+        self.norm: nn.LayerNorm | None = None
+        if config.last_norm:
+            self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
+        pooled = 2 if config.pool in ("cls_dist", "cls_mean") else 1
         self.head = nn.Linear(pooled * config.embed_dim, config.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -230,15 +270,18 @@ class DeepViT(nn.Module):
 
         `positions` [1, N, C] are those of another grid of patches than the network's own.
         """
-        patches = self.patch_embed(images)
-        prefix = self.cls_token.expand(len(images), -1, -1)
-        x = torch.cat((prefix, patches), dim=1)  # [B, N, C]
+        x = self.patch_embed(images)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(len(images), -1, -1), x), dim=1)  # [B, N, C]
         x = x + (self.pos_embed if positions is None else positions)
-        return x if self.norm_pre is None else self.norm_pre(x)
+        tokens: Tensor = x if self.norm_pre is None else self.norm_pre(x)
+        return tokens
 
     def classify(self, x: Tensor) -> Tensor:
         """The last block's tokens [B, N, C] to logits [B, classes]."""
         after = self.config.norm_after_pool
-        x = self.norm(pool(x, self.config)) if after else pool(self.norm(x), self.config)
+        x = x if after or self.norm is None else self.norm(x)
+        x = pool(x, self.config) if self.attn_pool is None else self.attn_pool(x)
+        x = self.norm(x) if after and self.norm is not None else x
         logits: Tensor = self.head(x)  # [B, classes]
         return logits

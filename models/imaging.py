@@ -13,6 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from models.size import Size
+
 # Formats whose readers are pure image decoders: none that runs programs or follows links.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 MAX_PIXELS = 64 * 10**6  # of the largest image unless a reader is told otherwise
@@ -67,25 +69,26 @@ class Reader:
     """
 
     def __init__(self, max_pixels: int = MAX_PIXELS, reduced: bool = False) -> None:
-        """With `reduced`, JPEGs may be decoded smaller, never below twice the `side` needed."""
+        """With `reduced`, JPEGs may be decoded smaller, never below twice the size needed."""
         self._max_pixels = max_pixels
         self._reduced = reduced
         Image.MAX_IMAGE_PIXELS = max_pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
 
-    def read(self, file: BinaryIO, side: int = 0) -> Image.Image:
+    def read(self, file: BinaryIO, covers: Size | None = None) -> Image.Image:
         """The first frame, upright by its EXIF orientation, transparency over white, RGB.
 
-        `side` is what its shorter side will be resized to, in pixels, where that is known.
+        `covers` is the size that it will be resized to cover, where that is known.
         Raises `ImageError`, or `MemoryError`.
         """
         with self._opened(file, FORMATS) as image:
-            return self._decoded(image, side)
+            return self._decoded(image, covers)
 
-    def read_small_jpeg(self, data: bytes, side: int, max_pixels: int) -> Image.Image | None:
+    def read_small_jpeg(self, data: bytes, covers: Size, max_pixels: int) -> Image.Image | None:
         """What `read` gives for a JPEG of at most `max_pixels`; None for a larger one."""
         with self._opened(io.BytesIO(data), ("JPEG",)) as image:
-            return self._decoded(image, side) if image.width * image.height <= max_pixels else None
+            small = image.width * image.height <= max_pixels
+            return self._decoded(image, covers) if small else None
 
     @contextmanager
     def _opened(self, file: BinaryIO, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
@@ -102,10 +105,10 @@ class Reader:
         except _PILLOW_ERRORS as exc:
             raise DamagedImage("the image is truncated or damaged") from exc
 
-    def _decoded(self, image: ImageFile.ImageFile, side: int) -> Image.Image:
+    def _decoded(self, image: ImageFile.ImageFile, covers: Size | None) -> Image.Image:
         self._check_size(image)
-        if self._reduced and side:  # a half, a quarter or an eighth, of JPEGs only
-            image.draft(None, (2 * side, 2 * side))
+        if self._reduced and covers:  # a half, a quarter or an eighth, of JPEGs only
+            image.draft(None, (2 * max(covers), 2 * max(covers)))
         image.load()
         return _rgb(_upright(image))
 

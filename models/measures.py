@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.size import Size
+
 _TINY = 1e-20  # a vector shorter than this has no direction: its similarity to anything is 0
 
 
@@ -64,10 +66,10 @@ def attention_distance(softmax: Tensor, reach: Tensor, prefix: int = 1) -> Tenso
     return (far / patches.clamp_min(_TINY))[..., prefix:].mean(dim=-1)
 
 
-def reach(tokens: int, patch_size: int, prefix: int = 1) -> Tensor:
+def reach(grid: Size, patch_size: Size, prefix: int = 1) -> Tensor:
     """Pixels between patch centres, [N, N]; 0 to and from the `prefix` tokens before them."""
-    grid = round((tokens - prefix) ** 0.5)
-    centres = torch.cartesian_prod(*[torch.arange(grid, dtype=torch.float32) * patch_size] * 2)
+    rows, columns = (torch.arange(count, dtype=torch.float32) for count in grid)
+    centres = torch.cartesian_prod(rows * patch_size.height, columns * patch_size.width)
     distance = _norm(centres[:, None] - centres, -1)[..., 0]  # [N - P, N - P]
     return F.pad(distance, (prefix, 0, prefix, 0))
 

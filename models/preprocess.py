@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.arrays import Pixels
+from models.size import Size
 
 # Mean and standard deviation of ImageNet, the fields of `Preprocessing` that hold them.
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -23,7 +24,9 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int = Field(gt=0, description="height and width of the network input, in pixels")
+    size: Size = Field(
+        description="of the network input in pixels: one number for a square, or height and width"
+    )
     crop_pct: float = Field(
         default=0.9, gt=0, le=1, description="share of the resized shorter side that is kept"
     )
@@ -35,36 +38,47 @@ class Preprocessing(BaseModel):
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     @property
-    def resize(self) -> int:
-        """Length of the shorter side before the centre crop, in pixels."""
-        return int(self.size / self.crop_pct + 1e-9)  # 224 / 0.875 is 256, however it is rounded
+    def resize(self) -> Size:
+        """What a picture is resized to cover before the centre crop, in pixels."""
+        height, width = (int(side / self.crop_pct + 1e-9) for side in self.size)
+        return Size(height, width)  # 224 / 0.875 is 256, however it is rounded
 
 
 def preprocess(image: Image.Image, rule: Preprocessing) -> Pixels:
-    """Resize the shorter side (or both), then crop the centre: RGB picture to uint8 [S, S, 3].
+    """Resize to cover (or to match), then crop the centre: RGB picture to uint8 [H, W, 3].
 
-    The result is bit for bit that of the training code. Only pictures thinner than any photograph
-    differ: their ends are cut off first, because one pixel by a million, resized whole, would take
-    gigabytes.
+    The result is bit for bit that of the training code: torchvision's for a square, timm's for
+    any other input. Only pictures thinner than any photograph differ: their ends are cut off
+    first, because one pixel by a million, resized whole, would take gigabytes.
     """
     if rule.resize_mode == "both_sides":
-        width = height = rule.resize
+        size = rule.resize
     else:
-        image = _without_ends(image)
-        shorter = min(image.size)
-        width, height = (rule.resize * side // shorter for side in image.size)
-    resized = image.resize((width, height), Image.Resampling[rule.interpolation.upper()])
-    left, top = (round((side - rule.size) / 2) for side in (width, height))
-    box = (left, top, left + rule.size, top + rule.size)
+        image = _without_ends(image, rule.resize)
+        size = _covering(Size(image.height, image.width), rule.resize)
+    filter_ = Image.Resampling[rule.interpolation.upper()]
+    resized = image.resize((size.width, size.height), filter_)
+    top, left = (round((have - keep) / 2) for have, keep in zip(size, rule.size, strict=True))
+    box = (left, top, left + rule.size.width, top + rule.size.height)
     return np.asarray(resized.crop(box), dtype=np.uint8)
 
 
-def _without_ends(image: Image.Image) -> Image.Image:
-    """The middle of a picture, at most `_MAX_ASPECT` times as long as it is wide."""
-    longest = _MAX_ASPECT * min(image.size)
-    if max(image.size) <= longest:
+def _covering(picture: Size, target: Size) -> Size:
+    """The picture's size once it covers the target, its proportions kept."""
+    if target.is_square:
+        shorter = min(picture)
+        return Size(*(target.side * side // shorter for side in picture))
+    ratio = min(picture.height / target.height, picture.width / target.width)
+    return Size(round(picture.height / ratio), round(picture.width / ratio))
+
+
+def _without_ends(image: Image.Image, target: Size) -> Image.Image:
+    """The middle of a picture, at most `_MAX_ASPECT` times as long as the part that is kept."""
+    ratio = min(image.height / target.height, image.width / target.width)
+    longest = Size(*(round(_MAX_ASPECT * ratio * side) for side in target))
+    if image.height <= longest.height and image.width <= longest.width:
         return image
-    left, top = (max(0, (side - longest) // 2) for side in image.size)
-    return image.crop(
-        (left, top, min(image.width, left + longest), min(image.height, top + longest))
-    )
+    top = max(0, (image.height - longest.height) // 2)
+    left = max(0, (image.width - longest.width) // 2)
+    right, bottom = min(image.width, left + longest.width), min(image.height, top + longest.height)
+    return image.crop((left, top, right, bottom))

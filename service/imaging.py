@@ -11,6 +11,7 @@ from PIL import Image
 
 from models.arrays import Pixels
 from models.imaging import DamagedImage, OversizedImage, Reader, UnsupportedImage
+from models.size import Size
 from service.errors import CorruptImage, ImageTooLarge, NoImage, OutOfMemory, UnsupportedMedia
 
 _JPEG = b"\xff\xd8\xff"
@@ -23,26 +24,26 @@ class Decoder:
     def __init__(self, max_pixels: int, reduced: bool = False) -> None:
         self._reader = Reader(max_pixels, reduced)
 
-    def decode(self, data: bytes, side: int = 0) -> Image.Image:
-        """What the reader makes of the bytes; `side` as there.
+    def decode(self, data: bytes, covers: Size | None = None) -> Image.Image:
+        """What the reader makes of the bytes; `covers` as there.
 
         Raises `NoImage`, `UnsupportedMedia`, `CorruptImage`, `ImageTooLarge` or `OutOfMemory`.
         """
         if not data:
             raise NoImage("the image is empty")
         with _service_errors():
-            return self._reader.read(io.BytesIO(data), side)
+            return self._reader.read(io.BytesIO(data), covers)
 
-    def decode_small(self, data: bytes, side: int) -> Image.Image | None:
+    def decode_small(self, data: bytes, covers: Size) -> Image.Image | None:
         """The same picture if it is a JPEG of few pixels; None for every other image.
 
         A small JPEG takes some 0.1 ms with its resizing. Other formats may unpack to much more
         than their pixels.
         """
-        if len(data) > _SMALL_BYTES or side**2 > _SMALL_PIXELS or not data.startswith(_JPEG):
+        if len(data) > _SMALL_BYTES or covers.area > _SMALL_PIXELS or not data.startswith(_JPEG):
             return None
         with _service_errors():
-            return self._reader.read_small_jpeg(data, side, _SMALL_PIXELS)
+            return self._reader.read_small_jpeg(data, covers, _SMALL_PIXELS)
 
 
 def encode_png(pixels: Pixels) -> bytes:

@@ -15,6 +15,7 @@ from PIL.Image import Image
 
 from models.arrays import Float32Array, Pixels
 from models.preprocess import Preprocessing, preprocess
+from models.size import Size
 from service.errors import InputMismatch, ServiceError
 from service.imaging import Decoder
 from service.inference.batching import Admission, Batcher, Done
@@ -115,10 +116,11 @@ class Pipeline:
         """
         pixels = await self.store.get(image_id)
         size = model.manifest.preprocessing.size
-        if pixels.shape != (size, size, 3):
+        prepared = Size(*pixels.shape[:2])
+        if prepared != size:
             raise InputMismatch(
-                f"image {image_id} was prepared at {pixels.shape[0]} px and "
-                f"{model.manifest.name} takes {size} px; classify the image with that model too"
+                f"image {image_id} was prepared at {prepared} px and {model.manifest.name} takes "
+                f"{size} px; classify the image with that model too"
             )
         return pixels
 

@@ -30,7 +30,7 @@ def main() -> None:
         largest = engine.manifest.max_explain_batch_size
         for batch in (1, largest):
             size = engine.manifest.preprocessing.size
-            engine.explain([np.zeros((size, size, 3), np.uint8)] * batch, outputs)
+            engine.explain([np.zeros((*size, 3), np.uint8)] * batch, outputs)
         _print(f"and {name}, up to batch {largest}")
 
 

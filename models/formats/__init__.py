@@ -6,8 +6,9 @@ architecture is then inferred from the tensors in the same way for all formats.
 
 from typing import Protocol
 
-from models.formats import hugging_face, official, timm, vit_pytorch
+from models.formats import clip, hugging_face, official, timm, torchvision, vit_pytorch
 from models.formats.source import CheckpointError, File, Source, names
+from models.formats.wrappers import without_wrappers
 
 __all__ = ["FORMATS", "CheckpointError", "File", "Format", "Source", "convert", "names"]
 
@@ -27,11 +28,15 @@ class Format(Protocol):
         """
 
 
-FORMATS: tuple[Format, ...] = (official, timm, hugging_face, vit_pytorch)
+FORMATS: tuple[Format, ...] = (official, timm, hugging_face, clip, torchvision, vit_pytorch)
 
 
 def convert(file: File) -> Source:
     """Recognise a file and convert it. Raises `CheckpointError`."""
+    if file.ours:
+        return official.convert(file)
+    file.tensors, notes = without_wrappers(file.tensors, _is_recognised)
+    file.notes += notes
     keys = set(file.tensors)
     found = [each for each in FORMATS if each.recognises(keys)]
     if len(found) > 1:
@@ -40,9 +45,14 @@ def convert(file: File) -> Source:
             "save the state dict of one network only"
         )
     if not found:
+        named = f" of {file.arch}," if file.arch else ""
         raise CheckpointError(
-            "not a state dict of a known format "
+            f"not a state dict of a known format{named} "
             f"({', '.join(each.NAME for each in FORMATS)}): it begins with "
             f"{names(file.tensors)}. Rename the tensors as in one of these formats"
         )
     return found[0].convert(file)
+
+
+def _is_recognised(keys: set[str]) -> bool:
+    return any(each.recognises(keys) for each in FORMATS)

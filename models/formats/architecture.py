@@ -1,7 +1,7 @@
 """Infers an architecture from tensors in the project's names, and checks that they fit it."""
 
-import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,19 +10,35 @@ from torch.nn import functional as F
 
 from models.config import DeepViTConfig
 from models.deepvit import DeepViT
+from models.formats.geometry import StatedSize, grid_of
 from models.formats.source import CheckpointError, Source, names
+from models.size import Size
 
-_NEEDED = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "head.weight": 2}
+_FIRST = ("patch_embed.conv1.weight", "patch_embed.proj.weight")  # the layer that sees pixels
+_NEEDED = {"pos_embed": 3, "patch_embed.proj.weight": 4, "head.weight": 2}
 
 
-def infer(source: Source) -> dict[str, Any]:
+def infer(source: Source, stated: Sequence[StatedSize] = ()) -> dict[str, Any]:
     """Every field of `DeepViTConfig` that names and shapes of tensors determine.
 
-    Raises `CheckpointError` if they are not those of a ViT.
+    `stated` are sizes of the input, of which one has to have as many patches as there are
+    positions. Raises `CheckpointError` if the tensors are not those of a ViT.
     """
     depth = _depth(source)
     _check_needed(source)
-    return _infer_outside(source) | {"depth": depth} | _infer_blocks(source, depth)
+    return _infer_outside(source, stated) | {"depth": depth} | _infer_blocks(source, depth)
+
+
+def patch_of(source: Source) -> Size:
+    """Height and width of a patch. Raises `CheckpointError` for channels other than RGB."""
+    projection = source.tensors["patch_embed.proj.weight"]
+    key = next(key for key in _FIRST if key in source.tensors)
+    if (channels := source.tensors[key].shape[1]) != 3:
+        raise CheckpointError(
+            f"{source.original(key)} takes {channels} channels, and only RGB is supported"
+        )
+    times = 2 if key == _FIRST[0] else 1
+    return Size(times * projection.shape[2], times * projection.shape[3])
 
 
 def _depth(source: Source) -> int:
@@ -32,7 +48,12 @@ def _depth(source: Source) -> int:
 
 def _check_needed(source: Source) -> None:
     tensors, original = source.tensors, source.original
-    absent = [key for key in _NEEDED if key not in tensors]
+    needed = ("cls_token", *_NEEDED) if source.class_token else tuple(_NEEDED)
+    absent = [key for key in needed if key not in tensors]
+    if absent == ["head.weight"]:
+        raise CheckpointError(
+            "the network has no classifier (head.weight): its features alone cannot be served"
+        )
     if not _depth(source):
         absent = absent or ["blocks.0.norm1.weight"]
     if absent:
@@ -42,62 +63,44 @@ def _check_needed(source: Source) -> None:
         )
     wrong = [
         f"{original(key)} {list(tensors[key].shape)}"
-        for key, dimensions in _NEEDED.items()
-        if tensors[key].ndim != dimensions
+        for key, dimensions in {"cls_token": 3, **_NEEDED}.items()
+        if key in tensors and tensors[key].ndim != dimensions
     ]
     if wrong:
         raise CheckpointError(f"tensors of a wrong shape: {names(wrong)}")
 
 
-def _infer_outside(source: Source) -> dict[str, Any]:
+def _infer_outside(source: Source, stated: Sequence[StatedSize]) -> dict[str, Any]:
     """What the tensors outside the blocks determine."""
     tensors = source.tensors
-    prefix, width = tensors["cls_token"].shape[1:]
-    patch, conv_stem = _patch(source)
+    prefix = tensors["cls_token"].shape[1] if "cls_token" in tensors else 0
+    patch, width = patch_of(source), tensors["pos_embed"].shape[-1]
+    patches = tensors["pos_embed"].shape[1] - prefix
+    grid, note = grid_of(patches, patch, stated, source.original("pos_embed"))
+    if note and note not in source.notes:
+        source.notes.append(note)
     facts: dict[str, Any] = {
-        "img_size": _grid(source, prefix) * patch,
+        "img_size": Size(grid.height * patch.height, grid.width * patch.width),
         "patch_size": patch,
         "in_chans": 3,
         "num_classes": tensors["head.weight"].shape[0],
         "embed_dim": width,
-        "stem": "conv" if conv_stem else "patch",
+        "stem": "conv" if "patch_embed.conv1.weight" in tensors else "patch",
         "prefix_tokens": prefix,
+        "class_token": source.class_token,
         "patch_norm": "patch_embed.norm1.weight" in tensors,
         "norm_pre": "norm_pre.weight" in tensors,
     }
-    if tensors["head.weight"].shape[1] == 2 * width and prefix > 1:
+    if "attn_pool.latent" in tensors:
+        facts["pool"] = "attention"
+    elif tensors["head.weight"].shape[1] == 2 * width and prefix > 1:
         facts["pool"] = "cls_dist"
     return facts
 
 
-def _patch(source: Source) -> tuple[int, bool]:
-    """The patch size, and whether the stem is a convolutional one."""
-    projection = source.tensors["patch_embed.proj.weight"]
-    first = source.tensors.get("patch_embed.conv1.weight", projection)
-    if first.shape[1] != 3:
-        raise CheckpointError(
-            f"the network takes {first.shape[1]} channels, and only RGB is supported"
-        )
-    if projection.shape[2] != projection.shape[3]:
-        raise CheckpointError(f"patches of {list(projection.shape[2:])} are not square")
-    conv_stem = first is not projection
-    return projection.shape[-1] * (2 if conv_stem else 1), conv_stem
-
-
-def _grid(source: Source, prefix: int) -> int:
-    """Patches along one side."""
-    patches = source.tensors["pos_embed"].shape[1] - prefix
-    grid = math.isqrt(max(patches, 0))
-    if grid**2 != patches:
-        raise CheckpointError(
-            f"{source.original('pos_embed')} holds {patches} patches, which is not a square grid"
-        )
-    return grid
-
-
 def _infer_blocks(source: Source, depth: int) -> dict[str, Any]:
     """What the tensors of the blocks determine."""
-    tensors, width = source.tensors, source.tensors["cls_token"].shape[-1]
+    tensors, width = source.tensors, source.tensors["pos_embed"].shape[-1]
     facts: dict[str, Any] = {"qkv_bias": "blocks.0.attn.qkv.bias" in tensors}
     if "blocks.0.mlp.fc1.weight" in tensors:
         facts["mlp_ratio"] = tensors["blocks.0.mlp.fc1.weight"].shape[0] / width
@@ -115,29 +118,27 @@ def _infer_blocks(source: Source, depth: int) -> dict[str, Any]:
     return facts
 
 
-def resize_positions(source: Source, img_size: int) -> None:
+def resize_positions(source: Source, trained: Size, wanted: Size) -> None:
     """Interpolate the positions of patches for another input size, as their code base does.
 
     All code bases are bicubic. PyTorch's `antialias` changes the kernel, even when enlarging.
     """
-    facts, tensors, notes = infer(source), source.tensors, source.notes
-    patch, prefix, trained = facts["patch_size"], facts["prefix_tokens"], facts["img_size"]
-    if img_size == trained:
-        return
-    if img_size % patch:
-        raise CheckpointError(f"patch {patch} does not divide {img_size} pixels")
-    before, after = trained // patch, img_size // patch
+    tensors, notes, patch = source.tensors, source.notes, patch_of(source)
+    if any(wanted % patch):
+        raise CheckpointError(f"patches of {patch} do not divide {wanted} pixels")
+    before, after = trained // patch, wanted // patch
     positions = tensors["pos_embed"].float()
-    grid = positions[:, prefix:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(grid, size=(after, after), mode="bicubic", antialias=source.antialias)
+    prefix = positions.shape[1] - before.area
+    grid = positions[:, prefix:].reshape(1, *before, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, size=after, mode="bicubic", antialias=source.antialias)
     flat = resized.permute(0, 2, 3, 1).flatten(1, 2)
     tensors["pos_embed"] = torch.cat((positions[:, :prefix], flat), dim=1)
-    notes.append(f"trained at {trained} pixels: positions interpolated to {img_size}")
-    if facts.get("reatten_norm") and not facts["reatten_layer_norm"]:
+    notes.append(f"trained at {trained} pixels: positions interpolated to {wanted}")
+    if any(".attn.var_norm.running_mean" in key for key in tensors):
         notes.append(
-            f"warning: BatchNorm over heads was trained on maps of {before**2 + prefix} tokens, so "
-            f"its offsets are wrong for {after**2 + prefix}; expect lower accuracy than at "
-            f"{trained} pixels"
+            "warning: BatchNorm over heads was trained on maps of "
+            f"{before.area + prefix} tokens, so its offsets are wrong for {after.area + prefix}; "
+            f"expect lower accuracy than at {trained} pixels"
         )
 
 

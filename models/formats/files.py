@@ -1,7 +1,9 @@
 """Reads files and folders as tensors and plain facts, without executing anything in them."""
 
 import argparse
+import codecs
 import json
+import pathlib
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,47 +12,92 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from torch import Tensor
 
 from models.formats.source import CheckpointError, File, names
+from models.formats.wrappers import find_state_dict, is_averaged, plain
 
+_Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
+
+# NumPy has moved these functions; files name the place where they were.
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NUMBERS = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
+_FLOATS = ("float16", "float32", "float64")
 # Plain data that training scripts save beside weights; loading it runs no code.
-_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+_HARMLESS: list[_Allowed] = [
     argparse.Namespace,
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
     np.dtype,
-    type(np.dtype(np.float32)),
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.int64)),
+    np.ndarray,
+    *(type(np.dtype(name)) for name in (*_NUMBERS, *_FLOATS)),
+    *((np._core.multiarray.scalar, f"{module}.scalar") for module in _NUMPY),  # type: ignore[attr-defined]
+    *((np._core.multiarray._reconstruct, f"{module}._reconstruct") for module in _NUMPY),  # type: ignore[attr-defined]
+    (codecs.encode, "_codecs.encode"),  # how old pickles spell bytes
+    *(
+        (getattr(pathlib, f"Pure{kind}"), f"{module}.{prefix}{kind}")
+        for module in ("pathlib", "pathlib._local")
+        for prefix in ("", "Pure")
+        for kind in ("PosixPath", "WindowsPath")
+    ),
 ]
-_WRAPPERS = ("state_dict_ema", "state_dict", "model_ema", "model")  # in order of preference
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
+_OUR_HEADER = {"arch", "config", "preprocessing", "labels"}
 
 
-def weights_file(path: Path) -> Path:
-    """The file of weights: the path itself, or the one in a folder."""
+def weights_files(path: Path) -> list[Path]:
+    """The files of weights: the path itself, or those in a folder, of which shards are several."""
     if path.is_file():
-        return path
+        return [path]
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a file or a folder")
     for name in _IN_FOLDER:
         if (path / name).is_file():
-            return path / name
+            return [path / name]
         if (path / f"{name}.index.json").is_file():
-            raise CheckpointError(
-                f"{path} holds weights in several shards: save the model with "
-                "max_shard_size large enough for one file"
-            )
+            index = _read_json(path / f"{name}.index.json").get("weight_map")
+            if not isinstance(index, dict) or not all(isinstance(n, str) for n in index.values()):
+                raise CheckpointError(
+                    f"{name}.index.json does not say which files hold the weights"
+                )
+            return [path / Path(shard).name for shard in sorted(set(index.values()))]
     raise CheckpointError(f"{path} holds neither {' nor '.join(_IN_FOLDER)}")
 
 
-def read(path: Path) -> File:
-    """Read a file of weights, and the JSON of the Hugging Face style folder around it."""
-    file = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    if path.name in _IN_FOLDER:
-        file.config = _read_json(path.with_name("config.json"))
-        file.processor = _read_json(path.with_name("preprocessor_config.json"))
-    return file
+def read(paths: list[Path]) -> File:
+    """Read files of weights, and the JSON of the Hugging Face style folder around them."""
+    first, *others = [_read_one(path) for path in paths]
+    for other in others:
+        first.tensors |= other.tensors
+    first.tensors = {key: plain(key, value) for key, value in first.tensors.items()}
+    folder = paths[0].parent
+    if others or paths[0].name in _IN_FOLDER:
+        first.config = _read_json(folder / "config.json")
+        first.processor = _read_json(folder / "preprocessor_config.json")
+    return first
+
+
+def _read_one(path: Path) -> File:
+    """The format is told by the content, not by the name."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(512)
+    except OSError as exc:
+        raise CheckpointError(f"{path.name} cannot be read: {exc.strerror}") from exc
+    if begin[8:9] == b"{":  # behind the length of a safetensors header
+        return _read_safetensors(path)
+    if what := _not_a_checkpoint(begin):
+        raise CheckpointError(f"{path.name} is not a checkpoint, but {what}")
+    return _read_torch(path)
+
+
+def _not_a_checkpoint(begin: bytes) -> str | None:
+    """What failed downloads leave, by how it begins."""
+    if not begin:
+        return "empty"
+    text = begin.lstrip().lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "the pointer that Git LFS keeps in its place: run git lfs pull"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a page of HTML, which a server sent in its place: download it again by hand"
+    return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -74,11 +121,13 @@ def _read_safetensors(path: Path) -> File:
         raise CheckpointError(f"{path.name} is not a readable safetensors file: {exc}") from exc
     if not tensors:
         raise CheckpointError(f"{path.name} holds no tensors")
-    if "config" not in header:
+    if not header.keys() >= _OUR_HEADER:  # another program's, or none
         return File(tensors)
     facts = json.loads(header["config"]) | json.loads(header["preprocessing"])
     labels = tuple(json.loads(header["labels"])) or None
-    return File(tensors, header["arch"] or None, facts, labels, ["facts read from the header"])
+    return File(
+        tensors, header["arch"] or None, facts, labels, ["facts read from the header"], ours=True
+    )
 
 
 def _read_torch(path: Path) -> File:
@@ -88,28 +137,26 @@ def _read_torch(path: Path) -> File:
     except pickle.UnpicklingError as exc:
         raise CheckpointError(_refusal(path)) from exc
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as exc:
+        if "TorchScript" in str(exc):
+            raise CheckpointError(
+                f"{path.name} is a TorchScript program: save the state dict of its network"
+            ) from exc
+        reason = str(exc).partition("\n")[0]
         raise CheckpointError(
-            f"{path.name} is not a readable torch checkpoint, or it is truncated: {exc}"
+            f"{path.name} is not a readable torch checkpoint, or it is truncated: {reason}"
         ) from exc
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not a state dict")
-    wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    state = content[wrapper] if wrapper else content
-    averaged = wrapper is not None and wrapper.endswith("_ema")
-    notes = [f"averaged weights ({wrapper}) used"] if averaged else []
-    tensors = {
-        str(key).removeprefix("module."): value.detach()
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
+    tensors, keys = find_state_dict(content)
     if not tensors:
         raise CheckpointError(
-            f"{path.name} holds no tensors under {names(_WRAPPERS)} or at the top level"
+            f"{path.name} holds no tensors; its keys are {names(map(str, content))}"
         )
-    arch, args = content.get("arch"), content.get("args")
-    facts = vars(args) if isinstance(args, argparse.Namespace) else {}
-    named = next((name for name in (arch, facts.get("model")) if isinstance(name, str)), None)
-    return File(tensors, named, facts, notes=notes, wrapper=wrapper)
+    notes = [f"averaged weights ({'.'.join(keys)}) used"] if is_averaged(keys) else []
+    arguments = content.get("args")
+    facts = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
+    named = next((n for n in (content.get("arch"), facts.get("model")) if isinstance(n, str)), None)
+    return File(tensors, named, facts, notes=notes, keys=keys)
 
 
 def _refusal(path: Path) -> str:

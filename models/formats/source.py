@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.size import Size
+
 UNSCALED = {"reatten_scale": 1.0, "scale_adjustment": 1.0}  # in all code but the official one
 
 _LISTED = 8  # names in an error before "and n more"
@@ -25,7 +27,10 @@ class File:
     facts: Mapping[str, Any] = field(default_factory=dict)  # training arguments, or the header
     labels: tuple[str, ...] | None = None
     notes: list[str] = field(default_factory=list)
-    wrapper: str | None = None  # the key under which the state dict was found
+    keys: list[str] = field(default_factory=list)  # that lead to the state dict
+    ours: bool = False  # written by this project, whose facts are complete
+    img_size: Size | None = None  # as the caller says, not the file
+    patch_size: Size | None = None  # likewise
     config: Mapping[str, Any] = field(default_factory=dict)  # config.json
     processor: Mapping[str, Any] = field(default_factory=dict)  # preprocessor_config.json
 
@@ -37,10 +42,13 @@ class Source:
     format: str
     tensors: dict[str, Tensor]
     original: Callable[[str], str] = str  # the project's name of a tensor to the file's, for errors
-    arch: str | None = None
+    arch: str | None = None  # the name in the file, without a tag
+    stated_size: Size | None = None  # of the input in pixels, as the file says
     inferred: Mapping[str, Any] = field(default_factory=dict)  # from the names of its tensors
     conventions: Mapping[str, Any] = field(default_factory=dict)  # of the code base
     facts: Mapping[str, Any] = field(default_factory=dict)  # stated by this file
+    serve_size: Size | None = None  # if it differs: positions are interpolated, as always there
+    class_token: bool = True
     antialias: bool = True  # PyTorch's flag, for the interpolation of positions
     labels: tuple[str, ...] | None = None
     imagenet: bool = False  # 1000 classes without names are those of ImageNet-1k

@@ -1,4 +1,4 @@
-"""vit-pytorch's DeepViT and plain ViT, in three generations of names.
+"""vit-pytorch's DeepViT and plain ViT, in three generations of names, and its SimpleViT.
 
 The generations differ in nesting (`fn.fn.`), in norms around the patch embedding, and in the place
 of the last LayerNorm. Patches are flattened as (row, column, channel); qkv has no bias; Theta
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.formats.source import UNSCALED, CheckpointError, File, Source
+from models.size import Size
 
 NAME = "vit-pytorch"
 
@@ -22,17 +23,19 @@ _ATTENTION = {
     "norm": "norm1",
     "to_qkv": "attn.qkv",
     "to_out.0": "attn.proj",
+    "to_out": "attn.proj",  # SimpleViT's, which has no bias
     "reattn_norm.1": "attn.var_norm",
 }
 _NESTED_MLP = {"norm": "norm2", "net.0": "mlp.fc1", "net.3": "mlp.fc2"}
 _FLAT_MLP = {"net.0": "norm2", "net.1": "mlp.fc1", "net.4": "mlp.fc2"}
+_SIMPLE_MLP = {"net.0": "norm2", "net.1": "mlp.fc1", "net.3": "mlp.fc2"}
 _NORMED_PATCHES = {
     "to_patch_embedding.1": "patch_embed.norm1",
     "to_patch_embedding.2": "patch_embed.proj",
     "to_patch_embedding.3": "patch_embed.norm2",
 }
 _BARE_PATCHES = {"to_patch_embedding.1": "patch_embed.proj"}
-_NORM_BEFORE_POOL = {"transformer.norm": "norm", "mlp_head": "head"}
+_NORM_BEFORE_POOL = {"transformer.norm": "norm", "mlp_head": "head", "linear_head": "head"}
 _NORM_AFTER_POOL = {"mlp_head.0": "norm", "mlp_head.1": "head"}
 
 
@@ -49,17 +52,24 @@ def convert(file: File) -> Source:
     outer = {"cls_token": "cls_token", "pos_embedding": "pos_embed"}
     outer |= _NORMED_PATCHES if normed else _BARE_PATCHES
     outer |= _NORM_AFTER_POOL if after else _NORM_BEFORE_POOL
-    mlp = _NESTED_MLP if nested else _FLAT_MLP
+    simple = "linear_head.weight" in given
+    mlp = _SIMPLE_MLP if simple else _NESTED_MLP if nested else _FLAT_MLP
     tensors = {_renamed(key, outer, mlp): value for key, value in given.items()}
     found = {_renamed(key, outer, mlp): key for key in given}
     mixing = any(key.endswith("reatten_matrix.weight") for key in tensors)
-    _reshape(tensors)
     notes = [
         *file.notes,
         "vit-pytorch has no preprocessing of its own: mean and std of 0.5 unless stated otherwise",
-        "whether the head sees the class token or the mean of all tokens is not in the file: "
-        "the class token unless stated otherwise",
     ]
+    _reshape(tensors, file.patch_size, notes)
+    if simple:
+        _complete_simple(tensors, file.img_size)
+    class_token = "cls_token" in tensors
+    if class_token:
+        notes.append(
+            "whether the head sees the class token or the mean of all tokens is not in the file: "
+            "the class token unless stated otherwise"
+        )
     if any(".reattn_norm." in key for key in given):
         notes.append(
             "a LayerNorm over heads stays in the graph: at the reattention stage, rows of a map do "
@@ -67,11 +77,14 @@ def convert(file: File) -> Source:
         )
     _add_projection(tensors, notes)
     return Source(
-        f"{NAME} {'DeepViT' if mixing else 'ViT'}",
+        f"{NAME} {'DeepViT' if mixing else 'SimpleViT' if simple else 'ViT'}",
         tensors,
         partial(_original, found=found, outer=outer),
+        arch=file.arch,
+        stated_size=file.img_size if simple else None,
+        class_token=class_token,
         conventions={**UNSCALED, "layer_norm_eps": 1e-5},
-        inferred={"norm_after_pool": after},
+        inferred={"norm_after_pool": after} | ({} if class_token else {"pool": "mean"}),
         labels=file.labels,
         notes=notes,
         advice=_advice(tensors),
@@ -106,27 +119,63 @@ def _original(ours: str, found: Mapping[str, str], outer: Mapping[str, str]) -> 
     return ours
 
 
-def _reshape(tensors: dict[str, Tensor]) -> None:
+def _reshape(tensors: dict[str, Tensor], told: Size | None, notes: list[str]) -> None:
+    """Tensors that vit-pytorch keeps flat; `told` is the patch size that the caller states."""
     for key in ("cls_token", "pos_embed"):
         if key in tensors:
             tensors[key] = tensors[key].reshape(1, -1, tensors[key].shape[-1])
     if "cls_token" in tensors and tensors["cls_token"].shape[1] == 0:
-        raise CheckpointError("a ViT without a class token (pool mean) is not supported")
+        del tensors["cls_token"]
     projection = tensors.get("patch_embed.proj.weight")
     if projection is not None and projection.ndim == 2:
-        pixels = projection.shape[1]
-        channels = 3 if pixels % 3 == 0 and math.isqrt(pixels // 3) ** 2 * 3 == pixels else 1
-        patch = math.isqrt(pixels // channels)
-        if channels * patch**2 != pixels:
+        patch = told or _square_patch(projection.shape[1], notes)
+        if projection.shape[1] != 3 * patch.area:
             raise CheckpointError(
-                f"to_patch_embedding takes {pixels} values, which is not a square RGB patch"
+                f"to_patch_embedding takes {projection.shape[1]} values, and an RGB patch of "
+                f"{patch} has {3 * patch.area}"
             )
-        tensors["patch_embed.proj.weight"] = projection.reshape(
-            len(projection), patch, patch, channels
-        ).permute(0, 3, 1, 2)
+        flat = projection.reshape(len(projection), *patch, 3)
+        tensors["patch_embed.proj.weight"] = flat.permute(0, 3, 1, 2)
     for key, theta in tensors.items():
         if key.endswith("reatten_matrix.weight") and theta.ndim == 2:
             tensors[key] = theta.T[:, :, None, None]  # ours is [H out, H in]
+
+
+def _square_patch(values: int, notes: list[str]) -> Size:
+    """Patches are flat in the file: 768 values are 16 x 16 or 8 x 32 pixels."""
+    side = math.isqrt(values // 3)
+    if 3 * side**2 != values:
+        raise CheckpointError(
+            f"to_patch_embedding takes {values} values, which is not a square RGB patch: say with "
+            "--patch-size HEIGHTxWIDTH what it is"
+        )
+    notes.append(f"RGB patches of {side} x {side} assumed, which the file does not say")
+    return Size.of(side)
+
+
+def _complete_simple(tensors: dict[str, Tensor], img_size: Size | None) -> None:
+    """SimpleViT computes its positions, and its projection has no bias."""
+    projection = tensors.get("patch_embed.proj.weight")
+    if img_size is None:
+        raise CheckpointError(
+            "SimpleViT computes its positions, so the file does not tell the input size: pass "
+            "--img-size"
+        )
+    if projection is None or projection.ndim != 4:
+        return
+    grid = img_size // Size(*projection.shape[2:])
+    tensors["pos_embed"] = _sines_and_cosines(grid, width=len(projection))
+    for key in [key for key in tensors if key.endswith(".attn.proj.weight")]:
+        tensors[key.replace("weight", "bias")] = torch.zeros(len(tensors[key]))
+
+
+def _sines_and_cosines(grid: Size, width: int) -> Tensor:
+    """Fixed positions [1, N, C] of columns and rows, in frequencies from 1 to 1 / 10,000."""
+    quarter = width // 4
+    frequencies = 10_000.0 ** -(torch.arange(quarter) / (quarter - 1))
+    rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+    x, y = (along.flatten()[:, None] * frequencies for along in (columns, rows))
+    return torch.cat((x.sin(), x.cos(), y.sin(), y.cos()), dim=1)[None]
 
 
 def _add_projection(tensors: dict[str, Tensor], notes: list[str]) -> None:

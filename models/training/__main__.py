@@ -12,8 +12,9 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from models import checkpoint
+from models.architectures import ARCHITECTURES
 from models.checkpoint import Checkpoint, CheckpointError
-from models.config import ARCHITECTURES, DeepViTConfig
+from models.config import DeepViTConfig
 from models.preprocess import Preprocessing
 from models.training import card, photographs, targets
 from models.training.card import Answered
@@ -162,7 +163,7 @@ def _value(text: str) -> Any:
 def _data(
     options: Options, found: Files, test: Files, rule: Preprocessing, device: torch.device
 ) -> Data:
-    canvas = options.canvas or rule.size * 10 // 7
+    canvas = options.canvas or rule.size.side * 10 // 7
     soft = targets.soft_labels(options.soft_labels, found) if options.soft_labels else None
     teacher = options.teacher
     if options.soft_labels:

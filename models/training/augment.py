@@ -22,7 +22,7 @@ class Augment:
         """Images are `size` pixels high and wide, or as large as they are when served."""
         self._recipe = recipe
         self._mean = rule.mean
-        self._size = size or rule.size
+        self._size = size or rule.size.side
 
     def __call__(self, pixels: Tensor, sizes: Tensor, draws: Draws) -> Tensor:
         """uint8 [B, 3, side, side] and [B, 2] to float32 [B, 3, S, S]."""

@@ -46,7 +46,7 @@ def write(name: str, run: Run, pictures: int, answered: Answered, small_below: i
         f"# {name}",
         "",
         f"{config.depth} blocks of width {config.embed_dim}, {config.num_heads} heads, "
-        f"{kind(config)}; {config.img_size} px, patch {config.patch_size}. "
+        f"{kind(config)}; {config.img_size.side} px, patch {config.patch_size.side}. "
         f"Trained for {len(history)} epochs on {pictures} pictures of {len(classes)} classes, "
         f"seed {recipe.seed}.",
         "",

@@ -19,6 +19,7 @@ def halved(network: DeepViT) -> DeepViT:
         assert isinstance(block, Block)
         _move_gain(block.norm1, block.attn.qkv)
         _move_gain(block.norm2, block.mlp.fc1)
+    assert network.norm is not None
     _move_gain(network.norm, network.head)
     with torch.no_grad():
         for parameter in network.parameters():

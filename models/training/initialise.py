@@ -23,7 +23,8 @@ def initialised(config: DeepViTConfig, seed: int) -> DeepViT:
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for token in (network.cls_token, network.pos_embed):
-            nn.init.trunc_normal_(token, std=_STD)
+            if token is not None:
+                nn.init.trunc_normal_(token, std=_STD)
     return network
 
 

@@ -107,7 +107,7 @@ class Run:
     def train(self, progress: Progress) -> None:
         """All epochs that are left."""
         for size, epochs in groupby(self._sides[self.epoch :]):
-            photographs = shrunk_photographs(self.data.training, size / self.rule.size)
+            photographs = shrunk_photographs(self.data.training, size / self.rule.size.side)
             test = shrunk(self.data.test, size)
             for _ in epochs:
                 started = time.perf_counter()
@@ -132,7 +132,7 @@ class Run:
 
     def result(self) -> DeepViT:
         """What a run is for: the average of the weights, in evaluation mode."""
-        return self._settled(self.data.training, self.rule.size)
+        return self._settled(self.data.training, self.rule.size.side)
 
     @torch.no_grad()
     def _settled(self, photographs: Photographs, size: int) -> DeepViT:

@@ -117,7 +117,7 @@ def decode(files: Files, side: int) -> Photographs:
 
 def as_served(files: Files, rule: Preprocessing) -> Tensor:
     """Pictures as the service's preprocessing makes them: [n, 3, S, S], uint8."""
-    pixels = torch.empty((len(files), 3, rule.size, rule.size), dtype=torch.uint8)
+    pixels = torch.empty((len(files), 3, *rule.size), dtype=torch.uint8)
 
     def place(index: int, picture: Image.Image) -> None:
         pixels[index] = _tensor(preprocess(picture, rule))

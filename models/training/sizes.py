@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from models.config import DeepViTConfig
 from models.deepvit import DeepViT
+from models.size import Size
 from models.training.photographs import Photographs
 from models.training.recipe import Recipe
 
@@ -21,7 +22,8 @@ def sides(recipe: Recipe, config: DeepViTConfig) -> list[int]:
 
     Raises `ValueError` where the recipe's first size is none that can grow to the network's.
     """
-    full, first, patch = config.img_size, recipe.first_size or config.img_size, config.patch_size
+    full, patch = config.img_size.side, config.patch_size.side
+    first = recipe.first_size or full
     if first > full or first % patch:
         raise ValueError(f"pictures of {first} px do not grow to {full} px by patches of {patch}")
     growing = recipe.full_size_from * (recipe.epochs - 1)
@@ -34,9 +36,9 @@ def sides(recipe: Recipe, config: DeepViTConfig) -> list[int]:
 def positions(network: DeepViT, side: int) -> Tensor:
     """Of the tokens of pictures of another size: [1, N, C], by bilinear interpolation."""
     config = network.config
-    if side == config.img_size:
+    if side == config.img_size.side:
         return network.pos_embed
-    full, grid = (size // config.patch_size for size in (config.img_size, side))
+    full, grid = (size // config.patch_size.side for size in (config.img_size.side, side))
     prefix, patches = network.pos_embed.split([config.prefix_tokens, full**2], dim=1)
     square = patches.transpose(1, 2).unflatten(2, (full, full))  # [1, C, full, full]
     square = F.interpolate(square, (grid, grid), mode="bilinear", antialias=True)
@@ -47,7 +49,7 @@ def positions(network: DeepViT, side: int) -> Tensor:
 def resized(network: DeepViT, side: int) -> DeepViT:
     """A network for pictures of another size; all other weights are this one's own."""
     with torch.device("meta"):
-        made = DeepViT(network.config.model_copy(update={"img_size": side}))
+        made = DeepViT(network.config.model_copy(update={"img_size": Size.of(side)}))
     weights = network.state_dict() | {"pos_embed": positions(network, side)}
     made.load_state_dict(weights, assign=True)
     return made.train(network.training)

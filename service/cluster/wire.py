@@ -8,19 +8,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from models.arrays import Float32Array, Pixels
+from models.size import Size
 
 # Outputs of an explain graph by name: the shape for one image, and the values of all images.
 PackedOutputs = dict[str, tuple[tuple[int, ...], bytes]]
 
 
 def pack_images(images: Sequence[Pixels]) -> bytes:
-    """Inputs [S, S, 3] of one size, one after the other."""
+    """Inputs [height, width, 3] of one size, one after the other."""
     return b"".join(image.data for image in images)
 
 
-def unpack_images(packed: bytes, size: int) -> list[Pixels]:
-    """To inputs [size, size, 3], without a copy."""
-    return list(np.frombuffer(packed, np.uint8).reshape(-1, size, size, 3))
+def unpack_images(packed: bytes, size: Size) -> list[Pixels]:
+    """To inputs [height, width, 3], without a copy."""
+    return list(np.frombuffer(packed, np.uint8).reshape(-1, *size, 3))
 
 
 def pack_logits(logits: Sequence[Float32Array]) -> bytes:

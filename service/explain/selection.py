@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from models.arrays import Float32Array
+from models.config import DeepViTConfig
 from models.manifest import Manifest, Stage
 from service.errors import InvalidSelection
 
@@ -61,10 +62,21 @@ class Selection:
 
     @classmethod
     def parse(
-        cls, manifest: Manifest, *, stage: Stage, layer: str, head: str, query: str, direction: str
+        cls,
+        manifest: Manifest,
+        *,
+        stage: Stage,
+        layer: str,
+        head: str,
+        query: str | None,
+        direction: str,
     ) -> "Selection":
-        """From a request's parameters. Raises `InvalidSelection`, which says what is valid."""
+        """From a request's parameters; without a query, the model's default one.
+
+        Raises `InvalidSelection`, which says what is valid.
+        """
         config = manifest.config
+        query = config.default_query if query is None else query
         if layer == ROLLOUT and stage != "softmax":
             raise InvalidSelection("rollout is defined on the softmax stage: add stage=softmax")
         if direction not in get_args(Direction):
@@ -78,7 +90,7 @@ class Selection:
                 if head in _REDUCE
                 else _indices("head", head, config.num_heads, tuple(_REDUCE))
             ),
-            token=_token(query, config.grid, config.prefix_tokens),
+            token=_token(query, config),
             query=query,
             direction=direction,  # type: ignore[arg-type]
         )
@@ -124,7 +136,7 @@ class Selection:
 
     @property
     def _class_rows(self) -> bool:
-        return self.token == 0 and self.direction == "from"
+        return self.query == "cls" and self.direction == "from"
 
     def _rows(self, maps: Float32Array) -> Float32Array:
         """The selected rows or columns of maps [H, N, N], or the maps."""
@@ -150,18 +162,22 @@ def _indices(parameter: str, text: str, count: int, keywords: tuple[str, ...]) -
     )
 
 
-def _token(query: str, grid: int, prefix: int) -> int | None:
+def _token(query: str, config: DeepViTConfig) -> int | None:
     """Index of a query token: 0 is the class token; patches follow the prefix tokens row by row."""
+    grid = config.grid
     if query == "all":
         return None
     if query == "cls":
+        if not config.class_token:
+            raise InvalidSelection("this model has no class token: query must be all or row,column")
         return 0
     parts = query.split(",")
-    if len(parts) == 2 and all(_below(part, grid) for part in parts):
+    if len(parts) == 2 and all(map(_below, parts, grid)):
         row, column = map(int, parts)
-        return prefix + row * grid + column
+        return config.prefix_tokens + row * grid.width + column
     raise InvalidSelection(
-        f"query must be cls, all, or row,column with both from 0 to {grid - 1}; not {query[:40]!r}"
+        f"query must be cls, all, or row,column from 0,0 to "
+        f"{grid.height - 1},{grid.width - 1}; not {query[:40]!r}"
     )
 
 

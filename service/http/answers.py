@@ -66,7 +66,7 @@ def attention_facts(maps: AttentionMaps, manifest: Manifest, image_id: str) -> d
         "heads": maps.heads,
         "query": maps.query,
         "direction": maps.direction,
-        "grid": [manifest.config.grid] * 2,
+        "grid": list(manifest.config.grid),
         "axes": maps.axes,
         "shape": maps.values.shape,
         "range": maps.range,

@@ -52,9 +52,7 @@ def attention(
             "What each token (row) attends to (column); token 0 is the class token",
         )
     else:  # patches in their grid; the class token is not part of it
-        values = values[..., config.prefix_tokens :].reshape(
-            *values.shape[:2], config.grid, config.grid
-        )
+        values = values[..., config.prefix_tokens :].reshape(*values.shape[:2], *config.grid)
         if maps.query == "cls":
             query = "the class token"
         else:

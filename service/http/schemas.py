@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.manifest import Manifest, Stage
+from models.size import Size
 from service.explain.selection import Direction
 from service.store import StoreState
 
@@ -129,7 +130,7 @@ class ModelSummary(_Answer):
     provider: str = Field(description="where the model runs")
     precision: str = Field(description="precision of classification: fp32, fp16 or int8")
     attention: str = Field(description="fused (compiled kernels) or plain")
-    input_size: int
+    input_size: Size = Field(description="in pixels: one number for a square, or height and width")
     classes: int
     blocks: int
     heads: int

@@ -33,8 +33,7 @@ class OnnxEngine:
         self._sessions = Sessions(folder, options)
         self._classifier = self._sessions.first
         self.manifest = _read_manifest(folder, self._classifier)
-        size = self.manifest.preprocessing.size
-        self._image_shape = (size, size, 3)
+        self._image_shape = (*self.manifest.preprocessing.size, 3)
         self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
         self._graph_batches = self._make_graph_batches() if self._sessions.cuda_graphs else None
         self._groups = {output.name: _group(output) for output in self.manifest.outputs}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.arrays import Float32Array, Pixels
+from models.size import Size
 from service.errors import AnswerTooLarge, InvalidInference, UnknownModel
 
 INPUT = "images"
@@ -33,7 +34,7 @@ _JSON_BYTES_PER_FLOAT = 14  # float32 as text, with its comma
 class Contract:
     """What a model accepts and returns."""
 
-    size: int
+    size: Size
     max_batch_size: int
     outputs: Mapping[str, tuple[int, ...]]  # shapes without the batch axis
     labels: tuple[str, ...]
@@ -176,14 +177,14 @@ def _shape(shape: Any, contract: Contract) -> tuple[int, ...]:
     valid = (
         isinstance(shape, list)
         and all(type(length) is int for length in shape)
-        and shape[1:] == [size, size, 3]
+        and shape[1:] == [*size, 3]
         and 1 <= shape[0] <= max_batch_size
     )
     if not valid:
         given = str(shape)[:80] if isinstance(shape, list) and len(shape) < 9 else quoted(shape)
         raise InvalidInference(
-            f"{INPUT}: shape must be [B, {size}, {size}, 3] with B from 1 to {max_batch_size}, "
-            f"not {given}"
+            f"{INPUT}: shape must be [B, {size.height}, {size.width}, 3] with B from 1 to "
+            f"{max_batch_size}, not {given}"
         )
     return tuple(shape)
 

@@ -49,7 +49,7 @@ def model(served: ServedModel, versions: Sequence[int]) -> ModelMetadata:
         name=manifest.name,
         versions=[str(version) for version in versions],
         platform=_PLATFORM,
-        inputs=[TensorMetadata(name=INPUT, datatype=INPUT_DATATYPE, shape=[-1, size, size, 3])],
+        inputs=[TensorMetadata(name=INPUT, datatype=INPUT_DATATYPE, shape=[-1, *size, 3])],
         outputs=[
             TensorMetadata(name=name, datatype=OUTPUT_DATATYPE, shape=[-1, *shape])
             for name, shape in _outputs(manifest).items()
@@ -72,7 +72,7 @@ def config(served: ServedModel, models: ModelRepository, max_images: int) -> dic
                 "name": INPUT,
                 "data_type": f"TYPE_{INPUT_DATATYPE}",
                 "format": "FORMAT_NONE",
-                "dims": [size, size, 3],
+                "dims": [*size, 3],
                 "is_shape_tensor": False,
                 "allow_ragged_batch": False,
                 "optional": False,

@@ -45,7 +45,7 @@ def decode(body: bytes, json_length: str | None, contract: Contract) -> InferReq
 
 def max_json_bytes(contract: Contract) -> int:
     """The most JSON that a valid request can have."""
-    values = contract.max_batch_size * contract.size * contract.size * 3
+    values = contract.max_batch_size * contract.size.area * 3
     return _JSON_BYTES_BESIDE_VALUES + _JSON_BYTES_PER_VALUE * values
 
 

@@ -63,7 +63,7 @@ def run() -> None:
     spent = next(row["processor_ms"] for row in reversed(fronts) if row["form"] == "one front")
     costs = Costs(spent["front"], spent["HAProxy"], spent["engine"])
     print(f"\nprocessor ms a request: {costs._asdict()}\n")
-    rows = [[f"{rate:,}", *needs(rate, costs, size * size * 3)] for rate in RATES]
+    rows = [[f"{rate:,}", *needs(rate, costs, size.area * 3)] for rate in RATES]
     print(*table(["images/s", *Needs._fields], rows), sep="\n")
     print("\nrequests a second of all cores, as processor time says and as measured\n")
     print(*table(["form", "said", "measured"], list(_check(machine, figures))), sep="\n")

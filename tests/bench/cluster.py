@@ -73,7 +73,7 @@ def run(name: str) -> None:
 
 def measure(name: str, forms: Sequence[Form], record: Record) -> None:
     folder = models.exported(name)
-    jpegs = photos(models.manifest(folder).preprocessing.size)
+    jpegs = photos(models.manifest(folder).preprocessing.size.side)
     requests = [_REQUEST(jpeg) for jpeg in jpegs]
     for form in forms:
         rows: list[list[object]] = []

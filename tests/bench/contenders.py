@@ -168,7 +168,7 @@ def plain_export(network: DeepViT, name: str) -> Path:
         size = network.config.img_size
         torch.onnx.export(
             network,
-            (torch.zeros(4, 3, size, size),),
+            (torch.zeros(4, 3, *size),),
             path,
             dynamo=True,
             verbose=False,

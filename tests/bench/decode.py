@@ -16,6 +16,7 @@ from PIL import Image
 from models.arrays import Pixels
 from models.imaging import MAX_PIXELS
 from models.preprocess import Preprocessing, preprocess
+from models.size import Size
 from service.imaging import Decoder
 from service.inference.cpus import available_cpus
 from service.inference.onnx_engine import OnnxEngine
@@ -38,7 +39,7 @@ def run(name: str, pictures: Path = TEST_SET) -> None:
     record = Record("decode", name)
     photo = _jpeg(Image.open(sorted(models.PHOTOS.glob("*.jpg"))[0]), _PHOTO)
     for size in _INPUTS:
-        spent = _milliseconds(photo, Preprocessing(size=size))
+        spent = _milliseconds(photo, Preprocessing(size=Size.of(size)))
         for way, ms in spent.items():
             record.add(what=f"12 megapixels to {size} px, {way}", ms=round(ms, 1))
     folder = models.exported(name)

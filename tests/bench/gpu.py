@@ -50,7 +50,7 @@ def run(name: str, batches: Sequence[int] = BATCHES, rounds: int = 7, budget_s: 
     trained.cuda()
     engines = dict(_engines(folder))
     for batch in batches:
-        images = torch.rand(batch, 3, size, size, device="cuda")
+        images = torch.rand(batch, 3, *size, device="cuda")
         pixels = list(sample_images(batch, size))
         contenders: dict[str, Contender] = {
             f"PyTorch eager, {precision}": _pytorch(module, images)

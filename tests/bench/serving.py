@@ -37,7 +37,7 @@ def run(
 ) -> None:
     """Print and record throughput, latency and refusals of every server."""
     folder = models.exported(name)
-    size = models.manifest(folder).preprocessing.size
+    size = models.manifest(folder).preprocessing.size.side
     jpegs = photos(size)
     rounds, seconds = _TURNS if size <= _SMALL_PX else _TURNS_OF_LARGE
     record = Record("serving", name)
@@ -103,7 +103,7 @@ class _Graph:
         side = self._engine.manifest.preprocessing.size
         best = 0.0
         for batch in _GRAPH_BATCHES:
-            run = classifier(self._engine, [np.zeros((side, side, 3), np.uint8)] * batch)
+            run = classifier(self._engine, [np.zeros((*side, 3), np.uint8)] * batch)
             run()
             started = time.perf_counter()
             done = 0

@@ -16,8 +16,9 @@ from export.__main__ import main
 from export.linear import batch_norm_affine
 from export.verify import sample_images
 from models import checkpoint
-from models.config import ARCHITECTURES
+from models.architectures import ARCHITECTURES
 from models.manifest import METADATA_KEY, Manifest
+from models.size import Size
 from tests.support import small
 from tests.support.networks import random_network
 from tests.support.server import ROOT
@@ -103,7 +104,7 @@ def test_parity_is_recorded_for_every_output_at_batch_1_2_and_the_largest(reposi
 def test_outputs_have_the_names_and_shapes_of_the_manifest(repository: Path) -> None:
     manifest = Manifest.model_validate_json((repository / "tiny/1/manifest.json").read_text())
     session = ort.InferenceSession(repository / "tiny/1/explain.onnx")
-    values = session.run(None, {"images": sample_images(3, 32)})
+    values = session.run(None, {"images": sample_images(3, Size.of(32))})
     assert [output.name for output in session.get_outputs()] == [o.name for o in manifest.outputs]
     for output, value in zip(manifest.outputs, values, strict=True):
         assert value.shape == (3, *output.shape), output.name
@@ -112,7 +113,7 @@ def test_outputs_have_the_names_and_shapes_of_the_manifest(repository: Path) -> 
 
 def test_one_image_has_the_same_logits_in_any_batch(repository: Path) -> None:
     session = ort.InferenceSession(repository / "tiny/1/model.onnx")
-    images = sample_images(5, 32)
+    images = sample_images(5, Size.of(32))
     together = session.run(None, {"images": images})[0]
     alone = np.concatenate([session.run(None, {"images": images[i : i + 1]})[0] for i in range(5)])
     np.testing.assert_allclose(together, alone, atol=1e-5)

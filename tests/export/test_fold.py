@@ -10,14 +10,15 @@ from torch import nn
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer, Inside
 from export.verify import normalize
+from models.architectures import ARCHITECTURES
 from models.arrays import Pixels
-from models.config import ARCHITECTURES
 from models.deepvit import Block, DeepViT
 from models.preprocess import Preprocessing
+from models.size import Size
 from tests.support.networks import random_network
 
 CONFIG = ARCHITECTURES["deepvit_test"].config
-RULE = Preprocessing(size=32, mean=(0.3, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+RULE = Preprocessing(size=Size.of(32), mean=(0.3, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 PIXELS: Pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 VARIANTS: dict[str, dict[str, Any]] = {
     "mixing in the last blocks": {},

@@ -13,6 +13,7 @@ from export.__main__ import main
 from export.verify import normalize, sample_images
 from models import checkpoint
 from models.manifest import Manifest
+from models.size import Size
 from tests.support.formats import facts_of, flags_of, written
 
 
@@ -23,18 +24,18 @@ from tests.support.formats import facts_of, flags_of, written
             "vit_pytorch_0.40.2_deepvit",
             [
                 "format         vit-pytorch DeepViT",
-                "embedding      4 x 4 patches of 8 pixels (one convolution) "
+                "embedding      4 x 4 patches of 8 x 8 pixels (one convolution) "
                 "after class token, width 24",
                 "block 01       re-attention (3 heads of 10, no bias in qkv, "
                 "LayerNorm (stays in the graph) over heads), MLP of 40",
-                "head           the class token (pooled, then LayerNorm) to 7 classes",
+                "head           the class token (pooled, then LayerNorm) to 7 classes, softmax",
             ],
         ),
         (
             "hugging_face_deit",
             [
                 "format         Hugging Face DeiT",
-                "embedding      4 x 4 patches of 8 pixels (one convolution) after class token "
+                "embedding      4 x 4 patches of 8 x 8 pixels (one convolution) after class token "
                 "and distillation token, width 24",
                 "block 00       attention (3 heads of 8), MLP of 40",
                 "labels         kind 0, kind 1, kind 2 and 4 more",
@@ -72,7 +73,7 @@ def test_exported_graphs_answer_as_the_network(
     source = checkpoint.load(written(tmp_path, name), **facts_of(name)["flags"])
     assert manifest.config == source.config
     assert manifest.checkpoint.format == source.format
-    images = sample_images(2, 32)
+    images = sample_images(2, Size.of(32))
     logits, traces = source.network().trace(normalize(images, source.preprocessing))
     session = ort.InferenceSession(folder / "model.onnx")
     np.testing.assert_allclose(session.run(None, {"images": images})[0], logits, atol=1e-5)

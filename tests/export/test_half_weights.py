@@ -10,7 +10,8 @@ import torch
 from export import to_onnx
 from export.fold import FoldedDeepViT
 from export.graphs import Classifier
-from models.config import ARCHITECTURES
+from models.architectures import ARCHITECTURES
+from models.size import Size
 from models.training.__main__ import architecture
 from models.training.halves import halved
 from tests.support.networks import random_network
@@ -21,7 +22,7 @@ ARCH = "deepvit_patch16_112_re_attn_16b"
 def test_halves_take_half_the_space_and_answer_the_same(tmp_path: Path) -> None:
     network = halved(random_network(architecture(ARCH, {"depth": "2"}, 10)))
     classifier = Classifier(FoldedDeepViT(network, ARCHITECTURES[ARCH].preprocessing)).eval()
-    graph = to_onnx.trace(classifier, 112, ["logits"])
+    graph = to_onnx.trace(classifier, Size.of(112), ["logits"])
     to_onnx.save_weights([graph], tmp_path)
     path = tmp_path / "model.onnx"
     to_onnx.save_graph(graph, path)

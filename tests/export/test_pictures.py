@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 from export.pictures import Pictures
 from models.imaging import MAX_PIXELS
 from models.preprocess import Preprocessing, preprocess
+from models.size import Size
 from service.errors import UnsupportedMedia
 from service.imaging import Decoder
 from tests.support.server import ROOT
@@ -154,7 +155,7 @@ def test_formats_that_the_service_refuses_are_unreadable(tmp_path: Path, name: s
 def test_batches_are_full_but_the_last(tmp_path: Path) -> None:
     for grey in range(5):
         save(tmp_path / f"{grey}.png", grey)
-    rule = Preprocessing(size=4)
+    rule = Preprocessing(size=Size.of(4))
     batches = list(Pictures(tmp_path).batches(2, rule))
     assert [len(batch.pictures) for batch in batches] == [2, 2, 1]
     for batch in batches:

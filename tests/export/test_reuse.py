@@ -19,15 +19,17 @@ from export.graphs import Classifier
 from export.pictures import Pictures
 from export.reuse.sharing import shared, write_classifier
 from export.verify import normalize, sample_images
+from models.architectures import ARCHITECTURES
 from models.checkpoint import Checkpoint
-from models.config import ARCHITECTURES, DeepViTConfig
+from models.config import DeepViTConfig
 from models.deepvit import Block
 from models.manifest import Manifest
 from models.preprocess import Preprocessing, preprocess
+from models.size import Size
 from tests.support.networks import random_network
 from tests.support.server import ROOT
 
-RULE = Preprocessing(size=32)
+RULE = Preprocessing(size=Size.of(32))
 TINY = ARCHITECTURES["deepvit_test"].config
 LABELS = ("cat", "dog", "frog", "horse", "ship", "truck", "deer")
 
@@ -69,7 +71,7 @@ def manifest(repository: Path, name: str) -> Manifest:
 @pytest.mark.parametrize("donor", [0, 1])
 def test_later_blocks_take_the_donors_map_and_mix_it_themselves(donor: int) -> None:
     trained = source(TINY)
-    images = normalize(sample_images(2, 32), RULE)
+    images = normalize(sample_images(2, Size.of(32)), RULE)
     _, before = trained.network().trace(images)
     network = shared(trained, donor).network()
     logits, after = network.trace(images)
@@ -81,7 +83,7 @@ def test_later_blocks_take_the_donors_map_and_mix_it_themselves(donor: int) -> N
         assert torch.equal(after[block].tokens, before[block].tokens)
     assert not torch.allclose(after[-1].softmax, before[-1].softmax, atol=1e-3)
     folded = Classifier(FoldedDeepViT(network, RULE).eval())
-    difference = folded(torch.from_numpy(sample_images(2, 32))) - logits
+    difference = folded(torch.from_numpy(sample_images(2, Size.of(32)))) - logits
     assert difference.abs().max() < 1e-4 * logits.abs().max()
 
 

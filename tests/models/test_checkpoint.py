@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models import checkpoint
+from models.architectures import ARCHITECTURES
 from models.checkpoint import CheckpointError
-from models.config import ARCHITECTURES
 from models.deepvit import DeepViT
 from models.formats import Source
 from models.formats.architecture import infer
 from models.preprocess import Preprocessing
+from models.size import Size
 
 CONFIG = ARCHITECTURES["deepvit_test"].config
 Weights = dict[str, Tensor]
@@ -47,7 +48,9 @@ def test_official_container_with_namespace_and_module_prefix(
     }
     found = checkpoint.load(saved(tmp_path, container))
     assert found.config == CONFIG
-    assert found.preprocessing == Preprocessing(size=32, crop_pct=0.8, mean=(0.1, 0.2, 0.3))
+    assert found.preprocessing == Preprocessing(
+        size=Size.of(32), crop_pct=0.8, mean=(0.1, 0.2, 0.3)
+    )
     assert all(torch.equal(found.weights[key], weights[key]) for key in weights)
 
 
@@ -142,7 +145,7 @@ def drop_patch(weights: Weights) -> None:
         (reshape, r"blocks.2.mlp.fc2.weight \[24, 70\] instead of \[24, 72\]"),
         (poison, "not finite: head.bias"),
         (drop_block, r"missing: blocks.1.attn.proj.bias.* and \d+ more"),
-        (drop_patch, "15 patches, which is not a square"),
+        (drop_patch, "15 patches of 8 x 8, but --arch says 32 x 32 pixels"),
     ],
 )
 def test_wrong_tensors_are_named(

@@ -10,6 +10,7 @@ import torch
 
 from models import measures
 from models.arrays import Float64Array
+from models.size import Size
 
 B, L, H, GRID = 2, 4, 3, 3
 N = GRID**2 + 1
@@ -85,11 +86,11 @@ def test_attention_distance_is_in_input_pixels() -> None:
         distances = np.array([math.hypot(y - v, x - u) for v, u in places])
         share = maps[..., 1 + query, 1:]
         expected += (share * distances).sum(axis=-1) / share.sum(axis=-1) / len(places)
-    reach = measures.reach(N, patch)
+    reach = measures.reach(Size.of(GRID), Size.of(patch))
     found = measures.attention_distance(tensor(maps), reach).numpy()
     np.testing.assert_allclose(found, expected, rtol=2e-6)
     registers = torch.nn.functional.pad(tensor(maps), (2, 0, 2, 0), value=0.5)
-    beyond = measures.reach(N + 2, patch, prefix=3)
+    beyond = measures.reach(Size.of(GRID), Size.of(patch), prefix=3)
     more = measures.attention_distance(registers, beyond, prefix=3).numpy()
     np.testing.assert_allclose(more, found, rtol=2e-6)
     itself = torch.eye(N).expand(1, 1, 1, N, N)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.config import ARCHITECTURES
+from models.architectures import ARCHITECTURES
 from models.deepvit import DeepViT
 from tests.models.official import weights
 
@@ -26,8 +26,9 @@ def test_logits_and_every_map_equal_the_official_ones(name: str) -> None:
     state = network.state_dict()
     drawn = weights.state_dict({key: tuple(value.shape) for key, value in state.items()})
     network.load_state_dict({key: torch.from_numpy(value) for key, value in drawn.items()})
+    images = torch.from_numpy(weights.random_images(config.img_size.side))
     with torch.inference_mode():
-        logits, traces = network.trace(torch.from_numpy(weights.random_images(config.img_size)))
+        logits, traces = network.trace(images)
 
     with np.load(STORED[name]) as official:
         assert sum(p.numel() for p in network.parameters()) == official["parameters"]

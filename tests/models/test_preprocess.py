@@ -8,6 +8,7 @@ from PIL import Image
 
 from models.arrays import Pixels
 from models.preprocess import Preprocessing, preprocess
+from models.size import Size
 from tests.support.memory import limited_memory
 
 SIDES = st.integers(1, 300)
@@ -21,10 +22,10 @@ def noise(width: int, height: int) -> Image.Image:
 def resized_then_cropped(image: Image.Image, rule: Preprocessing) -> Pixels:
     """The two steps as training code takes them."""
     short = min(image.size)
-    width, height = (int(rule.resize * side / short) for side in image.size)
+    width, height = (int(rule.resize.side * side / short) for side in image.size)
     resized = image.resize((width, height), Image.Resampling[rule.interpolation.upper()])
-    left, top = round((width - rule.size) / 2), round((height - rule.size) / 2)
-    cropped = resized.crop((left, top, left + rule.size, top + rule.size))
+    left, top = round((width - rule.size.side) / 2), round((height - rule.size.side) / 2)
+    cropped = resized.crop((left, top, left + rule.size.side, top + rule.size.side))
     return np.asarray(cropped)
 
 
@@ -62,7 +63,7 @@ def test_a_picture_of_the_right_size_is_left_as_it_is(interpolation: str) -> Non
 def test_the_shorter_side_before_the_crop_is_the_published_one(
     size: int, crop_pct: float, resize: int
 ) -> None:
-    assert Preprocessing(size=size, crop_pct=crop_pct).resize == resize
+    assert Preprocessing(size=Size.of(size), crop_pct=crop_pct).resize == Size.of(resize)
 
 
 @pytest.mark.parametrize("wide", [True, False])
@@ -72,17 +73,17 @@ def test_a_thin_picture_takes_little_memory(wide: bool) -> None:
     line[49_990:50_010] = (0, 0, 255)
     image = Image.fromarray(line[None] if wide else line[:, None])
     with limited_memory(128):
-        found = preprocess(image, Preprocessing(size=224))
+        found = preprocess(image, Preprocessing(size=Size.of(224)))
     np.testing.assert_array_equal(found, np.broadcast_to((0, 0, 255), (224, 224, 3)))
 
 
 def test_both_sides_are_resized_without_regard_to_proportions() -> None:
     picture = noise(60, 20)
-    rule = Preprocessing(size=28, crop_pct=28 / 36, resize_mode="both_sides")
+    rule = Preprocessing(size=Size.of(28), crop_pct=28 / 36, resize_mode="both_sides")
     whole = np.asarray(picture.resize((36, 36), Image.Resampling.BICUBIC))
     assert np.array_equal(preprocess(picture, rule), whole[4:32, 4:32])
 
 
 @pytest.mark.parametrize("resize", range(224, 512))
 def test_a_crop_out_of_whole_pixels_survives_as_a_share(resize: int) -> None:
-    assert Preprocessing(size=224, crop_pct=224 / resize).resize == resize
+    assert Preprocessing(size=Size.of(224), crop_pct=224 / resize).resize == Size.of(resize)

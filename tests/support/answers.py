@@ -7,6 +7,7 @@ import httpx
 from PIL import Image
 
 from models.preprocess import Preprocessing, preprocess
+from models.size import Size
 from tests.conftest import DEEPVIT, VIT
 
 _SIZE = 32  # pixels, the input size of both bundled models
@@ -21,7 +22,7 @@ def results(response: httpx.Response) -> list[dict[str, Any]]:
 def answers_of_both_models(client: httpx.Client, photo: bytes) -> list[Any]:
     """Image ids and predictions as JSON, and logits in full precision from the v2 protocol."""
     rule = Preprocessing(
-        size=_SIZE, crop_pct=1.0, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
+        size=Size.of(_SIZE), crop_pct=1.0, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
     )
     pixels = preprocess(Image.open(io.BytesIO(photo)), rule)
     image = {"name": "images", "datatype": "UINT8", "shape": [1, _SIZE, _SIZE, 3]}

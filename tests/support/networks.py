@@ -19,7 +19,7 @@ def settled(network: DeepViT) -> DeepViT:
         norm.momentum = None  # a cumulative average
         norm.train()
     size = network.config.img_size
-    network(torch.rand((4, 3, size, size), generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    network(torch.rand((4, 3, *size), generator=torch.Generator().manual_seed(0)) * 2 - 1)
     return network.eval()
 
 
@@ -38,6 +38,7 @@ def random_network(config: DeepViTConfig, seed: int = 0) -> DeepViT:
             module.running_var.uniform_(0.2, 1.5)
         if isinstance(module, nn.Linear):
             module.weight.mul_(2)
-    network.cls_token.uniform_(-1, 1)
+    if network.cls_token is not None:
+        network.cls_token.uniform_(-1, 1)
     network.pos_embed.uniform_(-1, 1)
     return network

@@ -242,7 +242,7 @@ class Traffic:
 
     def _selection(self) -> dict[str, str]:
         config = self._manifest.config
-        row, column = self._random.randrange(config.grid), self._random.randrange(config.grid)
+        row, column = map(self._random.randrange, config.grid)
         one_layer = str(self._random.randrange(config.depth))
         layer = self._random.choice(["all", "rollout", one_layer, one_layer])
         one_head = str(self._random.randrange(config.num_heads))
@@ -268,7 +268,7 @@ class Traffic:
 
     @property
     def _input_bytes(self) -> int:
-        return self._manifest.preprocessing.size**2 * 3
+        return self._manifest.preprocessing.size.area * 3
 
 
 def start(client: httpx.Client, model: str, seed: int, **options: Any) -> Traffic:

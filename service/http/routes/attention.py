@@ -44,7 +44,11 @@ class AttentionMapsParameters(LookInsideParameters):
     head: str = Field(
         "mean", description="a head, several separated by commas, all, or mean, max, max_abs, rms"
     )
-    query: str = Field("cls", description="the token that asks: cls, a patch as row,column, or all")
+    query: str | None = Field(
+        None,
+        description="the token that asks: cls, a patch as row,column, or all; by default cls, or "
+        "the patch in the middle where there is no class token",
+    )
     direction: Direction = Field(
         "from", description="from: what the query attends to; to: what attends to the query"
     )

@@ -112,7 +112,7 @@ class _Extras:
         self._params = params
         self._selection = (
             Selection.parse(
-                manifest, stage=params.stage, layer="all", head="all", query="cls", direction="from"
+                manifest, stage=params.stage, layer="all", head="all", query=None, direction="from"
             )
             if params.attention
             else None

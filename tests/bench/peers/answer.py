@@ -50,7 +50,7 @@ class Model:
 
     def warm_up(self) -> None:
         size = self.manifest.preprocessing.size
-        self.logits([np.zeros((size, size, 3), np.uint8)])
+        self.logits([np.zeros((*size, 3), np.uint8)])
 
     def answer(self, logits: Any) -> dict[str, Any]:
         exponentials = np.exp(logits - logits.max())

@@ -22,8 +22,9 @@ from PIL import Image
 from export.__main__ import main
 from export.verify import normalize
 from models import checkpoint, measures
+from models.architectures import ARCHITECTURES
 from models.collapse import VARIANTS
-from models.config import ARCHITECTURES
+from models.config import DeepViTConfig
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, TINY, VIT
@@ -84,14 +85,14 @@ def expected(name: str, pictures: Path) -> dict[tuple[str | None, str], torch.Te
         (None, "rank_residual"): measures.rank_residual(tokens),
         (None, "token_similarity"): measures.token_similarity(tokens),
     }
-    found |= of_maps("softmax", [block.softmax for block in traces], source.config.patch_size)
+    found |= of_maps("softmax", [block.softmax for block in traces], source.config)
     if source.config.reatten_blocks:
-        found |= of_maps("reattention", [block.reattention for block in traces], 0)
+        found |= of_maps("reattention", [block.reattention for block in traces], source.config)
     return found
 
 
 def of_maps(
-    stage: str, blocks: list[torch.Tensor], patch_size: int
+    stage: str, blocks: list[torch.Tensor], config: DeepViTConfig
 ) -> dict[tuple[str | None, str], torch.Tensor]:
     maps = torch.stack(blocks, dim=1).double()  # [B, L, H, N, N]
     B, _, H, _, _ = maps.shape
@@ -110,7 +111,7 @@ def of_maps(
         found[f"similarity.{variant}"] = equation_2.layer_similarity(blocks, variant)
     if stage == "softmax":
         found["entropy"] = measures.entropy(maps)
-        reach = measures.reach(maps.shape[-1], patch_size)
+        reach = measures.reach(config.grid, config.patch_size)
         found["attention_distance"] = measures.attention_distance(maps.float(), reach)
         for measure in ("entropy", "attention_distance"):
             found[f"mean_{measure}"] = found[measure].mean(dim=2)

@@ -171,7 +171,7 @@ def main() -> None:
             shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
             drawn = weights.state_dict(shapes)
             network.load_state_dict({key: torch.from_numpy(value) for key, value in drawn.items()})
-            images = torch.from_numpy(weights.random_images(SIZE)).double()
+            images = torch.from_numpy(weights.random_images((SIZE, SIZE))).double()
             facts = {
                 "shapes": shapes,
                 "flags": flags,

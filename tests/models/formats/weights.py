@@ -40,6 +40,8 @@ def state_dict(shapes: Mapping[str, Sequence[int]]) -> dict[str, NDArray[np.floa
     return {key: random_tensor(key, shape) for key, shape in shapes.items()}
 
 
-def random_images(size: int, batch: int = 2) -> NDArray[np.float32]:
-    """[B, 3, S, S] between -1 and 1."""
-    return _uniform(f"images.{size}", (batch, 3, size, size)).astype(np.float32)
+def random_images(size: Sequence[int], batch: int = 2) -> NDArray[np.float32]:
+    """[B, 3, height, width] between -1 and 1."""
+    height, width = size
+    seed = f"images.{height}" if height == width else f"images.{height}x{width}"
+    return _uniform(seed, (batch, 3, height, width)).astype(np.float32)

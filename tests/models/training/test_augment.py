@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageOps
 
 from models.preprocess import Preprocessing
+from models.size import Size
 from models.training.augment import Augment, mixed
 from models.training.draws import Draws, order
 from models.training.photographs import as_served, decode, find
@@ -14,7 +15,7 @@ from models.training.recipe import Recipe
 from tests.support.server import ROOT
 
 CPU = torch.device("cpu")
-RULE = Preprocessing(size=32, crop_pct=1.0)
+RULE = Preprocessing(size=Size.of(32), crop_pct=1.0)
 NOTHING = Recipe(
     crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, colour=0, greyscale=0, erasing=0, soften=0, mix=0
 )

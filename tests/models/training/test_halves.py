@@ -3,7 +3,7 @@
 import torch
 
 from export.fold import FoldedDeepViT
-from models.config import ARCHITECTURES
+from models.architectures import ARCHITECTURES
 from models.deepvit import Block
 from models.training import halves
 from models.training.__main__ import architecture
@@ -30,12 +30,13 @@ def test_gains_move_and_matrices_are_halves() -> None:
 
 def test_moving_gains_changes_no_answer() -> None:
     network = random_network(ARCHITECTURES["deepvit_test"].config).double().eval()
-    images = torch.randn(2, 3, network.config.img_size, network.config.img_size).double()
+    images = torch.randn(2, 3, *network.config.img_size).double()
     with torch.no_grad():
         before = network(images)
         block = network.blocks[0]
         assert isinstance(block, Block)
         halves._move_gain(block.norm1, block.attn.qkv)
+        assert network.norm is not None
         halves._move_gain(network.norm, network.head)
         assert torch.equal(block.norm1.weight, torch.ones_like(block.norm1.weight))
         torch.testing.assert_close(network(images), before)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from models.size import Size
 from service.cluster import wire
 
 RANDOM = np.random.default_rng(0)
@@ -11,7 +12,7 @@ def test_images() -> None:
     images = list(RANDOM.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8))
     packed = wire.pack_images(images)
     assert len(packed) == 3 * 8 * 8 * 3
-    for one, other in zip(images, wire.unpack_images(packed, 8), strict=True):
+    for one, other in zip(images, wire.unpack_images(packed, Size.of(8)), strict=True):
         assert np.array_equal(one, other)
 
 

@@ -6,8 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from models.architectures import ARCHITECTURES
 from models.arrays import Float32Array
-from models.config import ARCHITECTURES, DeepViTConfig
+from models.config import DeepViTConfig
 from models.manifest import STAGES, Checkpoint, Manifest, Output, Stage, Versions
 from models.preprocess import Preprocessing
 from service.errors import InvalidSelection
@@ -216,11 +217,11 @@ def test_without_reattention_both_stages_are_the_softmax(query: str, held_by: st
         ({"layer": "rollout", "stage": "reattention"}, "add stage=softmax"),
         ({"head": "3"}, "head must be all, mean, max, max_abs, rms, or numbers from 0 to 2"),
         ({"head": "median"}, "head must be all, mean, max, max_abs, rms"),
-        ({"query": "4,0"}, "query must be cls, all, or row,column with both from 0 to 3"),
-        ({"query": "0,4"}, "both from 0 to 3"),
-        ({"query": "0"}, "both from 0 to 3"),
-        ({"query": "0,0,0"}, "both from 0 to 3"),
-        ({"query": "0," + "9" * 5000}, "both from 0 to 3"),
+        ({"query": "4,0"}, "query must be cls, all, or row,column from 0,0 to 3,3; not"),
+        ({"query": "0,4"}, "row,column from 0,0 to 3,3"),
+        ({"query": "0"}, "row,column from 0,0 to 3,3"),
+        ({"query": "0,0,0"}, "row,column from 0,0 to 3,3"),
+        ({"query": "0," + "9" * 5000}, "row,column from 0,0 to 3,3"),
         ({"direction": "both"}, "direction must be from or to"),
     ],
 )

@@ -8,13 +8,14 @@ from tritonclient.http import InferInput
 
 from models.arrays import Float32Array, Pixels
 from models.preprocess import Preprocessing
+from models.size import Size
 from tests.conftest import DEEPVIT
 
 MODEL = f"/v2/models/{DEEPVIT}"
 INFER = f"{MODEL}/infer"
 LENGTH = "Inference-Header-Content-Length"
 RULE = Preprocessing(
-    size=32, crop_pct=1.0, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
+    size=Size.of(32), crop_pct=1.0, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
 )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from models.size import Size
 from service.errors import CorruptImage
 from service.imaging import Decoder
 from tests.service.imaging.encoded import (
@@ -29,13 +30,14 @@ def test_a_jpeg_may_be_decoded_smaller_but_twice_as_large_as_needed(
 ) -> None:
     jpeg = save(Image.linear_gradient("L").resize(size).convert("RGB"), "JPEG")
     decoder = Decoder(size[0] * size[1], reduced=True)
-    assert decoder.decode(jpeg, side).size == expected
-    assert Decoder(size[0] * size[1]).decode(jpeg, side).size == size
+    covers = Size.of(side) if side else None
+    assert decoder.decode(jpeg, covers).size == expected
+    assert Decoder(size[0] * size[1]).decode(jpeg, covers).size == size
 
 
 def test_what_is_decoded_smaller_looks_the_same() -> None:
     jpeg = (ROOT / "tests" / "data" / "cat.jpg").read_bytes()
-    whole, reduced = (Decoder(10**6, reduced).decode(jpeg, 48) for reduced in (False, True))
+    whole, reduced = (Decoder(10**6, faster).decode(jpeg, Size.of(48)) for faster in (False, True))
     assert reduced.width < whole.width
     small, same = (np.asarray(image.resize((48, 48)), np.int16) for image in (whole, reduced))
     assert 0 < np.abs(small - same).mean() < 2
@@ -54,7 +56,7 @@ def test_a_small_jpeg_is_the_same_decoded_at_once(image: Image.Image) -> None:
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
     jpeg = save(image, "JPEG", exif=turned)
-    small = Decoder(MAX_PIXELS).decode_small(jpeg, 32)
+    small = Decoder(MAX_PIXELS).decode_small(jpeg, Size.of(32))
     assert small is not None
     np.testing.assert_array_equal(np.asarray(small), np.asarray(decode(jpeg)))
 
@@ -71,10 +73,10 @@ def test_a_small_jpeg_is_the_same_decoded_at_once(image: Image.Image) -> None:
     ids=["large", "long", "to be enlarged", "another format", "nothing"],
 )
 def test_everything_else_is_left_to_a_thread(data: bytes, side: int) -> None:
-    assert Decoder(MAX_PIXELS).decode_small(data, side) is None
+    assert Decoder(MAX_PIXELS).decode_small(data, Size.of(side)) is None
 
 
 def test_a_small_jpeg_that_is_cut_is_corrupt() -> None:
     jpeg = save(Image.effect_noise((32, 32), 90), "JPEG")
     with pytest.raises(CorruptImage):
-        Decoder(MAX_PIXELS).decode_small(jpeg[: len(jpeg) // 2], 32)
+        Decoder(MAX_PIXELS).decode_small(jpeg[: len(jpeg) // 2], Size.of(32))

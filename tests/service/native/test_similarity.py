@@ -15,6 +15,7 @@ from torch import Tensor
 from export.functions import DOMAIN, similarity
 from models import measures
 from models.arrays import Float32Array
+from models.size import Size
 from tests.support import equation_2
 from tests.support.operators import session
 
@@ -33,7 +34,7 @@ SHAPES: list[Shape] = [
     (1, 2, 12, 14, 1),
 ]
 SMALL: Shape = (2, 4, 3, 5, 1)
-PATCH_SIZE = 4
+PATCH_SIZE = Size.of(4)
 MEASURES = ("column", "row", "centred", "neighbours", "heads")
 
 
@@ -67,7 +68,7 @@ def measuring(shape: Shape, softmax: bool) -> bytes:
     names = (*MEASURES, "entropy", "distance")
     model = graph("SoftmaxSimilarity", ["reach", *given], names, {"prefix": prefix})
     reach = model.graph.inputs.pop(0)
-    reach.const_value = ir.tensor(measures.reach(side**2 + prefix, PATCH_SIZE, prefix).numpy())
+    reach.const_value = ir.tensor(measures.reach(Size.of(side), PATCH_SIZE, prefix).numpy())
     model.graph.register_initializer(reach)
     return serialized(model)
 
@@ -118,7 +119,7 @@ def expected_measures(blocks: Blocks, shape: Shape | None) -> dict[str, Tensor]:
         stacked = torch.stack(doubles, dim=1)
         found["entropy"] = measures.entropy(stacked)
         *_, side, prefix = shape
-        reach = measures.reach(side**2 + prefix, PATCH_SIZE, prefix)
+        reach = measures.reach(Size.of(side), PATCH_SIZE, prefix)
         found["distance"] = measures.attention_distance(stacked, reach, prefix)
     return found
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import deserialize_bytes_tensor
 
+from models.size import Size
 from service.errors import InvalidInference, UploadTooLarge
 from service.oip.inference import Contract, InferRequest, RequestedOutput
 from service.oip.rest import EncodedResponse, decode, encode, max_json_bytes
 
 LABELS = ("cat", "dog: small", "Käfer")
 CONTRACT = Contract(
-    size=2, max_batch_size=4, outputs={"logits": (3,), "maps": (2, 5)}, labels=LABELS
+    size=Size.of(2), max_batch_size=4, outputs={"logits": (3,), "maps": (2, 5)}, labels=LABELS
 )
 IMAGE = list(range(12))
 
