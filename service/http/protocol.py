@@ -10,8 +10,6 @@ import asyncio
 import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from service.errors import (
     HeadersTooLarge,
     MalformedRequest,
@@ -19,6 +17,7 @@ from service.errors import (
     ServiceError,
     UriTooLong,
 )
+from service.http.upgrades import UpgradeIgnoringProtocol
 
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS = 100
@@ -30,7 +29,7 @@ _LINGER_S = 2
 _SHOWN_PATH = re.compile(rb"/[!-~]{,255}")  # the part of a refused path that the answer repeats
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(UpgradeIgnoringProtocol):
     """Refuses a request whose line and headers are too large, too slow or not HTTP.
 
     The limit in bytes counts everything since the last byte of a body, so that it covers trailers
