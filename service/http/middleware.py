@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError
+from service.http.prefix import path_below
 from service.http.protocol import REFUSAL
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
@@ -89,9 +90,10 @@ class ObserveRequests:
             self._metrics.stage(stage, duration)
         if code := scope["state"].get("problem"):
             self._metrics.reject(code)
-        if scope["path"] not in PROBES:
+        path = path_below(scope)
+        if path not in PROBES:
             method = scope["state"].get(ASKED_METHOD, scope["method"])
-            log.access(f"{method} {quote(scope['path'])}", route, status, seconds)
+            log.access(f"{method} {quote(path)}", route, status, seconds)
 
 
 def _added_headers(state: MutableMapping[str, Any]) -> list[tuple[bytes, bytes]]:

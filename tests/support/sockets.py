@@ -1,4 +1,4 @@
-"""Requests written by hand over real sockets, for what no HTTP client would send."""
+"""Ports, and requests written by hand over real sockets, for what no HTTP client would send."""
 
 import re
 import socket
@@ -18,6 +18,19 @@ def connected(server: Server, begin: bytes = b"") -> Iterator[socket.socket]:
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(begin)
         yield connection
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def read_all(connection: socket.socket) -> bytes:
