@@ -1,4 +1,4 @@
-"""What a client still sends once it has its answer: it is read and thrown away, within bounds.
+"""What a client still sends after its answer: it is read and discarded, within bounds.
 
 Many clients read their answer only when they have sent the whole body. Closing a connection with
 unread bytes makes the operating system reset it, and the answer is lost.
@@ -13,10 +13,11 @@ _DRAINING_LINGER_S = 2
 
 
 class LingeringTransport(asyncio.Transport):
-    """A transport that is closed only when its client has sent what it began to send.
+    """A transport whose `close` gives the client the time to read its answer.
 
-    `unread` tells whether more of a request is to come. `close` then ends the answer, and the
-    connection ends when the client closes it, is silent for `idle_s`, or exceeds a bound.
+    `unread` says whether more of a request is to come. If so, `close` ends only what the server
+    sends; the connection ends when the client closes it, is silent for `idle_s`, or goes beyond a
+    bound.
     """
 
     def __init__(

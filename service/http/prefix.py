@@ -67,7 +67,8 @@ class PutBelowPrefix:
         path = scope["path"]
         if not f"{path}/".startswith(f"{prefix}/"):
             scope["path"] = prefix + path
-            scope["raw_path"] = prefix.encode() + scope.get("raw_path", path.encode())
+            if raw_path := scope.get("raw_path"):
+                scope["raw_path"] = prefix.encode() + raw_path
 
         async def send_relative(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == _REDIRECT:

@@ -96,12 +96,13 @@ class BoundedProtocol(UpgradeIgnoringProtocol):
     def on_message_complete(self) -> None:
         self.transport.unread = False
         super().on_message_complete()
-        if self.cycle is not None and self.cycle.response_complete:
+        if self.cycle is not None and self.cycle.response_complete:  # it was answered before
             self.transport.stop_discarding()
             self._start_header_timer()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        # The last request that was received may be a later one, which waits for its answer.
         if self.transport.unread and self.cycle.response_complete:
             self.transport.start_discarding()
 
