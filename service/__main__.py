@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import sys
@@ -13,6 +14,7 @@ import uvicorn
 
 from service.app import build_app, build_grpc_server, build_runtime
 from service.errors import StartupError
+from service.http.prefix import ReadProxyHeaders
 from service.http.protocol import BoundedProtocol
 from service.runtime import Runtime
 from service.settings import Settings
@@ -39,18 +41,24 @@ def _serve(settings: Settings) -> None:
     runtime = build_runtime(settings)
     grpc_server = build_grpc_server(settings, runtime)
     config = uvicorn.Config(
-        build_app(settings, runtime),
+        ReadProxyHeaders(build_app(settings, runtime), _trusted_proxies()),
         host=settings.host,
         port=settings.port,
         http=BoundedProtocol,
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # they have been read
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     gc.freeze()  # what is loaded by now stays, so garbage collections need not scan it
     _Server(config, runtime, settings, grpc_server).run()
+
+
+def _trusted_proxies() -> str:
+    """Addresses or networks, comma-separated, or `*`, from the variable that uvicorn reads too."""
+    return os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
 
 
 class _Server(uvicorn.Server):

@@ -17,6 +17,7 @@ from service import __version__
 from service.errors import StartupError
 from service.http import problems
 from service.http.middleware import PROBES, AnswerHead, AnswerRefusals, ObserveRequests
+from service.http.prefix import PutBelowPrefix
 from service.http.routes import (
     attention,
     classify,
@@ -156,6 +157,7 @@ def build_app(settings: Settings, runtime: Runtime) -> FastAPI:
         tracing=build_tracing(),
         api_keys=_api_keys(settings),
         cors_origins=comma_separated(settings.cors_origins),
+        root_path=settings.root_path or "",
         repository_poll_s=settings.repository_poll_s,
         drain_timeout_s=settings.drain_timeout_s,
     )
@@ -171,10 +173,14 @@ def create_app(
     tracing: "Tracing | None" = None,
     api_keys: Sequence[str] = (),
     cors_origins: Sequence[str] = (),
+    root_path: str = "",
     repository_poll_s: float = 0,
     drain_timeout_s: float = 25,
 ) -> FastAPI:
-    """The HTTP application for a running service; its shutdown finishes queued work."""
+    """The HTTP application for a running service; its shutdown finishes queued work.
+
+    Clients reach it below `root_path`; if that is empty, where a trusted proxy says.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -196,7 +202,7 @@ def create_app(
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
         dependencies=[Depends(RequireApiKey(api_keys))] if api_keys else [],
-        telemetry=_telemetry_config(tracing),
+        telemetry=_telemetry_config(tracing, root_path),
     )
     app.state.runtime = runtime
     for resource in (  # routes are matched in this order, the most requested ones first
@@ -225,10 +231,11 @@ def create_app(
         )
     app.add_middleware(ObserveRequests, metrics=runtime.metrics, trace=tracing)
     app.add_middleware(AnswerHead)
+    app.add_middleware(PutBelowPrefix, root_path=root_path)
     return app
 
 
-def _telemetry_config(tracing: "Tracing | None") -> "TelemetryConfig":
+def _telemetry_config(tracing: "Tracing | None", root_path: str) -> "TelemetryConfig":
     """FastAPI's own telemetry: a span for each request if traces are wanted, else nothing."""
     off: TelemetryConfig = {"metrics": False, "logs": False, "auto_configure": False}
     if tracing is None:
@@ -237,7 +244,10 @@ def _telemetry_config(tracing: "Tracing | None") -> "TelemetryConfig":
         **off,
         "tracer_provider": tracing.provider,
         "operation_spans": False,
-        "exclude": lambda scope: scope["path"] in PROBES,
+        # This comes before the middleware that puts paths below their prefix.
+        "exclude": lambda scope: (
+            scope["path"].removeprefix(root_path or scope.get("root_path", "")) in PROBES
+        ),
     }
 
 

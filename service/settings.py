@@ -114,6 +114,12 @@ class Settings(BaseSettings):
     cors_origins: str | None = Field(
         None, description="origins whose pages may call the API, comma-separated; `*` for all"
     )
+    root_path: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="prefix of every path at a proxy in front, as `/deepvit`; if unset, that of "
+        "X-Forwarded-Prefix from trusted proxies",
+    )
     log_format: LogFormat = Field("json", description="json for machines, text for people")
     max_upload_bytes: int = Field(
         32 * 2**20, ge=1, description="largest request body; a higher value admits larger photos"

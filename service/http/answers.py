@@ -30,8 +30,13 @@ def predictions(logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: in
     ]
 
 
-def image(classified: Classification, manifest: Manifest, top_k: int) -> dict[str, Any]:
-    """One result of /classify, still without its postprocessing time."""
+def image(
+    classified: Classification, manifest: Manifest, top_k: int, root_path: str
+) -> dict[str, Any]:
+    """One result of /classify, still without its postprocessing time.
+
+    `root_path` is the prefix of the service's own paths.
+    """
     query = urlencode(
         {"id": classified.image.id, "model": manifest.name, "version": manifest.version}
     )
@@ -45,8 +50,8 @@ def image(classified: Classification, manifest: Manifest, top_k: int) -> dict[st
             "inference": ms(classified.inference_s),
         },
         "links": {
-            "attention_maps": f"/attention-maps?{query}",
-            "similarity": f"/similarity?{query}",
+            "attention_maps": f"{root_path}/attention-maps?{query}",
+            "similarity": f"{root_path}/similarity?{query}",
         },
     }
 

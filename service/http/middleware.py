@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError
+from service.http.prefix import path_below
 from service.http.protocol import REFUSAL
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
@@ -24,6 +25,7 @@ _SECURITY_HEADERS = (
     (b"cross-origin-resource-policy", b"cross-origin"),
 )
 _UVLOOP_DISCONNECTED = "the handler is closed"
+ASKED_METHOD = "asked_method"  # key in the state of a scope, if the scope says another method
 PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
@@ -88,8 +90,10 @@ class ObserveRequests:
             self._metrics.stage(stage, duration)
         if code := scope["state"].get("problem"):
             self._metrics.reject(code)
-        if scope["path"] not in PROBES:
-            log.access(f"{scope['method']} {quote(scope['path'])}", route, status, seconds)
+        path = path_below(scope)
+        if path not in PROBES:
+            method = scope["state"].get(ASKED_METHOD, scope["method"])
+            log.access(f"{method} {quote(path)}", route, status, seconds)
 
 
 def _added_headers(state: MutableMapping[str, Any]) -> list[tuple[bytes, bytes]]:
@@ -108,7 +112,7 @@ def _route_path(scope: Scope) -> str:
 
 
 class AnswerHead:
-    """Answers HEAD as GET (RFC 9110, 9.3.2), and logs it so; the server leaves the body out."""
+    """Answers HEAD as GET (RFC 9110, 9.3.2); the server leaves the body out."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -116,6 +120,7 @@ class AnswerHead:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
+            scope.setdefault("state", {})[ASKED_METHOD] = "HEAD"
         await self._app(scope, receive, send)
 
 

@@ -22,6 +22,7 @@ from service.errors import (
     Unauthorized,
     UriTooLong,
 )
+from service.http.prefix import path_below
 from service.http.schemas import Problem
 from service.oip.schemas import PREFIX, ProtocolError
 
@@ -83,7 +84,7 @@ def _document(
 ) -> Response:
     """A problem document, or OIP's error under /v2."""
     request.state.problem = code
-    path = request.url.path
+    path = path_below(request.scope)
     if path == PREFIX or path.startswith(f"{PREFIX}/"):
         body = orjson.dumps({"error": f"{title}: {detail}"})
         return Response(body, status, headers=headers, media_type="application/json")
@@ -93,7 +94,7 @@ def _document(
             "title": title,
             "status": status,
             "detail": detail,
-            "instance": path,
+            "instance": request.url.path,
             "code": code,
             "request_id": request.state.request_id,
         }

@@ -10,8 +10,6 @@ import asyncio
 import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from service.errors import (
     HeadersTooLarge,
     MalformedRequest,
@@ -19,6 +17,8 @@ from service.errors import (
     ServiceError,
     UriTooLong,
 )
+from service.http.lingering import LingeringTransport
+from service.http.upgrades import UpgradeIgnoringProtocol
 
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS = 100
@@ -26,17 +26,19 @@ MAX_HEADERS_BYTES = 32 * 1024
 REFUSAL = "refusal"  # key in the state of a scope: the error to answer with
 
 _MAX_BYTES_OUTSIDE_BODIES = 2 * (MAX_URI_BYTES + MAX_HEADERS_BYTES)
-_LINGER_S = 2
 _SHOWN_PATH = re.compile(rb"/[!-~]{,255}")  # the part of a refused path that the answer repeats
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(UpgradeIgnoringProtocol):
     """Refuses a request whose line and headers are too large, too slow or not HTTP.
 
     The limit in bytes counts everything since the last byte of a body, so that it covers trailers
     and chunk extensions too. A connection may stay without a complete request line and headers
-    for as long as it may be idle.
+    for as long as it may be idle. The rest of a body that was not read before its answer is
+    discarded (`LingeringTransport`); if it ends within bounds, the connection is kept.
     """
+
+    transport: LingeringTransport
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,17 +50,23 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(LingeringTransport(transport, self.loop, self.timeout_keep_alive))
         self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()
+        self.transport.stop_discarding()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        self.transport.hurry()
+        super().shutdown()
+
     def data_received(self, data: bytes) -> None:
-        if self._input_closed:
+        self.transport.received(len(data))
+        if self._input_closed or self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if not self.transport.unread and (self.cycle is None or self.cycle.response_complete):
             self._start_header_timer()
         self._bytes_outside_bodies += len(data)
         super().data_received(data)  # calls the on_... methods below
@@ -79,10 +87,24 @@ class BoundedProtocol(HttpToolsProtocol):
             self._mark_refused(error)
         super().on_headers_complete()
         self._reading_headers = False  # not reached if the line above raises
+        self.transport.unread = True
 
     def on_body(self, body: bytes) -> None:
         self._bytes_outside_bodies = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.transport.unread = False
+        super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete:  # it was answered before
+            self.transport.stop_discarding()
+            self._start_header_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # The last request that was received may be a later one, which waits for its answer.
+        if self.transport.unread and self.cycle.response_complete:
+            self.transport.start_discarding()
 
     def send_400_response(self, msg: str) -> None:
         if self._reading_headers and self.url:
@@ -90,6 +112,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 MalformedRequest("the request line or a header cannot be parsed")
             )
         else:
+            self.transport.unread = True
             super().send_400_response(msg)
 
     def _start_header_timer(self) -> None:
@@ -122,14 +145,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse_and_close(self, error: ServiceError) -> None:
         """Read no more, and answer with the error if there is at least a part of a URL."""
         self._input_closed = True
-        if self.transport.is_closing() or not (self._reading_headers and self.url):
+        if self.transport.is_closing():
+            return
+        if not (self._reading_headers and self.url):
+            self.transport.unread = False  # no answer that the client could miss
             self.transport.close()
             return
         self._mark_refused(error)
         self.on_headers_complete()  # starts the application, which answers
         self.cycle.keep_alive = False
         self.cycle.more_body = False
-        self.cycle.transport = _LingeringTransport(self.transport, self.loop)
 
 
 def _exceeded_limit(url: bytes, headers: list[tuple[bytes, bytes]]) -> ServiceError | None:
@@ -140,27 +165,3 @@ def _exceeded_limit(url: bytes, headers: list[tuple[bytes, bytes]]) -> ServiceEr
     if sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS_BYTES:
         return HeadersTooLarge(f"more than {MAX_HEADERS_BYTES:,} bytes")
     return None
-
-
-class _LingeringTransport(asyncio.Transport):
-    """Keeps reading for a while after the answer before it closes the connection.
-
-    Closing with unread bytes makes the operating system reset the connection, which can destroy
-    the answer before the client has read it.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
-        self._transport = transport
-        self._loop = loop
-
-    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
-        self._transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        self._loop.call_later(_LINGER_S, self._transport.close)

@@ -8,6 +8,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from service.api_keys import ApiKeys
 from service.http.middleware import PROBES
+from service.http.prefix import path_below
 
 _PUBLIC = (*PROBES, "/")
 _bearer = HTTPBearer(auto_error=False, description="one of DEEPVIT_API_KEYS, if set")
@@ -27,5 +28,5 @@ class RequireApiKey:
         header: Annotated[str | None, Depends(_header)],
     ) -> None:
         """Raises `Unauthorized`. It is asynchronous so that FastAPI runs it on the event loop."""
-        if request.url.path not in _PUBLIC:
+        if path_below(request.scope) not in _PUBLIC:
             self._keys.check(bearer.credentials if bearer else "", header or "")

@@ -17,6 +17,7 @@ from export.__main__ import main as export
 from models.training.__main__ import main as training
 from tests.docs.conftest import run
 from tests.docs.markdown import ADDRESS, PAGES, Block, blocks
+from tests.support.nginx import running_nginx
 from tests.support.server import ROOT, Server
 
 CONSOLE = [block for block in blocks("console") if block.not_run is None]
@@ -77,6 +78,20 @@ def test_commands_run(
         run_before.add(command)
 
 
+@pytest.mark.parametrize("block", blocks("nginx"), ids=str)
+def test_nginx_publishes_the_service(
+    block: Block, server: Server, photo: bytes, tmp_path: Path
+) -> None:
+    locations = block.code.replace(ADDRESS, "UPSTREAM")
+    found = re.search(r"^location (/.*/) \{", locations)
+    assert found
+    with running_nginx(server, tmp_path, locations) as address:
+        answer = httpx.post(f"{address}{found[1]}classify", files={"image": photo})
+        links = answer.json()["results"][0]["links"]
+        assert links["similarity"].startswith(found[1])
+        assert httpx.get(address + links["similarity"]).status_code == 200
+
+
 def test_only_what_needs_docker_or_a_gpu_or_a_cluster_is_not_run() -> None:
     allowed = re.compile(r"docker |nvidia-|kubectl |make cluster|serve ")
     skipped = [block for block in blocks("console") if block.not_run is not None]
@@ -87,7 +102,7 @@ def test_only_what_needs_docker_or_a_gpu_or_a_cluster_is_not_run() -> None:
 
 def test_every_block_is_of_a_known_language() -> None:
     fences = sum(page.read_text().count("\n```") for page in PAGES) // 2
-    known = [len(blocks(name)) for name in ("sh", "python", "console", "json", "text")]
+    known = [len(blocks(name)) for name in ("sh", "python", "console", "json", "text", "nginx")]
     assert sum(known) == fences
     assert all(known)
 

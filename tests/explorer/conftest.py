@@ -78,7 +78,7 @@ def visit(browser: Browser, problems: list[str]) -> Visit:
             page.on("console", listen)
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("request", watch)
-            page.goto("/")
+            page.goto(f"{server.url}/")
             yield page
         assert problems == []
 

@@ -37,6 +37,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "drain_timeout_s": ("6", 6.0),
     "api_keys": ("a,b", SecretStr("a,b")),
     "cors_origins": ("https://a.example", "https://a.example"),
+    "root_path": ("/apps/deepvit", "/apps/deepvit"),
     "log_format": ("text", "text"),
     "max_upload_bytes": ("1024", 1024),
     "max_image_pixels": ("1000", 1000),
@@ -106,6 +107,10 @@ def test_unknown_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("store_timeout_s", "0"),
         ("store_ttl_s", "0"),
         ("store_ttl_s", "nan"),
+        ("root_path", "deepvit"),
+        ("root_path", "/deepvit/"),
+        ("root_path", "//deepvit.example"),
+        ("root_path", "/deepvit\n"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:

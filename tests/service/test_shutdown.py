@@ -1,19 +1,18 @@
 """SIGTERM at bad moments: the process ends with status 0 and in time."""
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.conftest import DEEPVIT
 from tests.support.server import ROOT, Server, running_server
+from tests.support.sockets import connected
 from tests.support.versions import add_version, copied
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="watches the process in /proc")
@@ -31,13 +30,6 @@ def server(repository: Path) -> Iterator[Server]:
 def end(server: Server) -> None:
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(timeout=DRAIN_S + SLACK_S) == 0
-
-
-def connect(server: Server) -> socket.socket:
-    address = urlsplit(server.url)
-    assert address.hostname
-    assert address.port
-    return socket.create_connection((address.hostname, address.port), timeout=60)
 
 
 def threads(pid: int) -> int:
@@ -89,7 +81,7 @@ def test_while_a_version_is_loaded_on_request(repository: Path, tmp_path: Path) 
 
 
 def test_with_idle_connections_that_are_kept_alive(server: Server, photo: bytes) -> None:
-    with server.client() as one, server.client() as other, connect(server):
+    with server.client() as one, server.client() as other, connected(server):
         assert one.post("/classify", files={"image": photo}).status_code == 200
         assert other.get("/livez").status_code == 200
         end(server)
@@ -97,14 +89,14 @@ def test_with_idle_connections_that_are_kept_alive(server: Server, photo: bytes)
 
 
 def test_with_a_connection_that_is_stuck_in_its_headers(server: Server) -> None:
-    with connect(server) as stuck:
+    with connected(server) as stuck:
         stuck.sendall(b"POST /classify HTTP/1.1\r\nHost:")
         end(server)
 
 
 @pytest.mark.parametrize("path", ["/classify", f"/v2/models/{DEEPVIT}/infer"])
 def test_with_a_connection_that_is_stuck_in_its_body(server: Server, path: str) -> None:
-    with connect(server) as stuck, server.client() as client:
+    with connected(server) as stuck, server.client() as client:
         stuck.sendall(
             f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
             "Content-Length: 1000\r\nExpect: 100-continue\r\n\r\nhalf".encode()
@@ -115,9 +107,25 @@ def test_with_a_connection_that_is_stuck_in_its_body(server: Server, path: str) 
 
 
 def test_with_a_client_that_does_not_read_its_answer(server: Server, photo: bytes) -> None:
-    with server.client() as client, connect(server) as deaf:
+    with server.client() as client, connected(server) as deaf:
         found = client.post("/classify", files={"image": photo}).json()
         whole = f"/attention-maps?id={found['results'][0]['id']}&head=all&query=all"
         deaf.sendall(f"GET {whole} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert deaf.recv(9) == b"HTTP/1.1 "
         end(server)
+
+
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+def test_with_a_client_that_was_refused_and_still_sends(repository: Path, connection: str) -> None:
+    """What it goes on to send is discarded, but not for as long as when nobody waits."""
+    with (
+        running_server(repository, drain_delay_s=0, keep_alive_s=60) as server,
+        connected(server) as refused,
+    ):
+        refused.sendall(
+            f"POST /classify?top_k=0 HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n"
+            "Content-Length: 1000\r\n\r\nhalf".encode()
+        )
+        assert refused.recv(13) == b"HTTP/1.1 422 "
+        end(server)
+    assert "timeout graceful shutdown exceeded" not in "".join(server.log)

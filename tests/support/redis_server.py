@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 import redis
+
+from tests.support.sockets import free_port
 
 _READY = "Ready to accept connections"
 
@@ -67,16 +68,9 @@ def running_redis(*options: str) -> Iterator[RedisServer]:
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("redis-server is not installed")
-    server = RedisServer(binary, _free_port(), options)
+    server = RedisServer(binary, free_port(), options)
     server.start()
     try:
         yield server
     finally:
         server.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -89,11 +89,12 @@ async def classify(request: Request) -> Response:
         with pipeline.admit(served, deadline, extras.outputs) as ticket:
             images = await read_images(request, runtime.upload_limits)
             classified = await while_connected(request, pipeline.classify(ticket, images))
+    root_path = request.scope["root_path"]
     results = []
     postprocess_s = 0.0
     for one in classified:
         started = time.perf_counter()
-        result = answers.image(one, manifest, params.top_k) | extras.fields(one)
+        result = answers.image(one, manifest, params.top_k, root_path) | extras.fields(one)
         spent_s = time.perf_counter() - started
         postprocess_s += spent_s
         result["timings_ms"]["postprocess"] = answers.ms(spent_s)

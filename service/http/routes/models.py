@@ -20,10 +20,13 @@ class ModelParameters(BaseModel):
 
 
 @router.get("", responses=problems())
-async def list_models(runtime: RuntimeDep) -> ModelList:
+async def list_models(request: Request, runtime: RuntimeDep) -> ModelList:
     """Every version of every served model; what is used by default is marked."""
     models = runtime.pipeline.models
-    return ModelList(models=[_summary(model, models.is_default(model)) for model in models])
+    root_path = request.scope["root_path"]
+    return ModelList(
+        models=[_summary(model, models.is_default(model), root_path) for model in models]
+    )
 
 
 @router.get("/{name}", openapi_extra=documented(ModelParameters), responses=problems(UnknownModel))
@@ -40,7 +43,7 @@ async def show_model(request: Request, runtime: RuntimeDep, name: str) -> ModelD
     )
 
 
-def _summary(model: ServedModel, default: bool) -> ModelSummary:
+def _summary(model: ServedModel, default: bool, root_path: str) -> ModelSummary:
     manifest = model.manifest
     return ModelSummary(
         name=manifest.name,
@@ -55,5 +58,5 @@ def _summary(model: ServedModel, default: bool) -> ModelSummary:
         heads=manifest.config.num_heads,
         reattention_blocks=list(manifest.config.reatten_blocks),
         attention_donor=manifest.config.attention_donor,
-        url=f"/models/{quote(manifest.name, safe='')}?version={manifest.version}",
+        url=f"{root_path}/models/{quote(manifest.name, safe='')}?version={manifest.version}",
     )

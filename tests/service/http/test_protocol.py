@@ -5,38 +5,23 @@ import re
 import select
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from service.http.protocol import MAX_HEADERS, MAX_HEADERS_BYTES, MAX_URI_BYTES
 from tests.support.server import Server, running_server
+from tests.support.sockets import connected, read_all, statuses
 
 LITTLE = 16 * 2**20  # bytes of memory that one request may take
 ENDLESS = 64 * 2**20  # bytes that a client sends unless it is stopped
 
 
-@contextmanager
-def connected(server: Server, begin: bytes) -> Iterator[socket.socket]:
-    """A connection over which the first bytes have been sent."""
-    address = urlsplit(server.url)
-    assert address.hostname
-    assert address.port
-    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
-        connection.sendall(begin)
-        yield connection
-
-
 def answer(connection: socket.socket) -> tuple[int, dict[str, str]]:
     """Status and JSON body of the answer after which the server closes."""
-    received = b""
-    while chunk := connection.recv(65536):
-        received += chunk
-    headers, _, body = received.partition(b"\r\n\r\n")
+    headers, _, body = read_all(connection).partition(b"\r\n\r\n")
     assert b"connection: close" in headers.lower()
     found = re.match(rb"HTTP/1.1 (\d{3}) ", headers)
     assert found, headers
@@ -172,10 +157,7 @@ def test_the_limits_are_for_each_request_of_a_connection(server: Server) -> None
     request = b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1000 + b"\r\n"
     requests = (request + b"\r\n") * 199 + request + b"Connection: close\r\n\r\n"
     with connected(server, requests) as connection:
-        received = b""
-        while chunk := connection.recv(65536):
-            received += chunk
-    assert received.count(b"HTTP/1.1 200 OK") == 200
+        assert statuses(read_all(connection)) == [200] * 200
 
 
 def test_slow_clients_are_not_waited_for(repository: Path, photo: bytes) -> None:
@@ -259,11 +241,6 @@ def test_headers_of_multipart_parts_are_limited_too(
     assert (refused.status_code, refused.json()["code"]) == (400, "malformed-upload")
     assert memory(server) < before + LITTLE
     assert works(client, photo)
-
-
-def test_a_web_socket_is_not_opened(client: httpx.Client) -> None:
-    wanted = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "eA=="}
-    assert client.get("/models", headers=wanted).status_code == 200
 
 
 def test_the_log_has_no_traceback(server: Server) -> None:

@@ -147,15 +147,17 @@ def test_logs_are_one_json_object_a_line_with_the_id_and_without_probes(
             client.get("/metrics")
             client.post("/classify", files={"image": photo}, headers={"X-Request-Id": "one"})
             client.get(path, headers={"X-Request-Id": "two"})
+            client.head("/models", headers={"X-Request-Id": "three"})
         server.terminate()
         lines = [json.loads(line) for line in server.log]
     requests = [line for line in lines if line["logger"] == "service.access"]
-    assert [line["request_id"] for line in requests] == ["one", "two"]
-    assert [line["status"] for line in requests] == [200, 404]
+    assert [line["request_id"] for line in requests] == ["one", "two", "three"]
+    assert [line["status"] for line in requests] == [200, 404, 200]
     assert requests[0]["route"] == "/classify"
     assert requests[0]["duration_ms"] > 0
     assert requests[1]["message"].startswith("GET /")
     assert "\n" not in requests[1]["message"]
+    assert (requests[2]["message"], requests[2]["route"]) == ("HEAD /models 200", "/models")
 
 
 def test_text_logs_for_a_terminal(repository: Path, photo: bytes) -> None:
