@@ -22,13 +22,13 @@ router = APIRouter(tags=[TAG])
 
 Format = Literal["json", "npy", "npz", "png"]
 
-_FACTS_HEADER = "X-Attention-Maps"
+FACTS_HEADER = "X-Attention-Maps"
 _BYTES_PER_VALUE = {"json": 14, "npy": 4, "npz": 4, "png": 4}
 _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/x-npy": BINARY, "application/x-npz": BINARY, "image/png": BINARY},
         "headers": {
-            _FACTS_HEADER: {
+            FACTS_HEADER: {
                 "description": "the JSON answer without its values; sent with the other formats",
                 "schema": {"type": "string"},
             }
@@ -82,7 +82,7 @@ async def attention_maps(request: Request, runtime: WorkingDep) -> Response:
     if params.format == "json":
         return answers.json_response(answers.attention(maps, manifest, params.id))
     facts = orjson.dumps(answers.attention_facts(maps, manifest, params.id)).decode()
-    headers = {_FACTS_HEADER: facts}
+    headers = {FACTS_HEADER: facts}
     if params.format == "png":
         background = pixels if params.overlay else None
         draw = partial(pictures.attention, maps, manifest, params.id, params.scale, background)
