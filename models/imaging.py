@@ -188,7 +188,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     bits, inverted = 16, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        bits = min(bits, *image.tag_v2.get(_BITS, ()))
+        bits = min(bits, *image.tag_v2.get(_BITS, (bits,)))
         inverted = image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     upper = (values.clip(0, 2**bits - 1) >> bits - 8).astype(np.uint8)
     grey = Image.fromarray(~upper if inverted else upper)

@@ -87,6 +87,8 @@ def test_pages_of_other_origins_can_read_every_header_that_they_need(
         maps = answers[-1].json()["results"][0]["links"]["attention_maps"]
         answers += [client.get(f"{maps}&format=npy"), client.post(**binary_inference())]
         told = {name for answer in answers for name in answer.headers}
+        asked = {"Access-Control-Request-Method": "HEAD"}
+        assert client.options("/models", headers=asked).status_code == 200
     assert [answer.status_code for answer in answers] == [401, 200, 200, 200]
     exposed = {
         name.strip().lower()
