@@ -52,7 +52,7 @@ FROM base AS runtime
 ARG EXTRA=cpu
 # ray for a cluster
 ARG MORE=
-RUN python requirements.py "$EXTRA" redis grpc otel $MORE >requirements.txt \
+RUN python requirements.py "$EXTRA" redis grpc heif otel $MORE >requirements.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 COPY --from=models /app/model_repository model_repository
 COPY models/*.py models/

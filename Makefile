@@ -5,7 +5,7 @@ VENV ?= .venv$(if $(filter-out 3,$(PYTHON_VERSION)),-$(PYTHON_VERSION))
 PYTHON := $(VENV)/bin/python
 KERNEL := service/native/libdeepvit.so
 # Extras of pyproject.toml: all that the service can use on CPUs, and what is for developers
-SERVING := cpu redis grpc otel
+SERVING := cpu redis grpc heif otel
 DEVELOPING := $(SERVING) ray export dev
 
 # Tests of what a user's requests and exports go through, and the environment for test-oldest

@@ -114,23 +114,22 @@ def _sized(source: Source, facts: Facts, wanted: Size | None) -> dict[str, Any]:
     `wanted` is another input size than the one trained on; or the one trained on, where the file
     does not say it.
     """
-    stated = facts.sizes()
+    stated, notes = facts.sizes(), list(source.notes)
+    told = [StatedSize(wanted, "--img-size")] if wanted is not None else []
     try:
         inferred = infer(source, stated)
     except CheckpointError:
         if wanted is None:
             raise
-        return infer(source, [StatedSize(wanted, "--img-size")])
-    if (
-        wanted is not None
-        and not stated
-        and (wanted // patch_of(source)).area == (inferred["img_size"] // patch_of(source)).area
-    ):
-        return infer(source, [StatedSize(wanted, "--img-size")])
-    serve = wanted or source.serve_size or inferred["img_size"]
-    if serve == inferred["img_size"]:
+        return infer(source, told)
+    patch, trained = patch_of(source), inferred["img_size"]
+    if told and not stated and (told[0].size // patch).area == (trained // patch).area:
+        source.notes[:] = notes  # nothing had to be assumed
+        return infer(source, told)
+    serve = wanted or source.serve_size or trained
+    if serve == trained:
         return inferred
-    resize_positions(source, inferred["img_size"], serve)
+    resize_positions(source, trained, serve)
     return infer(source, [StatedSize(serve, "--img-size")])
 
 

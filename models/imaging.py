@@ -13,14 +13,21 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from models import heif, png
 from models.size import Size
 
 # Formats whose readers are pure image decoders: none that runs programs or follows links.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO"),
+    *heif.FORMATS,
+)
 MAX_PIXELS = 64 * 10**6  # of the largest image unless a reader is told otherwise
 
 _BACKGROUND = "white"  # behind transparent pixels
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
+_BITS, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
+_WHITE_IS_ZERO = 0
+_XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it
+_TURNED_BY_THEIR_READERS = ("TIFF", "HEIF")
 # What Pillow's readers raise on damaged files.
 _PILLOW_ERRORS = (
     ArithmeticError,
@@ -43,6 +50,12 @@ _UPRIGHT: dict[object, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# Pillow reads grey of 16 bits in which white is zero, but not with the most significant byte first.
+TiffImagePlugin.OPEN_INFO[TiffImagePlugin.MM, _WHITE_IS_ZERO, (1,), 1, (16,), ()] = (
+    "I;16B",
+    "I;16B",
+)
 
 
 class ImageError(Exception):
@@ -94,14 +107,13 @@ class Reader:
     def _opened(self, file: BinaryIO, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
         """An image whose size is known, with Pillow's errors as this module's."""
         try:
+            file = png.without_text(file)
             with Image.open(file, formats=formats) as image:
                 yield image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as exc:
             raise OversizedImage(f"the image has more than {self._max_pixels:,} pixels") from exc
         except UnidentifiedImageError as exc:
-            raise UnsupportedImage(
-                "the bytes are not an image in a supported format: " + ", ".join(FORMATS)
-            ) from exc
+            raise _unidentified(file) from exc
         except _PILLOW_ERRORS as exc:
             raise DamagedImage("the image is truncated or damaged") from exc
 
@@ -109,6 +121,8 @@ class Reader:
         self._check_size(image)
         if self._reduced and covers:  # a half, a quarter or an eighth, of JPEGs only
             image.draft(None, (2 * max(covers), 2 * max(covers)))
+        for name in _XMP:  # Pillow turns some pictures by an orientation in it
+            image.info.pop(name, None)
         image.load()
         return _rgb(_upright(image))
 
@@ -117,6 +131,9 @@ class Reader:
         sizes = [image.size]
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # whole tiles are decoded
             sizes.append((image.tag_v2.get(_TILE_WIDTH, 1), image.tag_v2.get(_TILE_LENGTH, 1)))
+        if image.format == "HEIF" and image.fp:
+            image.fp.seek(0)
+            sizes += heif.sizes(image.fp.read())
         for width, height in sizes:
             if width < 1 or height < 1:
                 raise DamagedImage("the image has no pixels")
@@ -127,9 +144,29 @@ class Reader:
                 )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _unidentified(file: BinaryIO) -> ImageError:
+    """Why none of the readers takes a file."""
+    file.seek(0)
+    if heif.is_heif(file.read(heif.START_BYTES)):
+        if heif.FORMATS:
+            return DamagedImage("the image is truncated or damaged")
+        return UnsupportedImage(
+            "HEIC and HEIF are read only where the package pillow-heif is installed, which the "
+            "extra heif brings; send a JPEG"
+        )
+    return UnsupportedImage(
+        "the bytes are not an image in a supported format: " + ", ".join(FORMATS)
+    )
+
+
+def _upright(image: ImageFile.ImageFile) -> Image.Image:
+    """The picture as its EXIF says that it stands, whatever XMP says."""
+    if image.format in _TURNED_BY_THEIR_READERS:
+        return image
     try:
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        turn = _UPRIGHT.get(exif.get(ExifTags.Base.Orientation))
     except _PILLOW_ERRORS:  # broken metadata does not spoil the picture
         turn = None
     return image if turn is None else image.transpose(turn)
@@ -149,9 +186,14 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The upper eight of 16 bits a pixel, with one transparent value as alpha."""
+    """The upper eight of up to 16 bits a pixel, with one transparent value as alpha."""
     values = np.asarray(image).astype(np.int64)
-    grey = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+    bits, inverted = 16, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = min(bits, *image.tag_v2.get(_BITS, (bits,)))
+        inverted = image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    upper = (values.clip(0, 2**bits - 1) >> bits - 8).astype(np.uint8)
+    grey = Image.fromarray(~upper if inverted else upper)
     if "transparency" in image.info:
         alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
         grey.putalpha(Image.fromarray(alpha))

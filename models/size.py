@@ -50,7 +50,7 @@ class Size(NamedTuple):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        length = core_schema.int_schema(gt=0)
+        length = core_schema.int_schema(gt=0, strict=True)
         pair = core_schema.list_schema(length, min_length=2, max_length=2)
         either = core_schema.union_schema([length, pair])
         return core_schema.no_info_after_validator_function(

@@ -28,9 +28,11 @@ from service.http.routes import (
     models,
     similarity,
     v2,
+    v2_health,
     v2_repository,
 )
 from service.http.security import RequireApiKey
+from service.http.specification import Specification
 from service.imaging import Decoder
 from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
@@ -50,6 +52,17 @@ if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
 
 _logger = logging.getLogger(__name__)
+
+# What pages of other origins may read of an answer besides its type, length and Cache-Control.
+_EXPOSED_HEADERS = (
+    "ETag",
+    attention.FACTS_HEADER,
+    v2.LENGTH_HEADER,
+    "Retry-After",
+    "Server-Timing",
+    "WWW-Authenticate",
+    "X-Request-Id",
+)
 
 
 def local_engines(settings: Settings) -> EngineMaker:
@@ -201,33 +214,26 @@ def create_app(
         version=__version__,
         description="Classify images with deep vision transformers, and look inside them.",
         lifespan=lifespan,
-        dependencies=[Depends(RequireApiKey(api_keys))] if api_keys else [],
         telemetry=_telemetry_config(tracing, root_path),
     )
     app.state.runtime = runtime
-    for resource in (  # routes are matched in this order, the most requested ones first
-        classify,
-        v2,
-        attention,
-        similarity,
-        images,
-        explorer,
-        models,
-        health,
-        metrics,
-        v2_repository,
-    ):
-        app.include_router(resource.router)
+    needs_key = [Depends(RequireApiKey(api_keys))] if api_keys else []
+    # Routes are matched in this order, the most requested ones first.
+    for protected in (classify, v2, attention, similarity, images, models, v2_repository):
+        app.include_router(protected.router, dependencies=needs_key)
+    for public in (explorer, health, v2_health, metrics):
+        app.include_router(public.router)
     app.mount("/web", explorer.Files(directory=explorer.WEB), name="web")
     problems.add_handlers(app)
+    app.openapi = Specification(app)  # type: ignore[method-assign]
     app.add_middleware(AnswerRefusals, answer=problems.service_error)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(cors_origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
-            expose_headers=["X-Attention-Maps", "X-Request-Id", "Server-Timing", "Retry-After"],
+            expose_headers=_EXPOSED_HEADERS,
         )
     app.add_middleware(ObserveRequests, metrics=runtime.metrics, trace=tracing)
     app.add_middleware(AnswerHead)

@@ -6,8 +6,8 @@ architecture is then inferred from the tensors in the same way for all formats.
 
 from typing import Protocol
 
-from models.formats import clip, hugging_face, official, timm, torchvision, vit_pytorch
-from models.formats.source import CheckpointError, File, Source, names
+from models.formats import clip, hugging_face, official, timm, timm_names, torchvision, vit_pytorch
+from models.formats.source import CheckpointError, File, Source, names, refuse
 from models.formats.wrappers import without_wrappers
 
 __all__ = ["FORMATS", "CheckpointError", "File", "Format", "Source", "convert", "names"]
@@ -28,6 +28,14 @@ class Format(Protocol):
         """
 
 
+# What tools leave in a state dict until their work is finished, in every format.
+_UNFINISHED = {
+    "_packed_params": "a layer that torch has quantised",
+    "weight_orig": "a pruned layer, before torch.nn.utils.prune.remove,",
+    "weight_g": "a layer under weight norm, before remove_weight_norm,",
+    "parametrizations.": "a parametrised layer, before remove_parametrizations,",
+    "lora_": "an adapter (LoRA) that is not merged",
+}
 FORMATS: tuple[Format, ...] = (official, timm, hugging_face, clip, torchvision, vit_pytorch)
 
 
@@ -35,6 +43,9 @@ def convert(file: File) -> Source:
     """Recognise a file and convert it. Raises `CheckpointError`."""
     if file.ours:
         return official.convert(file)
+    if file.name:
+        timm_names.facts(file.name)  # raises for what is known not to be supported
+    refuse(file.tensors, _UNFINISHED)
     file.tensors, notes = without_wrappers(file.tensors, _is_recognised)
     file.notes += notes
     keys = set(file.tensors)
@@ -45,9 +56,9 @@ def convert(file: File) -> Source:
             "save the state dict of one network only"
         )
     if not found:
-        named = f" of {file.arch}," if file.arch else ""
+        named = file.name and f"a checkpoint of {file.name}, which is not supported: "
         raise CheckpointError(
-            f"not a state dict of a known format{named} "
+            f"{named or ''}not a state dict of a known format "
             f"({', '.join(each.NAME for each in FORMATS)}): it begins with "
             f"{names(file.tensors)}. Rename the tensors as in one of these formats"
         )

@@ -93,8 +93,9 @@ def _infer_outside(source: Source, stated: Sequence[StatedSize]) -> dict[str, An
     }
     if "attn_pool.latent" in tensors:
         facts["pool"] = "attention"
-    elif tensors["head.weight"].shape[1] == 2 * width and prefix > 1:
-        facts["pool"] = "cls_dist"
+    elif tensors["head.weight"].shape[1] == 2 * width:
+        mean = source.facts.get("pool") == "cls_mean" or prefix < 2
+        facts["pool"] = "cls_mean" if mean else "cls_dist"
     return facts
 
 

@@ -37,7 +37,7 @@ _KINDS = {
     "dinov2": "Hugging Face DINOv2",
     "dinov2_with_registers": "Hugging Face DINOv2",
 }
-_MODEL_TYPES = {*_KINDS, "vit_msn"}
+_HEADLESS = "embeddings.patch_embeddings."  # a model that was saved without its classifier
 _POOLS = {
     "ijepa": {"pool": "mean"},
     "dinov2": {"pool": "cls_mean"},
@@ -88,23 +88,23 @@ _ACTIVATIONS = {
 }
 _UNSUPPORTED = {
     "decoder.": "a network for masked images",
-    "lambda_1": "BEiT or Data2Vec, which have relative positions,",
     "weights_in": "a gated MLP",
 }
 
 
 def recognises(keys: set[str]) -> bool:
-    return any(_kind(key) for key in keys)
+    return any(_kind(key) or key.startswith(_HEADLESS) for key in keys)
 
 
 def convert(file: File) -> Source:
     """To the project's names, with the folder's JSON. Raises `CheckpointError`."""
     refuse(file.tensors, _UNSUPPORTED)
-    model_type = file.config.get("model_type")
-    if model_type is not None and model_type not in _MODEL_TYPES:
-        raise CheckpointError(f"config.json says {model_type}, which is not supported")
-    kind = next(filter(None, map(_kind, file.tensors)))
-    tensors = {_renamed(key): value for key, value in file.tensors.items()}
+    kind = next(filter(None, map(_kind, file.tensors)), "vit")
+    tensors = {
+        _renamed(key): value
+        for key, value in file.tensors.items()
+        if not key.endswith("embeddings.mask_token")  # of training only
+    }
     original = partial(_original, keys=file.tensors.keys())
     notes = list(file.notes)
     if not any(key.startswith("head.") for key in tensors):
@@ -120,8 +120,6 @@ def convert(file: File) -> Source:
             "no preprocessor_config.json: the default preprocessing of transformers assumed"
         )
     dinov2 = kind.startswith("dinov2")
-    if dinov2:
-        tensors.pop("embeddings.mask_token", None)  # of training only
     return Source(
         _KINDS[kind],
         tensors,

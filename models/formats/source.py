@@ -34,6 +34,16 @@ class File:
     config: Mapping[str, Any] = field(default_factory=dict)  # config.json
     processor: Mapping[str, Any] = field(default_factory=dict)  # preprocessor_config.json
 
+    @property
+    def name(self) -> str | None:
+        """What the file or the folder calls its architecture, without a tag.
+
+        `.augreg_in21k` is one, in vit_base_patch16_224.augreg_in21k.
+        """
+        said = (self.config.get("architecture"), self.arch, self.config.get("model_type"))
+        found = next((name for name in said if isinstance(name, str) and name), None)
+        return found and found.partition(".")[0]
+
 
 @dataclass
 class Source:
@@ -71,7 +81,7 @@ def refuse(keys: Iterable[str], parts: Mapping[str, str]) -> None:
     for key in keys:
         for piece, part in parts.items():
             if piece in key:
-                raise CheckpointError(f"{part} is not supported ({key})")
+                raise CheckpointError(f"not supported: {part} ({key})")
 
 
 def join(parts: Mapping[str, Tensor | None], dim: int) -> Tensor:

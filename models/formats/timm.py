@@ -75,8 +75,8 @@ def convert(file: File) -> Source:
     tensors, notes = dict(file.tensors), list(file.notes)
     if "pos_embed" not in tensors:
         raise CheckpointError(
-            "there are no learned positions (pos_embed): rotary positions, as in DINOv3 and "
-            "EVA-02, are not supported"
+            "not supported: a network without learned positions (pos_embed), as those with rotary "
+            "ones, DINOv3 and EVA-02"
         )
     size = _stated_size(file)
     has_class_token = "cls_token" in tensors
@@ -87,7 +87,7 @@ def convert(file: File) -> Source:
     _join_attention_bias(tensors)
     if "patch_embed.proj.weight" in tensors and "patch_embed.proj.bias" not in tensors:
         tensors["patch_embed.proj.bias"] = torch.zeros(len(tensors["patch_embed.proj.weight"]))
-    arch = _arch(file)
+    arch = file.name
     conventions: dict[str, Any] = dict(UNSCALED)
     if not has_class_token:
         conventions["pool"] = "mean_patches"
@@ -134,7 +134,7 @@ def _move_fc_norm(tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Any
     if "fc_norm.weight" not in tensors:
         return {}
     if "norm.weight" in tensors:
-        raise CheckpointError("norms before and after pooling (norm, fc_norm) are not supported")
+        raise CheckpointError("not supported: norms before and after pooling (norm, fc_norm)")
     for leaf in ("weight", "bias"):
         if f"fc_norm.{leaf}" in tensors:
             tensors[f"norm.{leaf}"] = tensors.pop(f"fc_norm.{leaf}")
@@ -208,12 +208,6 @@ def _join_attention_bias(tensors: dict[str, Tensor]) -> None:
         k = torch.zeros_like(q)
         parts = {key: q, f"{attention}k_bias": k, f"{attention}v_bias": v}
         tensors[f"{attention}qkv.bias"] = join(parts, dim=0)
-
-
-def _arch(file: File) -> str | None:
-    """The name without its tag, `.augreg_in21k` in vit_base_patch16_224.augreg_in21k."""
-    name = file.config.get("architecture") or file.arch
-    return name.partition(".")[0] if isinstance(name, str) else None
 
 
 def _stated(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.formats.source import UNSCALED, CheckpointError, File, Source
+from models.formats.source import UNSCALED, CheckpointError, File, Source, refuse
 from models.size import Size
 
 NAME = "vit-pytorch"
@@ -39,12 +39,20 @@ _NORM_BEFORE_POOL = {"transformer.norm": "norm", "mlp_head": "head", "linear_hea
 _NORM_AFTER_POOL = {"mlp_head.0": "norm", "mlp_head.1": "head"}
 
 
+_UNSUPPORTED = {
+    "patch_transformer.": "CaiT",
+    "cls_transformer.": "CaiT",
+    "to_cls_token.": "another network of vit-pytorch's",
+}
+
+
 def recognises(keys: set[str]) -> bool:
     return any(_LAYER.fullmatch(key) or key.startswith("to_patch_embedding.") for key in keys)
 
 
 def convert(file: File) -> Source:
     """To the project's names, with vit-pytorch's conventions. Raises `CheckpointError`."""
+    refuse(file.tensors, _UNSUPPORTED)
     given = file.tensors
     normed = any(f"to_patch_embedding.{index}.weight" in given for index in (2, 3))
     nested = any(re.search(r"\.1\.(fn\.)*norm\.weight$", key) for key in given)

@@ -47,7 +47,8 @@ def without_wrappers(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of the network under its own names, and notes on what was taken off.
 
-    Prefixes are taken off until `recognised` says that the names are those of a known format.
+    Prefixes are taken off until `recognised` says that the names are those of a known format;
+    none are if it never does.
     """
     beside = [key for key in tensors if _BESIDE.fullmatch(key)]
     notes = [f"left out, because they are no part of a network: {names(beside)}"] if beside else []
@@ -58,7 +59,7 @@ def without_wrappers(
     while not recognised(set(found)):
         prefix = next((each for each in _PREFIXES if any(k.startswith(each) for k in found)), None)
         if prefix is None:
-            break
+            return dict(tensors), []
         outside = [key for key in found if not key.startswith(prefix)]
         if outside:
             notes.append(f"left out, because they are not under {taken}{prefix}: {names(outside)}")

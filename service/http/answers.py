@@ -1,5 +1,6 @@
 """Results to the JSON bodies of answers."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,10 +14,10 @@ from service.explain.similarity import DEFINITIONS, Similarity
 from service.pipeline import Classification
 
 
-def json_response(content: Any) -> Response:
+def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Response:
     """JSON from data that may hold NumPy arrays; float32 values keep their shortest form."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, media_type="application/json")
+    return Response(body, headers=headers, media_type="application/json")
 
 
 def predictions(logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: int) -> list[Any]:

@@ -19,6 +19,7 @@ from service.errors import (
     UnknownImage,
     UnknownModel,
 )
+from service.http.conditional import entity_tag
 from service.http.dependencies import runtime_of
 from service.http.disconnects import while_connected
 from service.http.parameters import DeadlineParameters, ModelName, ModelVersion, StageName
@@ -51,16 +52,22 @@ class LookInsideParameters(DeadlineParameters):
     stage: StageName = "reattention"
 
 
+def answer_tag(served: ServedModel, params: LookInsideParameters) -> str:
+    """The entity tag of the answer to these parameters."""
+    said = params.model_dump(exclude={"model", "version", "timeout_ms"})
+    made_by = served.digest, served.provider, served.attention
+    return entity_tag(type(params).__name__, said, made_by)
+
+
 async def explain(
-    request: Request, served: ServedModel, image_id: str, outputs: Sequence[str], deadline: float
-) -> tuple[Pixels, Mapping[str, Float32Array]]:
-    """What the model saw of an image, and the named outputs of the explain graph for it.
+    request: Request, served: ServedModel, pixels: Pixels, outputs: Sequence[str], deadline: float
+) -> Mapping[str, Float32Array]:
+    """The named outputs of the explain graph for what the model saw of an image [S, S, 3].
 
     Raises one of `ERRORS`, or `ClientGone`.
     """
     pipeline = runtime_of(request).pipeline
-    pixels = await pipeline.input(served, image_id)
     with pipeline.admit(served, deadline, outputs) as ticket:
         done = await while_connected(request, pipeline.explain(ticket, pixels))
     note_inference(request, [done])
-    return pixels, done.value
+    return done.value

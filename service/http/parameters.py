@@ -96,8 +96,18 @@ def documented(form: type[BaseModel]) -> dict[str, Any]:
             "in": "header" if name == _TIMEOUT_HEADER else "query",
             "required": name in schema.get("required", ()),
             "description": field.pop("description"),
-            "schema": field,
+            "schema": _without_null(field),
         }
         for name, field in schema["properties"].items()
     ]
     return {"parameters": sorted(parameters, key=lambda one: one["in"], reverse=True)}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a parameter may be where it is sent: it can be left out, but text is never null."""
+    kept: list[dict[str, Any]]
+    kept = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kept) != 1:
+        return schema
+    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
+    return rest | kept[0]

@@ -4,7 +4,7 @@ Under /v2 they have the form that the Open Inference Protocol (OIP) defines for 
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -24,18 +24,19 @@ from service.errors import (
 )
 from service.http.prefix import path_below
 from service.http.schemas import Problem
+from service.http.specification import reference
 from service.oip.schemas import PREFIX, ProtocolError
 
 _logger = logging.getLogger(__name__)
 
 _OF_EVERY_ROUTE: tuple[type[ServiceError], ...] = (
-    Unauthorized,
     MalformedRequest,
     RequestTimeout,
     UriTooLong,
     HeadersTooLarge,
     ServiceError,
 )
+_OF_PROTECTED_ROUTES = (InvalidRequest, Unauthorized)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -102,14 +103,23 @@ def _document(
     return Response(body, status, headers=headers, media_type="application/problem+json")
 
 
-def problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses for the errors that a route can answer with."""
-    return _responses("application/problem+json", Problem, [*errors, InvalidRequest], _example)
+def problems(*errors: type[ServiceError], public: bool = False) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for the errors that a route can answer with.
+
+    A `public` route needs no API key and reads no parameters.
+    """
+    return _responses("application/problem+json", Problem, _all(errors, public), _example)
 
 
-def oip_problems(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+def oip_problems(
+    *errors: type[ServiceError], public: bool = False
+) -> dict[int | str, dict[str, Any]]:
     """The same for routes of the Open Inference Protocol."""
-    return _responses("application/json", ProtocolError, [*errors, InvalidRequest], _oip_example)
+    return _responses("application/json", ProtocolError, _all(errors, public), _oip_example)
+
+
+def _all(errors: Iterable[type[ServiceError]], public: bool) -> list[type[ServiceError]]:
+    return [*errors, *(() if public else _OF_PROTECTED_ROUTES), *_OF_EVERY_ROUTE]
 
 
 def _example(error: type[ServiceError]) -> dict[str, Any]:
@@ -127,17 +137,17 @@ def _oip_example(error: type[ServiceError]) -> dict[str, Any]:
 
 def _responses(
     media_type: str,
-    form: type[BaseModel],
+    model: type[BaseModel],
     errors: list[type[ServiceError]],
     example: Callable[[type[ServiceError]], dict[str, Any]],
 ) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
-    for error in [*errors, *_OF_EVERY_ROUTE]:
+    for error in errors:
         response = responses.setdefault(
             error.status,
             {
                 "description": "",
-                "content": {media_type: {"schema": form.model_json_schema(), "examples": {}}},
+                "content": {media_type: {"schema": reference(model), "examples": {}}},
             },
         )
         response["description"] += f"{'; ' if response['description'] else ''}{error.title}"

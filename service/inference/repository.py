@@ -5,11 +5,13 @@ stops once the requests that it has taken are answered.
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,11 @@ class ServedModel:
     def labels(self) -> tuple[str, str]:
         """Name and version, as metrics label them."""
         return self.manifest.name, str(self.manifest.version)
+
+    @cached_property
+    def digest(self) -> str:
+        """Differs between exports, also of the same version. 64 hex digits."""
+        return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
 
     @property
     def provider(self) -> str:

@@ -134,20 +134,3 @@ class IndexEntry(BaseModel):
         examples=["READY"], description="READY, UNAVAILABLE, or empty before the first load"
     )
     reason: str = Field("", description="why the model is unavailable")
-
-
-def inlined_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A schema without `$defs`, for parts of OpenAPI where references to them do not resolve."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def inlined(node: Any) -> Any:
-        if isinstance(node, list):
-            return [inlined(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return inlined(definitions[node["$ref"].rpartition("/")[2]])
-        return {key: inlined(value) for key, value in node.items()}
-
-    return {key: inlined(value) for key, value in schema.items()}

@@ -9,6 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from export.pictures import Pictures
+from models import heif
 from models.imaging import MAX_PIXELS
 from models.preprocess import Preprocessing, preprocess
 from models.size import Size
@@ -128,6 +129,7 @@ def clear() -> Image.Image:
         (clear(), "clear.png", {}),
         (cat("P"), "palette.gif", {}),
         (clear(), "clear.webp", {"lossless": True}),
+        *([(cat(), "phone.heic", {"quality": 90})] if heif.FORMATS else []),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -12,8 +12,9 @@ from pydantic import Field
 from service.errors import AnswerTooLarge, InvalidSelection
 from service.explain.selection import Direction, Selection
 from service.http import answers, pictures
+from service.http.conditional import caching, not_modified, tagged
 from service.http.dependencies import WorkingDep, use_model
-from service.http.look_inside import ERRORS, TAG, LookInsideParameters, explain
+from service.http.look_inside import ERRORS, TAG, LookInsideParameters, answer_tag, explain
 from service.http.parameters import documented, read_parameters
 from service.http.problems import problems
 from service.http.schemas import BINARY, AttentionMapsAnswer
@@ -22,13 +23,13 @@ router = APIRouter(tags=[TAG])
 
 Format = Literal["json", "npy", "npz", "png"]
 
-_FACTS_HEADER = "X-Attention-Maps"
+FACTS_HEADER = "X-Attention-Maps"
 _BYTES_PER_VALUE = {"json": 14, "npy": 4, "npz": 4, "png": 4}
 _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/x-npy": BINARY, "application/x-npz": BINARY, "image/png": BINARY},
         "headers": {
-            _FACTS_HEADER: {
+            FACTS_HEADER: {
                 "description": "the JSON answer without its values; sent with the other formats",
                 "schema": {"type": "string"},
             }
@@ -64,7 +65,7 @@ class AttentionMapsParameters(LookInsideParameters):
     "/attention-maps",
     response_model=AttentionMapsAnswer,
     openapi_extra=documented(AttentionMapsParameters),
-    responses=_OTHER_FORMATS | problems(*ERRORS, InvalidSelection, AnswerTooLarge),
+    responses=tagged(_OTHER_FORMATS) | problems(*ERRORS, InvalidSelection, AnswerTooLarge),
 )
 async def attention_maps(request: Request, runtime: WorkingDep) -> Response:
     """Attention maps by layer, head, query and stage."""
@@ -81,12 +82,16 @@ async def attention_maps(request: Request, runtime: WorkingDep) -> Response:
             direction=params.direction,
         )
         _check_size(selection, params.format, runtime.max_answer_bytes)
-        pixels, outputs = await explain(request, served, params.id, selection.outputs, deadline)
+        pixels = await runtime.pipeline.input(served, params.id)
+        tag = answer_tag(served, params)
+        if unchanged := not_modified(request, tag):
+            return unchanged
+        outputs = await explain(request, served, pixels, selection.outputs, deadline)
     maps = selection.cut(outputs)
     if params.format == "json":
-        return answers.json_response(answers.attention(maps, manifest, params.id))
+        return answers.json_response(answers.attention(maps, manifest, params.id), caching(tag))
     facts = orjson.dumps(answers.attention_facts(maps, manifest, params.id)).decode()
-    headers = {_FACTS_HEADER: facts}
+    headers = {FACTS_HEADER: facts, **caching(tag)}
     if params.format == "png":
         background = pixels if params.overlay else None
         draw = partial(pictures.attention, maps, manifest, params.id, params.scale, background)

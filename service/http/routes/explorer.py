@@ -5,10 +5,12 @@ Its files are public even if the API needs a key: the page then asks its user fo
 
 from pathlib import Path
 
-from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import Headers
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from service.http.conditional import is_known
 
 WEB = Path(__file__).parents[2] / "web"
 
@@ -16,21 +18,30 @@ WEB = Path(__file__).parents[2] / "web"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-cache",  # browsers revalidate a file before each use
+    "Cache-Control": "no-cache",  # browsers ask again before each use
 }
 
 router = APIRouter()
 
 
-@router.get("/", include_in_schema=False)
-async def explorer() -> Response:
-    return FileResponse(WEB / "index.html", headers=_HEADERS)
-
-
 class Files(StaticFiles):
-    """The page's modules, styles and sample images."""
+    """The page, its modules, styles and sample images; a 304 for what a browser still has."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         response.headers.update(_HEADERS)
         return response
+
+    def is_not_modified(self, response_headers: Headers, request_headers: Headers) -> bool:
+        """By the time of the file's last change where the client names no tag."""
+        if "if-none-match" in request_headers:
+            return is_known(request_headers, response_headers["etag"])
+        return super().is_not_modified(response_headers, request_headers)
+
+
+_files = Files(directory=WEB)
+
+
+@router.get("/", include_in_schema=False)
+async def explorer(request: Request) -> Response:
+    return await _files.get_response("index.html", request.scope)

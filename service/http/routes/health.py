@@ -3,19 +3,28 @@
 from fastapi import APIRouter, Response
 
 from service.http.dependencies import RuntimeDep
+from service.http.problems import problems
 from service.http.schemas import Health
 from service.runtime import Runtime
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez", responses={503: {"model": Health, "description": "restart this process"}})
+@router.get(
+    "/livez",
+    responses=problems(public=True)
+    | {503: {"model": Health, "description": "restart this process"}},
+)
 async def livez(runtime: RuntimeDep, response: Response) -> Health:
     """Every batch thread is alive."""
     return _health(runtime, response, runtime.alive, "alive", "a batch thread is dead")
 
 
-@router.get("/readyz", responses={503: {"model": Health, "description": "send work elsewhere"}})
+@router.get(
+    "/readyz",
+    responses=problems(public=True)
+    | {503: {"model": Health, "description": "send work elsewhere"}},
+)
 async def readyz(runtime: RuntimeDep, response: Response) -> Health:
     """Every served model is loaded and warm, and the process is not shutting down.
 

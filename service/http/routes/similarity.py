@@ -9,8 +9,9 @@ from pydantic import Field
 from models.collapse import THRESHOLD
 from service.explain import similarity as measures
 from service.http import answers, pictures
+from service.http.conditional import caching, not_modified, tagged
 from service.http.dependencies import WorkingDep, use_model
-from service.http.look_inside import ERRORS, TAG, LookInsideParameters, explain
+from service.http.look_inside import ERRORS, TAG, LookInsideParameters, answer_tag, explain
 from service.http.parameters import Threshold, documented, read_parameters
 from service.http.problems import problems
 from service.http.schemas import PNG_RESPONSE, SimilarityAnswer
@@ -32,7 +33,7 @@ class SimilarityParameters(LookInsideParameters):
     "/similarity",
     response_model=SimilarityAnswer,
     openapi_extra=documented(SimilarityParameters),
-    responses=PNG_RESPONSE | problems(*ERRORS),
+    responses=tagged(PNG_RESPONSE) | problems(*ERRORS),
 )
 async def similarity(request: Request, runtime: WorkingDep) -> Response:
     """How similar blocks, heads and features are, and how many blocks are similar."""
@@ -41,10 +42,14 @@ async def similarity(request: Request, runtime: WorkingDep) -> Response:
     with use_model(request, params.model, params.version) as served:
         manifest = served.manifest
         names = tuple(measures.outputs(manifest, params.stage).values())
-        _, outputs = await explain(request, served, params.id, names, deadline)
+        pixels = await runtime.pipeline.input(served, params.id)
+        tag = answer_tag(served, params)
+        if unchanged := not_modified(request, tag):
+            return unchanged
+        outputs = await explain(request, served, pixels, names, deadline)
     found = measures.measure(manifest, params.stage, params.threshold, outputs)
     if params.format == "json":
-        return answers.json_response(answers.similarity(found, manifest, params.id))
+        return answers.json_response(answers.similarity(found, manifest, params.id), caching(tag))
     draw = partial(pictures.similarity, found, manifest, params.id, params.variant)
     png = await pictures.drawn(request, runtime, deadline, draw)
-    return Response(png, media_type="image/png")
+    return Response(png, headers=caching(tag), media_type="image/png")

@@ -28,6 +28,7 @@ from service.http.disconnects import while_connected
 from service.http.parameters import DeadlineParameters, documented, read_parameters
 from service.http.problems import oip_problems
 from service.http.schemas import BINARY
+from service.http.specification import reference
 from service.http.stages import note_inference
 from service.inference.repository import ServedModel
 from service.oip import compression, metadata, rest
@@ -36,22 +37,19 @@ from service.oip.schemas import (
     PREFIX,
     InferRequestBody,
     InferResponse,
-    Live,
     ModelMetadata,
     ModelReady,
-    Ready,
     ServerMetadata,
     StatisticsResponse,
-    inlined_schema,
 )
 
 TAG = "open inference protocol"
-_LENGTH_HEADER = "Inference-Header-Content-Length"
+LENGTH_HEADER = "Inference-Header-Content-Length"
 _MIN_COMPRESSED_BYTES = 1024  # smaller answers fit one packet uncompressed
 _REQUEST = {
     "required": True,
     "content": {
-        "application/json": {"schema": inlined_schema(InferRequestBody)},
+        "application/json": {"schema": reference(InferRequestBody)},
         "application/octet-stream": BINARY,
     },
 }
@@ -59,7 +57,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/octet-stream": BINARY},
         "headers": {
-            _LENGTH_HEADER: {
+            LENGTH_HEADER: {
                 "description": "bytes of JSON before the binary tensors",
                 "schema": {"type": "integer"},
             }
@@ -91,22 +89,6 @@ _of_model = APIRouter()  # included twice below: without a version in the path a
 async def server_metadata() -> ServerMetadata:
     """Name, version and the supported extensions of the protocol."""
     return metadata.server("binary_tensor_data")
-
-
-@router.get("/health/live", responses=oip_problems(NotReady))
-async def server_live(runtime: RuntimeDep) -> Live:
-    """What /livez says."""
-    if not runtime.alive:
-        raise NotReady("a batch thread is dead")
-    return Live(live=True)
-
-
-@router.get("/health/ready", responses=oip_problems(NotReady))
-async def server_ready(runtime: RuntimeDep) -> Ready:
-    """What /readyz says."""
-    if not runtime.ready:
-        raise NotReady("the server is shutting down or a batch thread is dead")
-    return Ready(ready=True)
 
 
 @router.get("/models/stats", responses=oip_problems())
@@ -185,7 +167,7 @@ async def infer(request: Request, runtime: WorkingDep, served: Served) -> Respon
 def _decode(request: Request, body: bytes, contract: Contract, max_bytes: int) -> InferRequest:
     encoding = request.headers.get("content-encoding", "")
     content = compression.decompress(body, encoding, max_bytes)
-    return rest.decode(content, request.headers.get(_LENGTH_HEADER), contract)
+    return rest.decode(content, request.headers.get(LENGTH_HEADER), contract)
 
 
 def _answer(
@@ -200,7 +182,7 @@ def _answer(
     )
     body, headers, media_type = encoded.body, {"Vary": "Accept-Encoding"}, "application/json"
     if encoded.json_length is not None:
-        headers[_LENGTH_HEADER] = str(encoded.json_length)
+        headers[LENGTH_HEADER] = str(encoded.json_length)
         media_type = "application/octet-stream"
     chosen = compression.choose(request.headers.get("accept-encoding", ""))
     if chosen and len(body) >= _MIN_COMPRESSED_BYTES:

@@ -1,8 +1,8 @@
-"""Writes the results of timm, transformers and vit-pytorch that the parity tests compare with.
+"""Writes the results of timm, transformers, torchvision and vit-pytorch for the parity tests.
 
 Run from the root of the project, in an environment of its own that holds the code bases:
 
-    python -m tests.models.formats.generate timm hugging_face vit_pytorch
+    python -m tests.models.formats.generate timm hugging_face torchvision vit_pytorch
 
 vit-pytorch has named its tensors in three ways: run `vit_pytorch` once with each of the
 versions in README.md. Networks are small; their shapes are what differs.
@@ -12,10 +12,11 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,14 @@ from . import weights
 
 SIZE = 32
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 7}
-Case = tuple[str, nn.Module, dict[str, Any], dict[str, str]]  # name, network, flags, JSON files
+
+
+class Case(NamedTuple):
+    name: str
+    network: nn.Module
+    flags: dict[str, Any] = {}  # noqa: RUF012  # what the file does not tell
+    files: dict[str, str] = {}  # noqa: RUF012  # JSON beside the weights
+    size: tuple[int, int] = (SIZE, SIZE)
 
 
 def timm() -> Iterator[Case]:
@@ -35,16 +43,36 @@ def timm() -> Iterator[Case]:
     ViT = import_module("timm.models.vision_transformer").VisionTransformer
     small = SMALL | {"img_size": SIZE, "patch_size": 8}
     heads = {"num_heads": 3}
-    yield "timm_vit", ViT(**small), heads, {}
+    yield Case("timm_vit", ViT(**small), heads, {})
     distilled = Distilled(**small, init_values=0.1)
-    yield "timm_deit_distilled", distilled, heads, {}
+    yield Case("timm_deit_distilled", distilled, heads, {})
     registers = ViT(**small, reg_tokens=4, no_embed_class=True, init_values=0.1, global_pool="avg")
-    yield "timm_registers_mean", registers, heads, {}
+    yield Case("timm_registers_mean", registers, heads, {})
     embedded = ViT(**small, reg_tokens=2)
-    yield "timm_registers_with_positions", embedded, heads, {}
+    yield Case("timm_registers_with_positions", embedded, heads, {})
     one = small | {"num_heads": 1}
+    no_token = {"class_token": False, "global_pool": "avg"}
+    yield Case("timm_no_class_token", ViT(**small, **no_token), heads)
+    yield Case("timm_registers_only", ViT(**small, **no_token, reg_tokens=2), heads)
+    tanh = import_module("timm.layers").GELUTanh
+    siglip = ViT(**small, class_token=False, global_pool="map", act_layer=tanh)
+    yield Case("timm_attention_pool", siglip, heads | {"activation": "gelu_tanh"})
+    quick = import_module("timm.layers").QuickGELU
+    eps = partial(nn.LayerNorm, eps=1e-5)
+    clip = ViT(**small, pre_norm=True, act_layer=quick, norm_layer=eps)
+    flags = heads | {"activation": "quick_gelu", "layer_norm_eps": 1e-5}
+    yield Case("timm_quick_gelu", clip, flags)
+    Eva = import_module("timm.models.eva").Eva
+    yield Case(
+        "timm_eva",
+        Eva(**small, use_abs_pos_emb=True, use_rot_pos_emb=False),
+        heads | {"pool": "mean_patches"},
+    )
+    wide = {"img_size": (24, 64), "patch_size": (8, 16)}
+    flags = heads | {"img_size": [24, 64]}
+    yield Case("timm_wide", ViT(**small | wide), flags, size=(24, 64))
     pre = ViT(**one, pre_norm=True, qkv_bias=False, fc_norm=False, global_pool="avg")
-    yield "timm_norm_pre_one_head", pre, {"num_heads": 1, "pool": "mean_patches"}, {}
+    yield Case("timm_norm_pre_one_head", pre, {"num_heads": 1, "pool": "mean_patches"}, {})
 
 
 def hugging_face() -> Iterator[Case]:
@@ -65,17 +93,32 @@ def hugging_face() -> Iterator[Case]:
     processor = transformers.ViTImageProcessor(
         size=square, image_mean=[0.4, 0.5, 0.6], image_std=[0.2] * 3
     )
-    yield "hugging_face_vit", vit, {}, _folder(vit, processor)
+    yield Case("hugging_face_vit", vit, {}, _folder(vit, processor))
     deit = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**facts))
     processor = transformers.DeiTImageProcessor(size={"height": 36, "width": 36}, crop_size=square)
-    yield "hugging_face_deit", deit, {}, _folder(deit, processor)
+    yield Case("hugging_face_deit", deit, {}, _folder(deit, processor))
+
+    small = {key: value for key, value in facts.items() if key != "attn_implementation"}
+    for name, kind in {"dinov2": "Dinov2", "dinov2_registers": "Dinov2WithRegisters"}.items():
+        config = getattr(transformers, f"{kind}Config")(**small, attn_implementation="eager")
+        network = getattr(transformers, f"{kind}ForImageClassification")(config)
+        yield Case(f"hugging_face_{name}", network, {}, _folder(network))
+    ijepa = transformers.IJepaForImageClassification(transformers.IJepaConfig(**facts))
+    yield Case("hugging_face_ijepa", ijepa, {}, _folder(ijepa))
+    for kind in ("CLIP", "Siglip"):
+        config = getattr(transformers, f"{kind}Config")(
+            vision_config=facts | {"projection_dim": 24}, num_labels=7
+        )
+        config._attn_implementation = "eager"
+        network = getattr(transformers, f"{kind}ForImageClassification")(config)
+        yield Case(f"hugging_face_{kind.lower()}", network, {}, _folder(network))
 
 
-def _folder(network: Any, processor: Any) -> dict[str, str]:
-    return {
-        "config.json": network.config.to_json_string(),
-        "preprocessor_config.json": processor.to_json_string(),
-    }
+def _folder(network: Any, processor: Any = None) -> dict[str, str]:
+    found = {"config.json": network.config.to_json_string()}
+    if processor is not None:
+        found["preprocessor_config.json"] = processor.to_json_string()
+    return found
 
 
 def saved_as(network: Any) -> dict[str, str]:
@@ -90,6 +133,12 @@ def saved_as(network: Any) -> dict[str, str]:
         name: next(key for key, value in state.items() if torch.equal(value, tensor))
         for name, tensor in saved.items()
     }
+
+
+def torchvision() -> Iterator[Case]:
+    """torchvision's class, small."""
+    ViT = import_module("torchvision.models").VisionTransformer
+    yield Case("torchvision_vit", ViT(SIZE, 8, 2, 3, 24, 40, num_classes=7), {"num_heads": 3})
 
 
 def vit_pytorch() -> Iterator[Case]:
@@ -107,17 +156,21 @@ def vit_pytorch() -> Iterator[Case]:
         "mlp_dim": 40,
         "dim_head": 10,
     }
-    yield f"vit_pytorch_{release}_deepvit", DeepViT(**facts), {}, {}
+    yield Case(f"vit_pytorch_{release}_deepvit", DeepViT(**facts), {}, {})
     mean = {"pool": "mean"}
-    yield f"vit_pytorch_{release}_deepvit_mean", DeepViT(**facts, **mean), mean, {}
-    yield f"vit_pytorch_{release}_vit", ViT(**facts), {"num_heads": 3}, {}
+    yield Case(f"vit_pytorch_{release}_deepvit_mean", DeepViT(**facts, **mean), mean, {})
+    yield Case(f"vit_pytorch_{release}_vit", ViT(**facts), {"num_heads": 3}, {})
+    simple = import_module("vit_pytorch.simple_vit").SimpleViT(**facts)
+    flags = {"num_heads": 3, "img_size": SIZE}
+    yield Case(f"vit_pytorch_{release}_simple_vit", simple, flags)
     one = facts | {"heads": 1, "dim_head": 24}
-    yield f"vit_pytorch_{release}_vit_one_head", ViT(**one), {"num_heads": 1}, {}
+    yield Case(f"vit_pytorch_{release}_vit_one_head", ViT(**one), {"num_heads": 1}, {})
 
 
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "timm": timm,
     "hugging_face": hugging_face,
+    "torchvision": torchvision,
     "vit_pytorch": vit_pytorch,
 }
 
@@ -138,7 +191,7 @@ def run(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], list[
             module.register_forward_hook(lambda _, __, output: softmax.append(output))
         elif last == "reattn_norm":
             module.register_forward_hook(lambda _, __, output: mixed.append(output))
-        elif name.endswith("attention") and hasattr(module, "q_proj"):
+        elif name.endswith(("attention", "self_attn")) and hasattr(module, "q_proj"):
             module.register_forward_hook(lambda _, __, output: softmax.append(output[1]))
     with torch.inference_mode():
         answer = network(images)
@@ -152,7 +205,7 @@ def resized_positions(name: str, network: Any) -> weights.Array:
     if name == "timm_vit":
         resample = import_module("timm.layers").resample_abs_pos_embed
         resized = resample(network.pos_embed, [6, 6], num_prefix_tokens=1)
-    if name.startswith("hugging_face"):
+    if name in ("hugging_face_vit", "hugging_face_deit"):
         embeddings = network.base_model.embeddings
         tokens = torch.zeros(1, embeddings.position_embeddings.shape[1] - 4 * 4 + 6 * 6, 24)
         resized = embeddings.interpolate_pos_encoding(tokens, 48, 48)
@@ -166,12 +219,12 @@ def main() -> None:
     )
     parser.add_argument("families", nargs="+", choices=FAMILIES)
     for family in parser.parse_args().families:
-        for name, network, flags, files in FAMILIES[family]():
+        for name, network, flags, files, size in FAMILIES[family]():
             network.eval()
             shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
             drawn = weights.state_dict(shapes)
             network.load_state_dict({key: torch.from_numpy(value) for key, value in drawn.items()})
-            images = torch.from_numpy(weights.random_images((SIZE, SIZE))).double()
+            images = torch.from_numpy(weights.random_images(size)).double()
             facts = {
                 "shapes": shapes,
                 "flags": flags,

@@ -120,24 +120,27 @@ def write() -> None:
 
 def outcome(name: str, folder: Path) -> str:
     """`equal`, or why the file was refused."""
-    network = made(name, torch.device("cpu"))
-    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
-    drawn = {key: torch.from_numpy(v) for key, v in weights.state_dict(shapes).items()}
-    network.load_state_dict(drawn)
     path = folder / "model_best.pth.tar"
-    torch.save({"arch": name, "state_dict": network.state_dict()}, path)
+    network = made(name, torch.device("meta"))
+    shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
+    torch.save(
+        {"arch": name, "state_dict": {k: torch.zeros(()).expand(s) for k, s in shapes.items()}},
+        path,
+    )
     try:
-        found = checkpoint.load(path)
+        checkpoint.load(path)
     except CheckpointError as exc:
         return f"refused: {exc}"
-    images = torch.from_numpy(weights.random_images(found.config.img_size, batch=1)).double()
-    for module in network.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+    network = made(name, torch.device("cpu"))
+    drawn = {key: torch.from_numpy(value) for key, value in weights.state_dict(shapes).items()}
+    network.load_state_dict(drawn)
+    torch.save({"arch": name, "state_dict": network.state_dict()}, path)
+    found = checkpoint.load(path)
+    images = torch.from_numpy(weights.random_images(found.config.img_size, batch=1))
     with torch.inference_mode():
-        expected = network.double()(images)
-        difference = (found.network().double()(images) - expected).abs().max()
-    return "equal" if difference <= 1e-4 * expected.abs().max() else f"wrong by {difference:.2g}"
+        expected = network(images)
+        difference = (found.network()(images) - expected).abs().max()
+    return "equal" if difference <= 1e-3 * expected.abs().max() else f"wrong by {difference:.2g}"
 
 
 def sweep() -> Iterator[tuple[str, str]]:

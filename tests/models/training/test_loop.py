@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     data = Data(
         training=Photographs(pixels, torch.full((count, 2), 40.0), labels),
         soft=None,
-        test=pixels[:, :, : rule.size, : rule.size],
+        test=pixels[:, :, : rule.size.height, : rule.size.width],
         test_labels=labels,
         classes=config.num_classes,
         identity="noise",

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from export.verify import normalize
-from models import checkpoint
+from models import checkpoint, heif
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, VIT
 from tests.support import small
@@ -42,6 +42,17 @@ def test_a_raw_body_and_a_form_give_the_same_answer(client: httpx.Client, photo:
     for kind in ("image/jpeg", "application/octet-stream"):
         (raw,) = results(client.post("/classify", content=photo, headers={"Content-Type": kind}))
         assert (raw["id"], raw["predictions"]) == (form["id"], form["predictions"])
+
+
+@pytest.mark.skipif(not heif.FORMATS, reason="pillow-heif is not installed")
+def test_a_photograph_as_phones_send_it(client: httpx.Client, photo: bytes) -> None:
+    heic = io.BytesIO()
+    Image.open(io.BytesIO(photo)).save(heic, "HEIF", quality=95)
+    data, kind = heic.getvalue(), {"Content-Type": "image/heic"}
+    (form,) = results(client.post("/classify", files={"image": ("IMG_0001.HEIC", data)}))
+    (raw,) = results(client.post("/classify", content=data, headers=kind))
+    assert raw["id"] == form["id"]
+    assert raw["predictions"][0]["label"] == "cat"
 
 
 def test_several_images_are_answered_in_order(client: httpx.Client, photo: bytes) -> None:

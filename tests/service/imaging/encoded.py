@@ -28,6 +28,7 @@ SAVED: dict[str, tuple[int, dict[str, Any]]] = {
     "JPEG2000": (0, {}),
     "PPM": (0, {}),
     "ICO": (0, {"sizes": [(48, 32)]}),
+    "HEIF": (3, {"quality": 95, "chroma": 444}),
 }
 
 

@@ -2,11 +2,13 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from models import heif
 from models.imaging import FORMATS
 from tests.service.imaging.encoded import (
     BLUE,
@@ -29,7 +31,7 @@ from tests.service.imaging.encoded import (
 
 
 def test_every_format_has_a_row() -> None:
-    assert SAVED.keys() == set(FORMATS)
+    assert SAVED.keys() == {*FORMATS, "HEIF"}
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -39,7 +41,7 @@ def test_every_format_is_read_in_its_colours(format: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", *heif.FORMATS])
 def test_every_exif_orientation_comes_out_upright(format: str, orientation: int) -> None:
     upright = np.asarray(quarters())
     stored = {  # where EXIF says that row 0 and column 0 of the stored picture belong
@@ -55,7 +57,8 @@ def test_every_exif_orientation_comes_out_upright(format: str, orientation: int)
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     tolerance, options = SAVED[format]
-    data = save(Image.fromarray(np.ascontiguousarray(stored)), format, exif=exif, **options)
+    options = options | {"exif": exif.tobytes()}
+    data = save(Image.fromarray(np.ascontiguousarray(stored)), format, **options)
     assert_quarters(decode(data), tolerance)
 
 
@@ -102,6 +105,41 @@ def test_sixteen_bits_keep_their_upper_eight(format: str) -> None:
     options = {"irreversible": False} if format == "JPEG2000" else {}
     grey = np.asarray(decode(save(deep, format, **options)))[0]
     assert grey.tolist() == [[level] * 3 for level in (0, 0, 1, 128, 255)]
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_a_tiff_of_sixteen_bits_in_which_white_may_be_zero(
+    white_is_zero: bool, order: str, deflated: bool
+) -> None:
+    pixels = struct.pack(f"{order}5H", 0, 255, 256, 32768, 65535)
+    image = decode(grey_tiff(pixels, 16, order, white_is_zero, deflated))
+    expected = [255, 255, 254, 127, 0] if white_is_zero else [0, 0, 1, 128, 255]
+    assert np.asarray(image)[0, :, 0].tolist() == expected
+
+
+def test_a_tiff_of_twelve_bits_keeps_their_upper_eight() -> None:
+    pixels = bytes.fromhex("00000f 010800 fff000")  # two values in each three bytes
+    assert np.asarray(decode(grey_tiff(pixels, 12)))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def grey_tiff(
+    pixels: bytes,
+    bits: int,
+    order: str = "<",
+    white_is_zero: bool = False,
+    deflated: bool = False,
+) -> bytes:
+    """One row of five pixels."""
+    if deflated:
+        pixels = zlib.compress(pixels)
+    black = 0 if white_is_zero else 1
+    tags = {256: 5, 257: 1, 258: bits, 259: 8 if deflated else 1, 262: black, 273: 8}
+    tags |= {277: 1, 278: 1, 279: len(pixels)}
+    directory = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, tags[tag]) for tag in tags)
+    start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8 + len(pixels))
+    return start + pixels + struct.pack(f"{order}H", len(tags)) + directory + bytes(4)
 
 
 @pytest.mark.parametrize(
