@@ -114,14 +114,19 @@ def _choose_donor(options: argparse.Namespace, trained: Checkpoint, say: Progres
 def _verify(folder: Path, built: Build, record: Manifest, say: Progress) -> Manifest:
     """The record with the differences from PyTorch, which are within tolerance."""
     say("verify the graphs against PyTorch")
-    parity = verify(folder, built.network, record, say.detail)
+    found = verify(folder, built.network, record, say.detail)
     worst: dict[str, float] = {}
-    for row in parity:
+    for row in found.parity:
         if row.output == "logits":
             worst[row.graph] = max(row.max_abs_difference, worst.get(row.graph, 0))
     for name, difference in worst.items():
         say.detail(f"{name}.onnx: logits within {difference:.1e} of PyTorch")
-    return record.model_copy(update={"parity": parity})
+    for one in found.undefined:
+        say.detail(
+            f"{one.stage} {one.measure} is rounding noise in blocks "
+            f"{', '.join(map(str, one.blocks))}, whose maps are near-uniform: not defined there"
+        )
+    return record.model_copy(update={"parity": found.parity, "undefined": found.undefined})
 
 
 def _compare_reuse(

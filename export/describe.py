@@ -14,7 +14,7 @@ _POOLS = {
     "cls_mean": "the class token beside the mean of the patches",
     "mean": "the mean of all tokens",
     "mean_patches": "the mean of the patches",
-    "attention": "what a learned query attends to",
+    "attention": "what a learned query finds in the patches",
 }
 
 

@@ -226,7 +226,7 @@ class FoldedDeepViT(nn.Module):
         if self.config.last_norm:
             x = F.layer_norm(x, x.shape[-1:], eps=self.eps)
         if self.attn_pool is not None:
-            x = self.attn_pool(x)
+            x = self.attn_pool(x[:, self.config.prefix_tokens :])
         elif not after:
             x = pool(x, self.config)
         logits: Tensor = self.head(x)

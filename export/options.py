@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from models.architectures import ARCHITECTURES
 from models.collapse import THRESHOLD
+from models.config import ARCHITECTURES
 from models.size import Size
 
 # First arguments that are commands rather than a checkpoint, and the modules that run them.

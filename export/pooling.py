@@ -8,10 +8,10 @@ from models.deepvit import AttentionPool, activate
 
 
 class FoldedAttentionPool(nn.Module):
-    """Tokens [B, N, C], normed but without the norm's gain and bias, to what the head sees [B, C].
+    """Patches [B, N - P, C], normed without the norm's gain and bias, to what the head sees [B, C].
 
-    The query is the same for every image, so Q K^T is one product of the tokens with [C, H], and
-    tokens are pooled before they become values. A row of a softmax sums to one, so V's bias goes
+    The query is the same for every image, so Q K^T is one product of the patches with [C, H], and
+    patches are pooled before they become values. A row of a softmax sums to one, so V's bias goes
     into the projection's, and what is the same for all keys cancels.
     """
 
@@ -35,9 +35,9 @@ class FoldedAttentionPool(nn.Module):
         self.fc2 = Dense(fc2.weight.T, fc2.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = (x @ self.query).softmax(dim=1).transpose(1, 2)  # [B, H, N]
-        tokens = (maps @ x).unsqueeze(2)  # [B, H, 1, C]
-        pooled = self.proj((tokens @ self.values).flatten(1))  # [B, C]
+        maps = (x @ self.query).softmax(dim=1).transpose(1, 2)  # [B, H, N - P]
+        heads = (maps @ x).unsqueeze(2)  # [B, H, 1, C]
+        pooled = self.proj((heads @ self.values).flatten(1))  # [B, C]
         y = F.layer_norm(pooled, pooled.shape[-1:], eps=self.eps)
         out: Tensor = pooled + self.fc2(activate(self.fc1(y), self.activation))
         return out

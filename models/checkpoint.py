@@ -15,8 +15,7 @@ import safetensors.torch
 from torch import Tensor
 
 from models import formats
-from models.architectures import ARCHITECTURES
-from models.config import DeepViTConfig
+from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import DeepViT
 from models.formats import CheckpointError as CheckpointError
 from models.formats import Source, files, known

@@ -186,7 +186,7 @@ class Block(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One learned query attends to all tokens; an MLP follows (SigLIP's pooling)."""
+    """One learned query attends to the patches; an MLP follows (SigLIP's pooling)."""
 
     def __init__(self, config: DeepViTConfig) -> None:
         super().__init__()
@@ -200,12 +200,12 @@ class AttentionPool(nn.Module):
         self.mlp = Mlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens [B, N, C] to [B, C]."""
+        """Patches [B, N - P, C] to [B, C]."""
         B, N, C = x.shape
         H = self.num_heads
         q = self.q(self.latent).reshape(1, H, 1, C // H) * (C // H) ** -0.5
         k, v = self.kv(x).reshape(B, N, 2, H, C // H).permute(2, 0, 3, 1, 4)
-        maps = (q @ k.transpose(-2, -1)).softmax(dim=-1)  # [B, H, 1, N]
+        maps = (q @ k.transpose(-2, -1)).softmax(dim=-1)  # [B, H, 1, N - P]
         pooled = self.proj((maps @ v).reshape(-1, C))
         out: Tensor = pooled + self.mlp(self.norm(pooled))
         return out
@@ -281,7 +281,10 @@ class DeepViT(nn.Module):
         """The last block's tokens [B, N, C] to logits [B, classes]."""
         after = self.config.norm_after_pool
         x = x if after or self.norm is None else self.norm(x)
-        x = pool(x, self.config) if self.attn_pool is None else self.attn_pool(x)
+        if self.attn_pool is None:
+            x = pool(x, self.config)
+        else:
+            x = self.attn_pool(x[:, self.config.prefix_tokens :])
         x = self.norm(x) if after and self.norm is not None else x
         logits: Tensor = self.head(x)  # [B, classes]
         return logits

@@ -16,6 +16,7 @@ from models.preprocess import Preprocessing
 
 METADATA_KEY = "deepvit.manifest"
 
+Graph = Literal["model", "model.fp16", "explain"]
 Stage = Literal["softmax", "reattention"]
 STAGES: tuple[Stage, ...] = ("softmax", "reattention")
 STAGE_WORDS: dict[Stage, str] = {
@@ -93,11 +94,19 @@ class ReAttention(_Record):
 class Parity(_Record):
     """The difference between ONNX Runtime and PyTorch, measured when the model was exported."""
 
-    graph: Literal["model", "model.fp16", "explain"]
+    graph: Graph
     output: str
     batch: int
     max_abs_difference: float
     tolerance: float
+
+
+class Undefined(_Record):
+    """A measure that is rounding noise in some blocks, because their maps are near-uniform."""
+
+    stage: Stage
+    measure: str
+    blocks: tuple[int, ...]
 
 
 class Speed(_Record):
@@ -172,6 +181,9 @@ class Manifest(_Record):
     checkpoint: Checkpoint
     versions: Versions
     parity: tuple[Parity, ...]
+    undefined: tuple[Undefined, ...] = Field(
+        default=(), description="measures that are not defined in some blocks, found by the export"
+    )
 
     def output(self, measure: str, stage: Stage | None = None, block: int | None = None) -> Output:
         """The output that holds a measure.

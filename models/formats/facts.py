@@ -137,8 +137,8 @@ def _validated(kind: type[BaseModel], key: str, value: Any) -> Any:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Size):
-        return one == as_size(other)
+    if isinstance(one, Size) or isinstance(other, Size):
+        return as_size(one) == as_size(other)
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other)
     return bool((tuple(one) if isinstance(one, list) else one) == other)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.formats import timm_names
 
 

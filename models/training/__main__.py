@@ -12,9 +12,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from models import checkpoint
-from models.architectures import ARCHITECTURES
 from models.checkpoint import Checkpoint, CheckpointError
-from models.config import DeepViTConfig
+from models.config import ARCHITECTURES, DeepViTConfig
 from models.preprocess import Preprocessing
 from models.training import card, photographs, targets
 from models.training.card import Answered

@@ -6,7 +6,7 @@ exports are cached in a folder.
 
 from pathlib import Path
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.manifest import Manifest
 from tests.support import small
 from tests.support.server import ROOT

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from service.inference.cpus import available_cpus
 from tests.bench import models
 from tests.bench.record import Record, table

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.training.forward import forward
 from models.training.initialise import initialised
 from tests.bench.timing import Contender, in_turns

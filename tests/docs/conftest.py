@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from service.inference.cpus import available_cpus
 from tests.conftest import BUNDLED
 from tests.support.networks import random_network

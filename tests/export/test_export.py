@@ -16,7 +16,7 @@ from export.__main__ import main
 from export.linear import batch_norm_affine
 from export.verify import sample_images
 from models import checkpoint
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.manifest import METADATA_KEY, Manifest
 from models.size import Size
 from tests.support import small

@@ -10,8 +10,8 @@ from torch import nn
 from export.fold import FoldedDeepViT, fold_mixing
 from export.graphs import Classifier, Explainer, Inside
 from export.verify import normalize
-from models.architectures import ARCHITECTURES
 from models.arrays import Pixels
+from models.config import ARCHITECTURES
 from models.deepvit import Block, DeepViT
 from models.preprocess import Preprocessing
 from models.size import Size

@@ -13,9 +13,8 @@ from export.functions import DOMAIN
 from export.graphs import Classifier
 from export.half import half
 from export.to_onnx import trace
-from models.architectures import ARCHITECTURES
 from models.arrays import Float32Array, Pixels
-from models.config import DeepViTConfig
+from models.config import ARCHITECTURES, DeepViTConfig
 from models.preprocess import Preprocessing
 from tests.support.networks import random_network, settled
 

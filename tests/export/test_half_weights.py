@@ -10,7 +10,7 @@ import torch
 from export import to_onnx
 from export.fold import FoldedDeepViT
 from export.graphs import Classifier
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.size import Size
 from models.training.__main__ import architecture
 from models.training.halves import halved

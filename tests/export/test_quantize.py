@@ -17,8 +17,8 @@ from export.fold import FoldedDeepViT
 from export.graphs import Classifier
 from export.verify import VerificationError, verify_int8
 from models import checkpoint
-from models.architectures import ARCHITECTURES
 from models.arrays import Pixels
+from models.config import ARCHITECTURES
 from models.manifest import Comparison, Manifest
 from models.preprocess import Preprocessing, preprocess
 from service.errors import StartupError

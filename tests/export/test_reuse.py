@@ -19,9 +19,8 @@ from export.graphs import Classifier
 from export.pictures import Pictures
 from export.reuse.sharing import shared, write_classifier
 from export.verify import normalize, sample_images
-from models.architectures import ARCHITECTURES
 from models.checkpoint import Checkpoint
-from models.config import DeepViTConfig
+from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import Block
 from models.manifest import Manifest
 from models.preprocess import Preprocessing, preprocess

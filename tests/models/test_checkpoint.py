@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models import checkpoint
-from models.architectures import ARCHITECTURES
 from models.checkpoint import CheckpointError
+from models.config import ARCHITECTURES
 from models.deepvit import DeepViT
 from models.formats import Source
 from models.formats.architecture import infer

@@ -4,8 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.architectures import ARCHITECTURES, plain_vit
-from models.config import DeepViTConfig
+from models.config import ARCHITECTURES, DeepViTConfig, plain_vit
 from models.deepvit import DeepViT
 
 PARAMETERS = {

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from models import checkpoint
-from models.architectures import ARCHITECTURES, plain_vit
 from models.checkpoint import Checkpoint, CheckpointError
+from models.config import ARCHITECTURES, plain_vit
 from models.deepvit import DeepViT
 from models.size import Size
 from tests.models.formats import weights

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.deepvit import DeepViT
 from tests.models.official import weights
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from export.__main__ import main
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from tests.support.networks import random_network
 from tests.support.server import running_server
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from tests.support.server import ROOT
 
 

@@ -22,9 +22,8 @@ from PIL import Image
 from export.__main__ import main
 from export.verify import normalize
 from models import checkpoint, measures
-from models.architectures import ARCHITECTURES
 from models.collapse import VARIANTS
-from models.config import DeepViTConfig
+from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import BlockTrace
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, TINY, VIT

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from models import checkpoint
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.training import table
 from models.training.__main__ import main
 from models.training.evaluation import answers

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.architectures import ARCHITECTURES
-from models.config import DeepViTConfig
+from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import Block, DeepViT
 from models.training.draws import Draws
 from models.training.forward import forward, stochastic_depth

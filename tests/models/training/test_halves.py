@@ -3,7 +3,7 @@
 import torch
 
 from export.fold import FoldedDeepViT
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.deepvit import Block
 from models.training import halves
 from models.training.__main__ import architecture

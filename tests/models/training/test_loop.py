@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.training.augment import Augment
 from models.training.initialise import initialised
 from models.training.loop import Data, Run

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from models.architectures import ARCHITECTURES
+from models.config import ARCHITECTURES
 from models.training.forward import forward
 from models.training.initialise import initialised
 from models.training.photographs import Photographs

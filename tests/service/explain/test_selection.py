@@ -6,9 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from models.architectures import ARCHITECTURES
 from models.arrays import Float32Array
-from models.config import DeepViTConfig
+from models.config import ARCHITECTURES, DeepViTConfig
 from models.manifest import STAGES, Checkpoint, Manifest, Output, Stage, Versions
 from models.preprocess import Preprocessing
 from service.errors import InvalidSelection

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from models.architectures import ARCHITECTURES
 from models.arrays import Float32Array
 from models.collapse import VARIANTS
+from models.config import ARCHITECTURES
 from models.manifest import STAGES, Stage
 from service.explain.similarity import Similarity, measure, outputs
 from tests.service.explain.test_selection import manifest_of
