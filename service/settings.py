@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         32, ge=1, description="most images in one request; never more than max_queue_images"
     )
     max_answer_bytes: int = Field(
-        64 * 2**20, ge=1, description="largest answer of /attention-maps and /v2"
+        64 * 2**20, ge=1, description="largest answer of /attention-maps, /classify and /v2"
     )
     store_url: SecretStr | None = Field(
         None,

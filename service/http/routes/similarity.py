@@ -1,17 +1,21 @@
 """GET /similarity: the paper's measures of an image classified before."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from models.arrays import Float32Array
 from models.collapse import THRESHOLD
+from models.manifest import Manifest
 from service.explain import similarity as measures
 from service.http import answers, pictures
 from service.http.dependencies import WorkingDep, use_model
 from service.http.look_inside import ERRORS, TAG, LookInsideParameters, explain
 from service.http.parameters import Threshold, documented, read_parameters
+from service.http.pools import in_pool
 from service.http.problems import problems
 from service.http.schemas import PNG_RESPONSE, SimilarityAnswer
 
@@ -42,9 +46,16 @@ async def similarity(request: Request, runtime: WorkingDep) -> Response:
         manifest = served.manifest
         names = tuple(measures.outputs(manifest, params.stage).values())
         _, outputs = await explain(request, served, params.id, names, deadline)
+    pool = runtime.pipeline.pool if params.format == "json" else runtime.render_pool
+    build = partial(_answer, manifest, params, outputs)
+    return await in_pool(request, pool, deadline, build)
+
+
+def _answer(
+    manifest: Manifest, params: SimilarityParameters, outputs: Mapping[str, Float32Array]
+) -> Response:
     found = measures.measure(manifest, params.stage, params.threshold, outputs)
     if params.format == "json":
         return answers.json_response(answers.similarity(found, manifest, params.id))
-    draw = partial(pictures.similarity, found, manifest, params.id, params.variant)
-    png = await pictures.drawn(request, runtime, deadline, draw)
+    png = pictures.similarity(found, manifest, params.id, params.variant)
     return Response(png, media_type="image/png")
