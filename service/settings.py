@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         description="fused requires the compiled kernels, auto uses them if they are there, "
         "plain never uses them",
     )
+    kernel: Literal["auto", "avx512", "avx2", "baseline"] = Field(
+        "auto",
+        description="the best copy of the CPU's compiled kernels that may run; a processor that "
+        "lacks it takes the next lower",
+    )
     cuda_graphs: bool = Field(
         True,
         description="on CUDA, record a CUDA graph for each of a few batch sizes and replay it",

@@ -1,17 +1,24 @@
 """The compiled attention: the copy for each instruction set equals Eq. 3, whatever the shape."""
 
+import logging
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx.inliner import inline_local_functions
 
 from service import native
 from service.errors import StartupError
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
+from service.native.library import allow, attention_calls, chosen_copy
 from tests.conftest import DEEPVIT
 from tests.support.operators import Shape, equation_3, inputs, laid_open, model, session
+from tests.support.server import running_server
+from tests.support.service import running_service
 
 pytestmark = pytest.mark.usefixtures("library")
 
@@ -159,11 +166,12 @@ def test_tensors_that_do_not_fit_are_an_error(name: str, wrong: tuple[int, int])
         session(model(shape, True)).run(None, given)
 
 
-@pytest.mark.usefixtures("instruction_set")
-def test_real_weights_answer_the_same(repository: Path) -> None:
+def test_real_weights_answer_the_same(repository: Path, instruction_set: str) -> None:
     images = list(np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
     plain, fused = (
-        OnnxEngine(repository / DEEPVIT / "1", EngineOptions(attention=attention))
+        OnnxEngine(
+            repository / DEEPVIT / "1", EngineOptions(attention=attention, kernel=instruction_set)
+        )
         for attention in ("plain", "fused")
     )
     assert (plain.attention, fused.attention) == ("plain", "fused")
@@ -178,6 +186,70 @@ def no_library(
     if request.param == "broken":
         library.write_text("made for another machine")
     monkeypatch.setattr(native, "LIBRARY", library)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_a_start_without_a_library_says_so_once(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), running_service(repository) as running:
+        assert [model.attention for model in running.pipeline.models] == ["plain", "plain"]
+    (line,) = [record.getMessage() for record in caplog.records if "fused" in record.getMessage()]
+    assert line.startswith("attention is not fused: ")
+    assert str(native.LIBRARY) in line
+    assert "python -m service.native" in line
+
+
+def test_a_graph_without_operators_for_the_kernels_is_not_called_fused(
+    repository: Path, tmp_path: Path
+) -> None:
+    """As another tool may write it: with the bodies of functions in their place."""
+    version = shutil.copytree(repository / DEEPVIT / "1", tmp_path / DEEPVIT / "1")
+    for name in ("model.onnx", "explain.onnx"):
+        whole = onnx.load(version / name, load_external_data=False)
+        onnx.save(inline_local_functions(whole), version / name)
+    images = [np.zeros((32, 32, 3), np.uint8)]
+    engine = OnnxEngine(version, EngineOptions())
+    engine.warm_up()
+    assert engine.attention == "plain"
+    fused = OnnxEngine(repository / DEEPVIT / "1", EngineOptions(attention="fused"))
+    fused.warm_up()
+    assert fused.attention == "fused"
+    np.testing.assert_allclose(engine.classify(images), fused.classify(images), atol=1e-4)
+    with pytest.raises(StartupError, match=f"no operator of {DEEPVIT} has run on the kernels"):
+        OnnxEngine(version, EngineOptions(attention="fused")).warm_up()
+
+
+def test_calls_of_the_kernel_are_counted_for_each_thread() -> None:
+    shape = (1, 17, 17, 3, 16)
+    given = inputs(shape, True)
+    opened = {fused: session(model(shape, True), fused) for fused in (True, False)}
+
+    def calls(fused: bool) -> int:
+        before = attention_calls(native.LIBRARY)
+        opened[fused].run(None, given)
+        return attention_calls(native.LIBRARY) - before
+
+    assert (calls(True), calls(False)) == (1, 0)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(calls, [True, False] * 20)) == [1, 0] * 20
+
+
+def test_the_setting_names_the_best_copy_that_may_run(
+    repository: Path, instruction_set: str
+) -> None:
+    with running_service(repository, kernel=instruction_set):
+        assert chosen_copy(native.LIBRARY) == instruction_set
+    with running_service(repository):  # auto: the best that the processor has
+        found = chosen_copy(native.LIBRARY)
+    allow(native.LIBRARY, "avx512")
+    assert found == chosen_copy(native.LIBRARY)
+
+
+def test_a_server_takes_the_variable_of_the_setting(repository: Path) -> None:
+    with running_server(repository, kernel="baseline") as server, server.client() as client:
+        models = client.get("/models").json()["models"]
+        assert [model["attention"] for model in models] == ["fused", "fused"]
 
 
 @pytest.mark.usefixtures("no_library")
