@@ -59,6 +59,7 @@ input [
   {{
     name: "images"
     data_type: TYPE_UINT8
+    format: FORMAT_NHWC
     dims: [ {size}, {size}, 3 ]
   }}
 ]

@@ -75,7 +75,7 @@ def encode(
             output["data"] = values if isinstance(values, list) else json_array(values)
         outputs.append(output)
     message = {"model_name": model, "model_version": str(version), "outputs": outputs}
-    if request.id is not None:
+    if request.id:
         message["id"] = request.id
     text = orjson.dumps(message)
     return EncodedResponse(b"".join([text, *binary]), len(text) if binary else None)
