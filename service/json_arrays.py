@@ -22,8 +22,8 @@ def json_array(values: npt.NDArray[Any]) -> orjson.Fragment:
 def _text(values: npt.NDArray[Any]) -> bytes:
     if values.size <= _NUMBERS_PER_PIECE:
         return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
-    if values.ndim > 1:
+    if values[0].size > _NUMBERS_PER_PIECE:
         return b"[" + b",".join(map(_text, values)) + b"]"
-    starts = range(0, values.size, _NUMBERS_PER_PIECE)
-    lists = [_text(values[start : start + _NUMBERS_PER_PIECE]) for start in starts]
+    step = _NUMBERS_PER_PIECE // values[0].size
+    lists = [_text(values[start : start + step]) for start in range(0, len(values), step)]
     return b"[" + b",".join(text[1:-1] for text in lists) + b"]"
