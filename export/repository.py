@@ -59,7 +59,8 @@ input [
   {{
     name: "images"
     data_type: TYPE_UINT8
-    dims: [ {size}, {size}, 3 ]
+    format: FORMAT_NHWC
+    dims: [ {size.height}, {size.width}, 3 ]
   }}
 ]
 output [

@@ -71,6 +71,7 @@ def local_engines(settings: Settings) -> EngineMaker:
         provider=settings.provider,
         precision=settings.precision,
         attention=settings.attention,
+        kernel=settings.kernel,
         cuda_graphs=settings.cuda_graphs,
         intra_op_threads=settings.intra_op_threads,
         max_batch_size=settings.max_batch_size,

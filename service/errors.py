@@ -113,7 +113,15 @@ class InvalidSelection(ServiceError):
 
 
 class AnswerTooLarge(ServiceError):
+    """Raised before anything is computed."""
+
     status, code, title = 422, "answer-too-large", "The answer would have too many bytes"
+
+    @classmethod
+    def check(cls, length: int, max_bytes: int, smaller: str) -> None:
+        """Raises it for an answer of about `length` bytes; `smaller` is what to ask for instead."""
+        if length > max_bytes:
+            raise cls(f"about {length:,} bytes, and at most {max_bytes:,} are sent; {smaller}")
 
 
 class UnknownModel(ServiceError):

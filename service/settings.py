@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         description="fused requires the compiled kernels, auto uses them if they are there, "
         "plain never uses them",
     )
+    kernel: Literal["auto", "avx512", "avx2", "baseline"] = Field(
+        "auto",
+        description="the best copy of the CPU's compiled kernels that may run; a processor that "
+        "lacks it takes the next lower",
+    )
     cuda_graphs: bool = Field(
         True,
         description="on CUDA, record a CUDA graph for each of a few batch sizes and replay it",
@@ -136,7 +141,7 @@ class Settings(BaseSettings):
         32, ge=1, description="most images in one request; never more than max_queue_images"
     )
     max_answer_bytes: int = Field(
-        64 * 2**20, ge=1, description="largest answer of /attention-maps and /v2"
+        64 * 2**20, ge=1, description="largest answer of /attention-maps, /classify and /v2"
     )
     store_url: SecretStr | None = Field(
         None,

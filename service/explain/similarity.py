@@ -3,6 +3,7 @@
 Knows the manifest and arrays; nothing of HTTP or of how the outputs are computed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -65,6 +66,15 @@ def outputs(manifest: Manifest, stage: Stage) -> dict[str, str]:
     """For each measure of a stage, the name of the explain output that holds it."""
     names = {measure: manifest.output(measure, stage).name for measure in map_measures(stage)}
     return names | {"feature_similarity": manifest.output("feature_similarity").name}
+
+
+def numbers(manifest: Manifest, stage: Stage) -> int:
+    """How many numbers the measures of a stage are, about."""
+    of_pairs = manifest.output("neighbour_similarity", stage)
+    shapes = {output.name: output.shape for output in manifest.outputs}
+    names = outputs(manifest, stage).values()
+    whole = sum(math.prod(shapes[name]) for name in names if name != of_pairs.name)
+    return whole + 3 * of_pairs.shape[0]
 
 
 def measure(

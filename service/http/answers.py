@@ -11,6 +11,7 @@ from fastapi import Response
 from models.manifest import Manifest
 from service.explain.selection import AttentionMaps
 from service.explain.similarity import DEFINITIONS, Similarity
+from service.json_arrays import json_array
 from service.pipeline import Classification
 
 
@@ -58,7 +59,7 @@ def image(
 
 
 def attention(maps: AttentionMaps, manifest: Manifest, image_id: str) -> dict[str, Any]:
-    return attention_facts(maps, manifest, image_id) | {"values": np.ascontiguousarray(maps.values)}
+    return attention_facts(maps, manifest, image_id) | {"values": json_array(maps.values)}
 
 
 def attention_facts(maps: AttentionMaps, manifest: Manifest, image_id: str) -> dict[str, Any]:

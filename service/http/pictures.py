@@ -1,41 +1,26 @@
-"""Results to pictures: their titles and labels, and drawing outside the event loop."""
+"""Results to pictures: their titles and labels."""
 
-import asyncio
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
-from fastapi import Request
 
 from models.arrays import Pixels
 from models.manifest import Manifest
-from service.errors import DeadlineExceeded
 from service.explain.render import SCALE_WORDS, Scale
-from service.explain.selection import ROLLOUT, AttentionMaps
+from service.explain.render.layout import Layout
+from service.explain.selection import ROLLOUT, AttentionMaps, Selection
 from service.explain.similarity import Similarity
-from service.http.disconnects import while_connected
-from service.runtime import Runtime
 
 _STAGES = {"softmax": "softmax stage", "reattention": "re-attention stage"}
 
 
-async def drawn(
-    request: Request, runtime: Runtime, deadline: float, draw: Callable[[], bytes]
-) -> bytes:
-    """The PNG that `draw` makes on the render thread.
-
-    Raises `DeadlineExceeded`, `ClientGone`, and what `draw` raises.
-    """
-
-    async def wait() -> bytes:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(deadline - time.perf_counter()):
-                return await loop.run_in_executor(runtime.render_pool, draw)
-        except TimeoutError as exc:
-            raise DeadlineExceeded("the picture was not drawn by the deadline") from exc
-
-    return await while_connected(request, wait())
+def check_attention(selection: Selection, scale: Scale, overlay: bool) -> None:
+    """Raises `AnswerTooLarge` if the maps of a selection would not fit one picture."""
+    manifest = selection.manifest
+    one_query = selection.token is not None
+    side = manifest.config.grid.side if one_query else manifest.config.num_tokens
+    background = manifest.preprocessing.size.side if overlay and one_query else None
+    Layout.of((*selection.shape[:2], side, side), scale, background)
 
 
 def attention(

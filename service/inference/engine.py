@@ -47,7 +47,10 @@ class Engine(Protocol):
 
     @property
     def attention(self) -> str:
-        """fused, by compiled kernels, or plain, as any runtime computes the graph."""
+        """fused, by compiled kernels, or plain, as any runtime computes the graph.
+
+        Settled by `warm_up`, which sees what runs.
+        """
         ...
 
     def warm_up(self) -> None:

@@ -13,6 +13,7 @@ import onnxruntime as ort
 from service import native
 from service.errors import StartupError
 from service.inference.graphs import Graphs
+from service.native.library import INSTRUCTION_SETS, allow, attention_calls
 from service.native.sources import is_stale
 
 _logger = logging.getLogger(__name__)
@@ -28,11 +29,7 @@ PROVIDERS = {
 class Execution:
     provider: str  # a key of PROVIDERS
     precision: str  # fp32, fp16 or int8
-    kernels: Path | None = None  # the library of compiled kernels, if attention is fused
-
-    @property
-    def attention(self) -> str:
-        return "fused" if self.kernels else "plain"
+    kernels: Path | None = None  # the library of compiled kernels, for what the graphs have of them
 
 
 def resolve_provider(wanted: str) -> str:
@@ -56,17 +53,27 @@ def resolve_precision(wanted: str, provider: str, graphs: Graphs) -> str:
     return wanted
 
 
-def resolve_kernels(provider: str, precision: str) -> Path:
-    """The library of compiled kernels, which can be loaded. Raises `StartupError`."""
+def resolve_kernels(provider: str, precision: str, best_copy: str = "auto") -> Path:
+    """The library of compiled kernels, which can be loaded. Raises `StartupError`.
+
+    For a CPU it holds a copy for each instruction set; sessions use none better than `best_copy`.
+    """
     if provider == "cpu" and precision != "fp16":
         library = native.LIBRARY
     elif (provider, precision) == ("cuda", "fp16"):
         library = native.CUDA_LIBRARY
     else:
         raise StartupError(f"there is no kernel for {precision} on {provider}")
+    if not library.exists():
+        raise StartupError(
+            f"there is no {library}: python -m service.native compiles it, with GCC 12 or newer"
+        )
     try:
         ort.SessionOptions().register_custom_ops_library(str(library))
-    except Exception as exc:  # ONNX Runtime's errors have no common class
+        attention_calls(library)
+        if library == native.LIBRARY:
+            allow(library, INSTRUCTION_SETS[-1] if best_copy == "auto" else best_copy)
+    except Exception as exc:  # ONNX Runtime's errors have no common class; AttributeError is ours
         raise StartupError(
             f"python -m service.native has not compiled a kernel that loads here: {one_line(exc)}"
         ) from exc

@@ -1,6 +1,7 @@
 """An engine in this process, on ONNX Runtime: one classifier, and a few explain sessions."""
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,8 @@ from service.errors import InferenceFailed, StartupError
 from service.inference.graph_batches import GraphBatches
 from service.inference.plan import Plan, fastest
 from service.inference.sessions import EngineOptions, Sessions
+
+_logger = logging.getLogger(__name__)
 
 _MAX_EXPLAIN_SESSIONS = 8  # each keeps its own packed copy of the weights
 
@@ -39,6 +42,7 @@ class OnnxEngine:
         self._groups = {output.name: _group(output) for output in self.manifest.outputs}
         self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
         self._explainers_lock = Lock()
+        self._attention = "fused" if self._sessions.execution.kernels else "plain"
 
     @property
     def provider(self) -> str:
@@ -50,7 +54,7 @@ class OnnxEngine:
 
     @property
     def attention(self) -> str:
-        return self._sessions.execution.attention
+        return self._attention
 
     @property
     def max_batch_size(self) -> int:
@@ -65,6 +69,15 @@ class OnnxEngine:
     def warm_up(self) -> None:
         """Plan, then run the largest batch and one image: no request meets a new shape first."""
         self._choose_plan()
+        fused = self._sessions.fuses_attention(self._run_each_size)
+        if self._attention == "fused" and not fused:
+            self._attention = "plain"
+            reason = f"no operator of {self.manifest.name} has run on the kernels"
+            if self._options.attention == "fused":
+                raise StartupError(f"fused attention was asked for, but {reason}")
+            _logger.info("attention is not fused: %s", reason)
+
+    def _run_each_size(self) -> None:
         sizes = self._graph_batches.sizes if self._graph_batches else (1, self.plan.batch)
         for batch in reversed(sizes):
             self.classify([np.zeros(self._image_shape, np.uint8)] * batch)

@@ -1,8 +1,9 @@
 """ONNX Runtime's sessions for one exported version."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import onnxruntime as ort
@@ -17,6 +18,7 @@ from service.inference.execution import (
     resolve_provider,
 )
 from service.inference.graphs import EXPLAIN, Graphs, subgraph
+from service.native.library import attention_calls
 
 _logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class EngineOptions:
     provider: str = "auto"  # or cpu, cuda, tensorrt, which is then demanded
     precision: str = "auto"  # fp32, fp16, int8; auto is fp16 on a GPU where it was exported
     attention: str = "auto"  # plain, or fused, which is demanded; auto is fused where it can be
+    kernel: str = "auto"  # the best copy that may run: avx512, avx2 or baseline
     cuda_graphs: bool = True  # where the model runs on CUDA
     intra_op_threads: int = 1
     max_batch_size: int = 32
@@ -65,6 +68,13 @@ class Sessions:
         """The part of the explain graph that leads to these outputs."""
         return self._open(self.execution, subgraph(self._graphs[EXPLAIN], outputs), threads)
 
+    def fuses_attention(self, run: Callable[[], None]) -> bool:
+        """Whether `run`, which runs the classifier on this thread, has attention run by kernels."""
+        kernels = self.execution.kernels
+        calls = attention_calls(kernels) if kernels else 0
+        run()
+        return kernels is not None and attention_calls(kernels) > calls
+
     def _open_on(self, provider: str) -> tuple[Execution, ort.InferenceSession]:
         """A classifier, with fused attention if that is wanted and can be had."""
         options = self._options
@@ -73,14 +83,14 @@ class Sessions:
         if options.attention == "plain":
             return plain, self._open_classifier(plain, options.intra_op_threads)
         try:
-            fused = replace(plain, kernels=resolve_kernels(provider, precision))
+            fused = replace(plain, kernels=resolve_kernels(provider, precision, options.kernel))
             return fused, self._open_classifier(fused, options.intra_op_threads)
         except StartupError as exc:
             if options.attention == "fused":
                 raise StartupError(f"fused attention was asked for, but {exc}") from exc
             reason = exc.detail
         session = self._open_classifier(plain, options.intra_op_threads)  # may fail just as well
-        _logger.info("attention is not fused: %s", reason)
+        _say_why_plain(reason)
         return plain, session
 
     def _open_classifier(self, execution: Execution, threads: int) -> ort.InferenceSession:
@@ -110,3 +120,8 @@ class Sessions:
             return ort.InferenceSession(graph, options, providers=providers)
         except Exception as exc:  # ONNX Runtime's errors have no common class
             raise StartupError(f"{self._graphs.folder} cannot be loaded: {one_line(exc)}") from exc
+
+
+@cache  # once, however many models it holds for
+def _say_why_plain(reason: str) -> None:
+    _logger.info("attention is not fused: %s", reason)

@@ -1,7 +1,8 @@
 """`python -m service.native`: compile the kernels into libraries beside their sources.
 
-Those for CPUs are compiled by the C++ compiler that the variable CXX names, or g++. Those for GPUs
-are compiled if there is an nvcc: the one that NVCC names, one on the path, or pip's.
+Those for CPUs are compiled by the C++ compiler that the variable CXX names, or g++; it must be GCC
+12 or newer, whose extensions they use. Those for GPUs are compiled if there is an nvcc: the one
+that NVCC names, one on the path, or pip's.
 """
 
 import os
@@ -20,6 +21,7 @@ from tempfile import TemporaryDirectory
 from service.native import CUDA_LIBRARY, LIBRARY
 from service.native.sources import CUDA, FOLDER, KERNELS, OPERATORS, hash_of_sources
 
+_OLDEST_GCC = 12
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-Wno-psabi"]
 _FLAGS += ["-fno-math-errno"]  # or square roots would not be vectorised
 # Each kernel is compiled once for each instruction set; which copy runs is chosen at run time.
@@ -35,14 +37,29 @@ _PIP_CUDA = Path(sysconfig.get_path("purelib"), "nvidia", "cu13")
 
 def main() -> int:
     """Exit status 1, with one line, if a library cannot be compiled; models run without it."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        print("native: no C++ compiler; models run without compiled kernels", file=sys.stderr)
+    wanted = os.environ.get("CXX", "g++")
+    compiler = shutil.which(wanted)
+    macros = _macros(compiler) if compiler else {}
+    if compiler is None or "__clang__" in macros or int(macros.get("__GNUC__", 0)) < _OLDEST_GCC:
+        found = macros.get("__VERSION__", "no C++ compiler")
+        print(
+            f"native: models run without compiled kernels, which need GCC {_OLDEST_GCC} or newer: "
+            f"{wanted} is {found if compiler else 'not there'}; CXX can name another compiler",
+            file=sys.stderr,
+        )
         return 1
     commands = {LIBRARY: _cpu_commands(compiler)}
     if nvcc := _nvcc():
         commands[CUDA_LIBRARY] = _cuda_commands(nvcc)
     return max(_build(library, steps) for library, steps in commands.items())
+
+
+def _macros(compiler: str) -> dict[str, str]:
+    """What a compiler says of itself; nothing if it cannot preprocess C++."""
+    command = [compiler, "-x", "c++", "-E", "-dM", os.devnull]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (line.split(maxsplit=2) for line in asked.stdout.splitlines())
+    return {line[1]: line[-1].strip('"') for line in lines if line[:1] == ["#define"]}
 
 
 def _build(library: Path, steps: list[list[str]]) -> int:

@@ -5,9 +5,10 @@
 // over heads (Re-attention) and multiplied by V. No step crosses lanes: keys and values are read as
 // they lie, each number broadcast to all lanes. Maps are written only if they are asked for.
 //
-// Softmax subtracts each row's largest score, so no exponential overflows. A row of -inf becomes
-// uniform. NaN scores get no weight beside others; a row of nothing but NaN, or one with +inf,
-// becomes uniform. NaN reaches the output through V: any weight, however small, times NaN is NaN.
+// Softmax subtracts each row's largest score, so no exponential overflows. What is no number stays
+// none, as in a softmax of single steps: a row with NaN or +inf, and one of nothing but -inf, is NaN
+// as a whole, and Re-attention carries it to all heads. Beside numbers, -inf gets the weight 0.
+// NaN also reaches the output through V: any weight, even 0, times NaN is NaN.
 //
 // Compiled once for each instruction set, under the name that ATTEND stands for.
 
@@ -22,7 +23,8 @@ namespace {
 
 constexpr int ROWS = 12;  // keys at a time: accumulators that fit into registers beside operands
 
-// scores[j] = keys[j] . query for COUNT keys; `most` is each lane's largest score so far.
+// scores[j] = keys[j] . query for COUNT keys; `most` is each lane's largest score so far. It forgets
+// NaN that is followed by numbers: the sum of exponentials does not.
 template <int COUNT>
 inline void score(const float* keys, int64_t stride, const Vector* query, int64_t width,
                   Vector* scores, Vector& most) {
@@ -125,7 +127,7 @@ void tile(const Attention& a, int64_t number, Vector* scratch) {
         read_transposed(rows, D, columns);
         const float* keys = a.k + image * N * stride + h * D;
         Vector* scores = maps + h * N;
-        Vector most = Vector{} - 3e38f;  // finite, as -inf - -inf is NaN
+        Vector most = Vector{} - __builtin_inff();
         int64_t n = 0;
         for (; n + ROWS <= N; n += ROWS)
             score<ROWS>(keys + n * stride, stride, columns, D, scores + n, most);

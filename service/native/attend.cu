@@ -7,9 +7,9 @@
 // are mixed in place. Mixed maps times V are written to `out`.
 //
 // Exponentials are at most 1, so halves do not overflow. Scores and sums are float32. Keys past the
-// last one score -inf, whose exponential is 0; a part has at least one real key, so its largest
-// score is finite unless all of the real ones are -inf, which makes the row NaN. NaN scores make
-// their row NaN.
+// last one score -inf, whose exponential is 0, as are those of a part of nothing but -inf. What is no
+// number stays none, as in attend.cpp: a row with NaN or +inf, and one of nothing but -inf, is NaN as
+// a whole, in all heads: without Theta they are multiplied by ones and zeros, and 0 times NaN is NaN.
 
 #include <cuda_fp16.h>
 
@@ -160,12 +160,13 @@ __device__ inline void normalise(float (&scores)[TILES][4], __half* maps, float2
         for (int tile = 0; tile < TILES; tile++)
             most = fmaxf(most, fmaxf(scores[tile][2 * side], scores[tile][2 * side + 1]));
         most = LOG2_E * largest_of_row(most);
+        const float shift = most == -INFINITY ? 0 : most;  // as -inf - -inf is NaN
         const int row = lane.r + 8 * side;
         __half* to = maps + row * layout.row + first;
 #pragma unroll
         for (int tile = 0; tile < TILES; tile++) {
-            const float low = exponential(scores[tile][2 * side] * LOG2_E - most);
-            const float high = exponential(scores[tile][2 * side + 1] * LOG2_E - most);
+            const float low = exponential(scores[tile][2 * side] * LOG2_E - shift);
+            const float high = exponential(scores[tile][2 * side + 1] * LOG2_E - shift);
             sum += low + high;
             if (part * PART + tile * TILE < layout.row - PADDING)
                 *reinterpret_cast<uint32_t*>(to + tile * TILE) = packed(low, high);
@@ -209,7 +210,8 @@ __device__ void score(const CudaAttention& a, int image, int first, __half* maps
     }
 }
 
-// Statistics of the parts of each row to their factors.
+// Statistics of the parts of each row to their factors. If all are -inf, so is `most`, and the
+// difference of two such is NaN; NaN in one sum makes the whole row's NaN.
 __device__ void weigh(float2* statistics, int heads, const Layout& layout) {
     for (int row = threadIdx.x; row < QUERIES * heads; row += blockDim.x) {
         float2* parts = statistics + row / QUERIES * ROW + row % QUERIES;

@@ -10,12 +10,13 @@ namespace {
 
 // exp(x) of x <= 0, to about 1e-7 of the value: 2^n times a polynomial in the remainder.
 //
-// x is clamped at -87, where the result, 1.6e-38, is the smallest that is not subnormal. So -inf
-// gives no exact zero but a weight that vanishes beside any other, and NaN, which compares false,
-// gives the same.
+// x is clamped at -88, where n is -127 and the bits of 2^n are those of zero: so exp(x) is 0 from
+// -87.7 down, and at -inf. NaN passes the clamp, which takes x where nothing compares true, and the
+// product at the end, whatever its bits.
 inline Vector exponential(Vector x) {
-    const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves an integer in the low bits
-    x = larger(x, Vector{} - 87.0f);
+    // 1.5 * 2^23: adding it leaves an integer in the low bits, which is n with a float's bias.
+    const float round = 12582912.0f + 127;
+    x = larger(Vector{} - 88.0f, x);
     const Vector shifted = x * 1.44269504f + round;
     const Vector n = shifted - round;
     const Vector r = x - n * 0.693359375f - n * -2.12194440e-4f;  // log(2) in two parts
@@ -26,7 +27,7 @@ inline Vector exponential(Vector x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    return (Vector)((Integers)p + ((Integers)shifted << 23));
+    return p * (Vector)((Integers)shifted << 23);
 }
 
 // log(x) of normal x > 0, to about 1e-7: the exponent times log(2), plus a polynomial in the

@@ -2,18 +2,19 @@
 
 #pragma once
 
-#include <cstdlib>
-#include <string_view>
+#include <atomic>
 
-// The best copy that this processor can run. DEEPVIT_KERNEL names the best one to consider: avx512,
-// avx2 or baseline; one that the processor lacks gives way to the next lower.
+enum InstructionSet { BASELINE, AVX2, AVX512 };
+
+// The best copy to consider; the service may choose a lower one.
+inline std::atomic<InstructionSet> best_allowed{AVX512};
+
+// The best copy that may run and that this processor can run.
 template <typename Kernel>
 const Kernel& choose(const Kernel& avx512, const Kernel& avx2, const Kernel& baseline) {
 #if defined(__x86_64__)
-    const char* given = std::getenv("DEEPVIT_KERNEL");
-    const std::string_view most = given ? given : "avx512";
-    if (most == "avx512" && __builtin_cpu_supports("x86-64-v4")) return avx512;
-    if (most != "baseline" && __builtin_cpu_supports("x86-64-v3")) return avx2;
+    if (best_allowed >= AVX512 && __builtin_cpu_supports("x86-64-v4")) return avx512;
+    if (best_allowed >= AVX2 && __builtin_cpu_supports("x86-64-v3")) return avx2;
 #endif
     return baseline;
 }

@@ -10,6 +10,8 @@
 #include <initializer_list>
 #include <mutex>
 
+#define VISIBLE __attribute__((visibility("default")))  // from outside the library
+
 constexpr uint32_t API_VERSION = 17;
 enum Element { FLOAT = 1, HALF = 10 };  // ONNXTensorElementDataType
 enum Characteristic { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
@@ -143,6 +145,10 @@ struct Shape {
 
 // An attention operator, with or without Re-attention.
 struct AttentionNode : Node {
+    // How often such an operator has run on this thread, which is that of the session's caller. It
+    // tells whether a graph uses the kernels at all.
+    static inline thread_local int64_t calls = 0;
+
     Shape queries, keys;
 
     Status* read_shapes(const void* info) {
@@ -226,4 +232,4 @@ Status* add_operators(void* options, const ApiBase* base,
 }
 
 // The function that ONNX Runtime looks up in a library of operators.
-extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(void*, const ApiBase*);
+extern "C" VISIBLE Status* RegisterCustomOps(void*, const ApiBase*);

@@ -30,6 +30,7 @@ struct Attend : AttentionNode {
     }
 
     Status* compute(Context* context) const {
+        calls++;
         Tensor q, k, v, theta, offset;
         Tensor* inputs[] = {&q, &k, &v, &theta, &offset};
         for (size_t i = 0; i < INPUTS; i++)
@@ -63,10 +64,16 @@ const Operator open_attention = make<Attend<false, true>>();
 
 }  // namespace
 
-// The copy of the kernels that runs, for tests of each.
-extern "C" __attribute__((visibility("default"))) const char* deepvit_instruction_set() {
+// Sessions that are opened from now on take no better copy of the kernels than `best`, which is one
+// of `InstructionSet`.
+extern "C" VISIBLE void deepvit_allow(int best) { best_allowed = InstructionSet(best); }
+
+// The copy that sessions take that are opened now.
+extern "C" VISIBLE const char* deepvit_instruction_set() {
     return choose<const char*>("avx512", "avx2", "baseline");
 }
+
+extern "C" VISIBLE int64_t deepvit_attention_calls() { return AttentionNode::calls; }
 
 Status* RegisterCustomOps(void* options, const ApiBase* base) {
     return add_operators(options, base,

@@ -17,6 +17,7 @@ import numpy as np
 from models.arrays import Float32Array, Pixels
 from models.size import Size
 from service.errors import AnswerTooLarge, InvalidInference, UnknownModel
+from service.json_arrays import BYTES_PER_NUMBER
 
 INPUT = "images"
 LOGITS = "logits"
@@ -27,7 +28,6 @@ _VERSION = re.compile("[1-9][0-9]{0,17}")
 _TYPE_NAMES = {str: "a string", bool: "a boolean", int: "a whole number", dict: "an object"}
 _SEQUENCE_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
 _SHARED_MEMORY_PREFIX = "shared_memory_"
-_JSON_BYTES_PER_FLOAT = 14  # float32 as text, with its comma
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,14 @@ class InferRequest:
     def response_bytes(self, contract: Contract) -> int:
         """The approximate length of the response."""
         return len(self.images) * sum(
-            math.prod(contract.outputs[output.name])
-            * (4 if output.binary else _JSON_BYTES_PER_FLOAT)
+            math.prod(contract.outputs[output.name]) * (4 if output.binary else BYTES_PER_NUMBER)
             for output in self.outputs
         )
 
     def check_response_size(self, contract: Contract, max_bytes: int) -> None:
         """To be called before anything is computed. Raises `AnswerTooLarge`."""
-        if (length := self.response_bytes(contract)) > max_bytes:
-            raise AnswerTooLarge(
-                f"about {length:,} bytes, and at most {max_bytes:,} are sent; ask for fewer images "
-                "or outputs, or for binary data"
-            )
+        smaller = "ask for fewer images or outputs, or for binary data"
+        AnswerTooLarge.check(self.response_bytes(contract), max_bytes, smaller)
 
 
 @dataclass(frozen=True)

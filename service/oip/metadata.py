@@ -43,6 +43,10 @@ def contract(served: ServedModel, max_images: int) -> Contract:
 
 
 def model(served: ServedModel, versions: Sequence[int]) -> ModelMetadata:
+    """One output: what a request gets that names none, as clients of classifiers expect.
+
+    `config` has the others.
+    """
     manifest = served.manifest
     size = manifest.preprocessing.size
     return ModelMetadata(
@@ -51,8 +55,7 @@ def model(served: ServedModel, versions: Sequence[int]) -> ModelMetadata:
         platform=_PLATFORM,
         inputs=[TensorMetadata(name=INPUT, datatype=INPUT_DATATYPE, shape=[-1, *size, 3])],
         outputs=[
-            TensorMetadata(name=name, datatype=OUTPUT_DATATYPE, shape=[-1, *shape])
-            for name, shape in _outputs(manifest).items()
+            TensorMetadata(name=LOGITS, datatype=OUTPUT_DATATYPE, shape=[-1, len(manifest.labels)])
         ],
     )
 
@@ -71,7 +74,7 @@ def config(served: ServedModel, models: ModelRepository, max_images: int) -> dic
             {
                 "name": INPUT,
                 "data_type": f"TYPE_{INPUT_DATATYPE}",
-                "format": "FORMAT_NONE",
+                "format": "FORMAT_NHWC",
                 "dims": [*size, 3],
                 "is_shape_tensor": False,
                 "allow_ragged_batch": False,

@@ -14,6 +14,7 @@ import orjson
 
 from models.arrays import Float32Array, Pixels
 from service.errors import InvalidInference, UploadTooLarge
+from service.json_arrays import json_array
 from service.oip import inference
 from service.oip.inference import INPUT, Contract, InferRequest, check_count, quoted
 
@@ -70,12 +71,13 @@ def encode(
             output["parameters"] = {"binary_data_size": len(data)}
             binary.append(data)
         else:
-            output["data"] = tensor.values
+            values = tensor.values
+            output["data"] = values if isinstance(values, list) else json_array(values)
         outputs.append(output)
     message = {"model_name": model, "model_version": str(version), "outputs": outputs}
-    if request.id is not None:
+    if request.id:
         message["id"] = request.id
-    text = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
+    text = orjson.dumps(message)
     return EncodedResponse(b"".join([text, *binary]), len(text) if binary else None)
 
 

@@ -129,8 +129,8 @@ class StatisticsResponse(BaseModel):
 
 class IndexEntry(BaseModel):
     name: str
-    version: str = Field(description="empty if no version was ever served")
+    version: str = Field("", description="left out if no version was ever served")
     state: str = Field(
-        examples=["READY"], description="READY, UNAVAILABLE, or empty before the first load"
+        "", examples=["READY"], description="READY or UNAVAILABLE; left out before the first load"
     )
     reason: str = Field("", description="why the model is unavailable")

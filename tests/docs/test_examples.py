@@ -92,8 +92,10 @@ def test_nginx_publishes_the_service(
         assert httpx.get(address + links["similarity"]).status_code == 200
 
 
-def test_only_what_needs_docker_or_a_gpu_or_a_cluster_is_not_run() -> None:
-    allowed = re.compile(r"docker |nvidia-|kubectl |make cluster|serve ")
+def test_only_what_needs_docker_or_a_gpu_or_a_cluster_or_triton_is_not_run() -> None:
+    allowed = re.compile(
+        r"docker |nvidia-|kubectl |make cluster|serve |.*(tests\.triton|tritonserver) "
+    )
     skipped = [block for block in blocks("console") if block.not_run is not None]
     assert skipped
     for block in skipped:

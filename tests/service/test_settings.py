@@ -22,6 +22,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "provider": ("cuda", "cuda"),
     "precision": ("fp16", "fp16"),
     "attention": ("plain", "plain"),
+    "kernel": ("avx2", "avx2"),
     "cuda_graphs": ("false", False),
     "reduced_decode": ("true", True),
     "intra_op_threads": ("3", 3),

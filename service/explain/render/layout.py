@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from service.errors import AnswerTooLarge
+from service.explain.render import Scale
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -29,15 +30,23 @@ class Layout:
     rows: int
     columns: int
     side: int
-    captions: bool  # each panel has a line of text below it
+    captions: bool  # the limits of its scale are printed below each panel
+    row_bars: bool  # each row has a colour bar
     wrapped: bool  # a list: each panel has its own label above it
 
     @classmethod
-    def of(cls, rows: int, columns: int, unit: int, *, captions: bool, row_bars: bool) -> "Layout":
-        """The side of panels is a multiple of `unit`, so that no map or image is resampled.
+    def of(
+        cls, shape: tuple[int, ...], scale: Scale = "all", background: int | None = None
+    ) -> "Layout":
+        """The layout of maps [rows, columns, h, w], over an image of `background` pixels squared.
 
-        Raises `AnswerTooLarge`.
+        The side of panels is a multiple of both, so that no map or image is resampled. Raises
+        `AnswerTooLarge`.
         """
+        rows, columns, unit = shape[:3]
+        if background is not None:
+            unit = math.lcm(unit, background)
+        row_bars = scale == "block" and columns > 1
         count = rows * columns
         wrapped = min(rows, columns) == 1 and count > _MAX_SINGLE_LINE and not row_bars
         if wrapped:
@@ -48,7 +57,8 @@ class Layout:
             raise AnswerTooLarge(
                 f"{count} maps do not fit one picture; ask for fewer layers or heads"
             )
-        return cls(rows, columns, side, captions, wrapped)
+        captions = scale != "all" and not row_bars
+        return cls(rows, columns, side, captions, row_bars, wrapped)
 
     @property
     def left(self) -> int:

@@ -38,16 +38,6 @@ class MapsPicture:
     background: Pixels | None = None  # [S, S, 3]
     query_patch: tuple[int, int] | None = None  # row and column of the patch to outline
 
-    @property
-    def row_bars(self) -> bool:
-        """Whether each row has a colour bar."""
-        return self.scale == "block" and len(self.columns) > 1
-
-    @property
-    def captions(self) -> bool:
-        """Whether the limits of its scale are printed below each map."""
-        return self.scale != "all" and not self.row_bars
-
 
 def render_maps(picture: MapsPicture) -> bytes:
     """A PNG in which every value is a square of one colour, without smoothing.
@@ -55,11 +45,8 @@ def render_maps(picture: MapsPicture) -> bytes:
     The scale is centred on zero for signed values, else it starts at zero. Raises
     `AnswerTooLarge`.
     """
-    rows, columns, *size = picture.maps.shape
-    unit = size[0]
-    if picture.background is not None:
-        unit = int(np.lcm(unit, picture.background.shape[0]))
-    layout = Layout.of(rows, columns, unit, captions=picture.captions, row_bars=picture.row_bars)
+    background = None if picture.background is None else len(picture.background)
+    layout = Layout.of(picture.maps.shape, picture.scale, background)
     with figures.style():
         return _Drawing(picture, layout).png()
 
@@ -188,7 +175,7 @@ class _Drawing:
             label = f"{picture.quantity}, as a fraction of the map's limit"
             self._draw_bar(figure, self._unit_scale, layout.bar(None), label)
             return
-        for row in range(len(picture.rows)) if picture.row_bars else (None,):
+        for row in range(len(picture.rows)) if layout.row_bars else (None,):
             limit = self._limits[(row or 0) * len(picture.columns)]
             colours = figures.colour_scale(limit, signed=picture.signed)
             self._draw_bar(figure, colours, layout.bar(row), picture.quantity)

@@ -1,6 +1,8 @@
 """GET /attention-maps: any part of the maps of an image classified before."""
 
 import io
+import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -9,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from models.arrays import Float32Array, Pixels
 from service.errors import AnswerTooLarge, InvalidSelection
 from service.explain.selection import Direction, Selection
 from service.http import answers, pictures
@@ -16,15 +19,17 @@ from service.http.conditional import caching, not_modified, tagged
 from service.http.dependencies import WorkingDep, use_model
 from service.http.look_inside import ERRORS, TAG, LookInsideParameters, answer_tag, explain
 from service.http.parameters import documented, read_parameters
+from service.http.pools import in_pool
 from service.http.problems import problems
 from service.http.schemas import BINARY, AttentionMapsAnswer
+from service.json_arrays import BYTES_PER_NUMBER
 
 router = APIRouter(tags=[TAG])
 
 Format = Literal["json", "npy", "npz", "png"]
 
 FACTS_HEADER = "X-Attention-Maps"
-_BYTES_PER_VALUE = {"json": 14, "npy": 4, "npz": 4, "png": 4}
+_BYTES_PER_VALUE = {"json": BYTES_PER_NUMBER, "npy": 4, "npz": 4, "png": 4}
 _OTHER_FORMATS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/x-npy": BINARY, "application/x-npz": BINARY, "image/png": BINARY},
@@ -72,30 +77,55 @@ async def attention_maps(request: Request, runtime: WorkingDep) -> Response:
     params = read_parameters(request, AttentionMapsParameters)
     deadline = runtime.deadline(params.timeout_s)
     with use_model(request, params.model, params.version) as served:
-        manifest = served.manifest
         selection = Selection.parse(
-            manifest,
+            served.manifest,
             stage=params.stage,
             layer=params.layer,
             head=params.head,
             query=params.query,
             direction=params.direction,
         )
-        _check_size(selection, params.format, runtime.max_answer_bytes)
+        _check_size(selection, params, runtime.max_answer_bytes)
         pixels = await runtime.pipeline.input(served, params.id)
         tag = answer_tag(served, params)
         if unchanged := not_modified(request, tag):
             return unchanged
         outputs = await explain(request, served, pixels, selection.outputs, deadline)
+    pool = runtime.render_pool if params.format == "png" else runtime.pipeline.pool
+    build = partial(_answer, selection, params, outputs, pixels, caching(tag))
+    return await in_pool(request, pool, deadline, build)
+
+
+def _check_size(
+    selection: Selection, params: AttentionMapsParameters, max_answer_bytes: int
+) -> None:
+    """Raises `AnswerTooLarge`."""
+    smaller = "ask for fewer layers, heads or queries"
+    if params.format == "json":
+        smaller += ", or format=npy"
+    length = math.prod(selection.shape) * _BYTES_PER_VALUE[params.format]
+    AnswerTooLarge.check(length, max_answer_bytes, smaller)
+    if params.format == "png":
+        pictures.check_attention(selection, params.scale, params.overlay)
+
+
+def _answer(
+    selection: Selection,
+    params: AttentionMapsParameters,
+    outputs: Mapping[str, Float32Array],
+    pixels: Pixels,
+    headers: Mapping[str, str],
+) -> Response:
+    """The selected values of the explain outputs for one input, in the format asked for."""
+    manifest = selection.manifest
     maps = selection.cut(outputs)
     if params.format == "json":
-        return answers.json_response(answers.attention(maps, manifest, params.id), caching(tag))
+        return answers.json_response(answers.attention(maps, manifest, params.id), headers)
     facts = orjson.dumps(answers.attention_facts(maps, manifest, params.id)).decode()
-    headers = {FACTS_HEADER: facts, **caching(tag)}
+    headers = {FACTS_HEADER: facts, **headers}
     if params.format == "png":
         background = pixels if params.overlay else None
-        draw = partial(pictures.attention, maps, manifest, params.id, params.scale, background)
-        png = await pictures.drawn(request, runtime, deadline, draw)
+        png = pictures.attention(maps, manifest, params.id, params.scale, background)
         return Response(png, media_type="image/png", headers=headers)
     body = io.BytesIO()
     if params.format == "npy":
@@ -103,13 +133,3 @@ async def attention_maps(request: Request, runtime: WorkingDep) -> Response:
     else:
         np.savez(body, maps=maps.values, input=pixels, facts=np.array(facts))
     return Response(body.getvalue(), media_type=f"application/x-{params.format}", headers=headers)
-
-
-def _check_size(selection: Selection, format: Format, max_answer_bytes: int) -> None:
-    size = int(np.prod(selection.shape)) * _BYTES_PER_VALUE[format]
-    if size > max_answer_bytes:
-        smaller = ", or format=npy" if format == "json" else ""
-        raise AnswerTooLarge(
-            f"about {size:,} bytes, and at most {max_answer_bytes:,} are sent; ask for fewer "
-            f"layers, heads or queries{smaller}"
-        )

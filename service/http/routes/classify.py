@@ -1,6 +1,9 @@
 """POST /classify: images to classes, with attention and similarity on request."""
 
+import math
 import time
+from collections.abc import Sequence
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
@@ -8,6 +11,7 @@ from pydantic import Field
 from models.collapse import THRESHOLD
 from models.manifest import Manifest
 from service.errors import (
+    AnswerTooLarge,
     CorruptImage,
     DeadlineExceeded,
     EngineUnavailable,
@@ -37,10 +41,12 @@ from service.http.parameters import (
     documented,
     read_parameters,
 )
+from service.http.pools import in_pool
 from service.http.problems import problems
 from service.http.schemas import ClassifyAnswer
 from service.http.stages import note_classification
 from service.http.uploads import BODY, read_images
+from service.json_arrays import BYTES_PER_NUMBER
 from service.pipeline import Classification
 
 router = APIRouter(tags=["classify"])
@@ -69,6 +75,7 @@ class ClassifyParameters(DeadlineParameters):
         TooManyImages,
         ImageTooLarge,
         UnsupportedMedia,
+        AnswerTooLarge,
         QueueFull,
         InferenceFailed,
         EngineUnavailable,
@@ -88,8 +95,26 @@ async def classify(request: Request) -> Response:
         extras = _Extras(manifest, params)
         with pipeline.admit(served, deadline, extras.outputs) as ticket:
             images = await read_images(request, runtime.upload_limits)
+            extras.check_size(len(images), runtime.max_answer_bytes)
             classified = await while_connected(request, pipeline.classify(ticket, images))
     root_path = request.scope["root_path"]
+    build = partial(_answer, manifest, params, extras, classified, root_path)
+    if extras.outputs or len(classified) > 1:
+        response, postprocess_s = await in_pool(request, pipeline.pool, deadline, build)
+    else:  # handing so little to a thread would take longer
+        response, postprocess_s = build()
+    note_classification(request, classified, postprocess_s)
+    return response
+
+
+def _answer(
+    manifest: Manifest,
+    params: ClassifyParameters,
+    extras: "_Extras",
+    classified: Sequence[Classification],
+    root_path: str,
+) -> tuple[Response, float]:
+    """The answer, and the seconds that its results took."""
     results = []
     postprocess_s = 0.0
     for one in classified:
@@ -99,10 +124,8 @@ async def classify(request: Request) -> Response:
         postprocess_s += spent_s
         result["timings_ms"]["postprocess"] = answers.ms(spent_s)
         results.append(result)
-    note_classification(request, classified, postprocess_s)
-    return answers.json_response(
-        {"model": manifest.name, "version": manifest.version, "results": results}
-    )
+    content = {"model": manifest.name, "version": manifest.version, "results": results}
+    return answers.json_response(content), postprocess_s
 
 
 class _Extras:
@@ -126,6 +149,14 @@ class _Extras:
         if self._params.similarity:
             names += tuple(similarity.outputs(self._manifest, self._params.stage).values())
         return names
+
+    def check_size(self, images: int, max_bytes: int) -> None:
+        """Raises `AnswerTooLarge`. Without these parts no answer is too large."""
+        numbers = math.prod(self._selection.shape) if self._selection else 0
+        if self._params.similarity:
+            numbers += similarity.numbers(self._manifest, self._params.stage)
+        smaller = "send fewer images in one request, or ask for less about them"
+        AnswerTooLarge.check(images * numbers * BYTES_PER_NUMBER, max_bytes, smaller)
 
     def fields(self, classified: Classification) -> dict[str, object]:
         fields: dict[str, object] = {}

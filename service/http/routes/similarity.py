@@ -1,18 +1,22 @@
 """GET /similarity: the paper's measures of an image classified before."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from models.arrays import Float32Array
 from models.collapse import THRESHOLD
+from models.manifest import Manifest
 from service.explain import similarity as measures
 from service.http import answers, pictures
 from service.http.conditional import caching, not_modified, tagged
 from service.http.dependencies import WorkingDep, use_model
 from service.http.look_inside import ERRORS, TAG, LookInsideParameters, answer_tag, explain
 from service.http.parameters import Threshold, documented, read_parameters
+from service.http.pools import in_pool
 from service.http.problems import problems
 from service.http.schemas import PNG_RESPONSE, SimilarityAnswer
 
@@ -47,9 +51,19 @@ async def similarity(request: Request, runtime: WorkingDep) -> Response:
         if unchanged := not_modified(request, tag):
             return unchanged
         outputs = await explain(request, served, pixels, names, deadline)
+    pool = runtime.pipeline.pool if params.format == "json" else runtime.render_pool
+    build = partial(_answer, manifest, params, outputs, caching(tag))
+    return await in_pool(request, pool, deadline, build)
+
+
+def _answer(
+    manifest: Manifest,
+    params: SimilarityParameters,
+    outputs: Mapping[str, Float32Array],
+    headers: Mapping[str, str],
+) -> Response:
     found = measures.measure(manifest, params.stage, params.threshold, outputs)
     if params.format == "json":
-        return answers.json_response(answers.similarity(found, manifest, params.id), caching(tag))
-    draw = partial(pictures.similarity, found, manifest, params.id, params.variant)
-    png = await pictures.drawn(request, runtime, deadline, draw)
-    return Response(png, headers=caching(tag), media_type="image/png")
+        return answers.json_response(answers.similarity(found, manifest, params.id), headers)
+    png = pictures.similarity(found, manifest, params.id, params.variant)
+    return Response(png, headers=dict(headers), media_type="image/png")

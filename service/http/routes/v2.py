@@ -100,7 +100,7 @@ async def all_statistics(runtime: RuntimeDep) -> StatisticsResponse:
 
 @_of_model.get("", responses=oip_problems(UnknownModel))
 async def model_metadata(runtime: RuntimeDep, served: Served) -> ModelMetadata:
-    """Inputs and outputs; every output but `logits` comes from the explain graph."""
+    """The input, and the output of a request that names none; the configuration has all."""
     versions = runtime.pipeline.models.served_versions(served.manifest.name)
     return metadata.model(served, versions)
 
@@ -115,7 +115,7 @@ async def model_ready(runtime: RuntimeDep, served: Served) -> ModelReady:
 
 @_of_model.get("/config", responses=oip_problems(UnknownModel))
 async def model_config(runtime: RuntimeDep, served: Served) -> dict[str, Any]:
-    """Triton's model configuration."""
+    """Triton's model configuration, with every output that may be requested."""
     return metadata.config(served, runtime.pipeline.models, runtime.upload_limits.max_images)
 
 

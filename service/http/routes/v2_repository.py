@@ -33,7 +33,11 @@ async def _read_object(request: Request, runtime: RuntimeDep) -> dict[str, Any]:
 Body = Annotated[dict[str, Any], Depends(_read_object)]
 
 
-@router.post("/index", responses=oip_problems(MalformedUpload, UploadTooLarge))
+@router.post(
+    "/index",
+    response_model_exclude_defaults=True,  # as Triton leaves out what is empty
+    responses=oip_problems(MalformedUpload, UploadTooLarge),
+)
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
     """Every served version and, unless `ready` is true, the models that are not served."""
     return metadata.index(runtime.pipeline.models, ready=body.get("ready") is True)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
-from service.errors import LoadFailed, ServiceError
+from service.errors import LoadFailed, ServiceError, UnknownModel
 from service.inference.repository import ServedModel
 from service.oip import metadata
 from service.oip.grpc import codec
@@ -42,8 +42,12 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def ModelReady(
         self, request: pb.ModelReadyRequest, context: ServicerContext
     ) -> pb.ModelReadyResponse:
-        with self._use(request.name, request.version) as served:
-            return pb.ModelReadyResponse(ready=served.alive and not self._runtime.draining)
+        """A model that is not served is not ready, which is no error: clients poll until it is."""
+        try:
+            with self._use(request.name, request.version) as served:
+                return pb.ModelReadyResponse(ready=served.alive and not self._runtime.draining)
+        except UnknownModel:
+            return pb.ModelReadyResponse(ready=False)
 
     async def ServerMetadata(self, _: Any, context: ServicerContext) -> pb.ServerMetadataResponse:
         return _to_message(metadata.server(), pb.ServerMetadataResponse())

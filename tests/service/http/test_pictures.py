@@ -1,12 +1,7 @@
 """Pictures of maps and measures: every pixel that stands for a number has that number's colour."""
 
-import asyncio
 import io
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import matplotlib
@@ -14,13 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from cmcrameri import cm
-from fastapi import Request
 from PIL import Image
 
 from models.arrays import Float64Array
-from service.errors import DeadlineExceeded
-from service.http.pictures import drawn
-from service.runtime import Runtime
 from tests.conftest import DEEPVIT, VIT
 
 Numbers = Float64Array
@@ -262,26 +253,3 @@ def test_pictures_are_documented(client: httpx.Client, path: str) -> None:
     assert (
         "deadline-exceeded" in responses["504"]["content"]["application/problem+json"]["examples"]
     )
-
-
-def test_a_picture_is_not_drawn_after_its_deadline() -> None:
-    busy, drawings = threading.Event(), list[str]()
-
-    def draw() -> bytes:
-        drawings.append("drawn")
-        return b""
-
-    async def stays() -> dict[str, str]:
-        await asyncio.Event().wait()
-        return {}
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(busy.wait)
-        runtime = cast(Runtime, SimpleNamespace(render_pool=pool))
-        request = Request({"type": "http"}, cast(Any, stays))
-        try:
-            with pytest.raises(DeadlineExceeded):
-                asyncio.run(drawn(request, runtime, time.perf_counter() + 0.05, draw))
-        finally:
-            busy.set()
-    assert drawings == []

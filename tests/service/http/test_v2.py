@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tritonclient.http import InferRequestedOutput
+from PIL import Image
+from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http import aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
@@ -28,6 +29,7 @@ from tests.service.http.v2_requests import (
     statistics,
     tensor,
 )
+from tests.support.pictures import png
 from tests.support.server import Server, running_server
 from tests.support.service import accepted, client_of, held, running_service
 
@@ -48,18 +50,40 @@ def test_the_client_sees_the_server_and_its_models(triton: Any) -> None:
         assert metadata["inputs"] == [
             {"name": "images", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}
         ]
-        outputs = {output["name"]: output["shape"] for output in metadata["outputs"]}
-        assert outputs["logits"] == [-1, 10]
-        assert outputs["softmax.map.00"] == [-1, 6, 65, 65]
+        assert metadata["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}]
         config = triton.get_model_config(DEEPVIT, version)
         assert config["max_batch_size"] == 32
         assert config["input"][0]["data_type"] == "TYPE_UINT8"
-        assert {output["name"]: [-1, *output["dims"]] for output in config["output"]} == outputs
+        outputs = {output["name"]: output["dims"] for output in config["output"]}
+        assert outputs["logits"] == [10]
+        assert outputs["softmax.map.00"] == [6, 65, 65]
     index = triton.get_model_repository_index()
     assert [(entry["name"], entry["version"], entry["state"]) for entry in index] == [
         (DEEPVIT, "1", "READY"),
         (VIT, "1", "READY"),
     ]
+
+
+def test_a_client_of_any_classifier_finds_what_it_needs(
+    triton: Any, client: httpx.Client, photo: bytes
+) -> None:
+    """NVIDIA's image_client.py: one input, one output that is a vector, and an order of axes."""
+    metadata, config = triton.get_model_metadata(DEEPVIT), triton.get_model_config(DEEPVIT)
+    (image,), (output,) = metadata["inputs"], metadata["outputs"]
+    assert len(config["input"]) == 1
+    assert config["input"][0]["format"] == "FORMAT_NHWC"
+    batch, height, width, channels = image["shape"]
+    assert (batch, channels) == (-1, 3)
+    assert config["max_batch_size"] > 0
+    assert output["datatype"] == "FP32"
+    assert len(output["shape"]) == 2
+    prepared = Image.open(io.BytesIO(photo)).convert("RGB").resize((width, height))
+    given = InferInput(image["name"], [1, height, width, channels], image["datatype"])
+    given.set_data_from_numpy(np.asarray(prepared)[None])
+    best = [InferRequestedOutput(output["name"], class_count=1)]
+    ((text,),) = triton.infer(DEEPVIT, [given], outputs=best).as_numpy(output["name"])
+    classified = client.post("/classify", files={"image": png(prepared)}).json()
+    assert text.decode().split(":")[2] == classified["results"][0]["predictions"][0]["label"]
 
 
 @pytest.mark.parametrize("model", [DEEPVIT, VIT])

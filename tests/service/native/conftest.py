@@ -1,12 +1,13 @@
 """The compiled library, and each of its copies that this processor can run."""
 
-import ctypes
+from collections.abc import Iterator
 
 import pytest
 
 from service import native
 from service.native import sources
 from service.native.__main__ import main as build
+from service.native.library import allow, chosen_copy
 
 
 @pytest.fixture(scope="session")
@@ -18,19 +19,12 @@ def library() -> None:
 
 
 @pytest.fixture(params=["avx512", "avx2", "baseline"])
-def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """The kernels' copy for each instruction set; skipped where the processor lacks it."""
     request.getfixturevalue("library")
     wanted = str(request.param)
-    monkeypatch.setenv("DEEPVIT_KERNEL", wanted)
-    if chosen_copy() != wanted:
+    allow(native.LIBRARY, wanted)
+    if chosen_copy(native.LIBRARY) != wanted:
         pytest.skip(f"{wanted} is not supported by this processor")
-    return wanted
-
-
-def chosen_copy() -> str:
-    """Which copy the library itself says that it runs."""
-    choose = ctypes.CDLL(str(native.LIBRARY)).deepvit_instruction_set
-    choose.restype = ctypes.c_char_p
-    name: bytes = choose()
-    return name.decode()
+    yield wanted
+    allow(native.LIBRARY, "avx512")

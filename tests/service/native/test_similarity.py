@@ -187,12 +187,37 @@ def test_what_has_no_direction_is_similar_to_nothing() -> None:
 
 
 @pytest.mark.usefixtures("instruction_set")
-def test_numbers_that_are_none_are_told() -> None:
-    blocks = maps(SMALL)
-    blocks[1][1, 0, 3, 3] = torch.nan
-    found = run(measuring(SMALL, softmax=False), blocks)
-    assert np.isnan(found["column"][1]).any()
-    assert np.isfinite(found["column"][0]).all()
+@pytest.mark.parametrize(
+    "shape", [SMALL, (1, 5, 3, 4, 2), (2, 3, 2, 2, 1), (1, 4, 1, 3, 0)], ids=str
+)
+def test_what_is_no_number_spoils_what_it_spoils_in_single_steps(shape: Shape) -> None:
+    """In the graph's own functions, as plain ONNX Runtime computes them; and no other image."""
+    images, count, heads, side, prefix = shape
+    tokens = side**2 + prefix
+    random = np.random.default_rng(0)
+    places = [(0, 0, 0, tokens - 1, 0), (count - 1, images - 1, heads - 1, 0, tokens - 1)]
+    places += [tuple(random.integers((count, images, heads, tokens, tokens))) for _ in range(4)]
+    for softmax in (True, False):
+        content = measuring(shape, softmax)
+        fused, plain = running(content), running(content, fused=False)
+        for block, image, *place in places:
+            blocks = maps(shape)
+            blocks[block][image][tuple(place)] = torch.nan
+            found, expected = fused(blocks), plain(blocks)
+            for name, values in expected.items():
+                np.testing.assert_array_equal(np.isnan(found[name]), np.isnan(values), name)
+                left_out = name == "distance" and place[1] < prefix
+                assert np.isnan(values[image]).any() != left_out
+                assert np.isfinite(np.delete(values, image, axis=0)).all()
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_features_that_are_no_number_spoil_the_block_they_are_in() -> None:
+    outputs = list(torch.randn((3, 2, 17, 31)))
+    outputs[1][1, 16, 30] = torch.nan
+    found, expected = (run(comparing_features(3), outputs, fused) for fused in (True, False))
+    assert np.isnan(expected["features"]).tolist() == [[False] * 3, [False, True, False]]
+    np.testing.assert_allclose(found["features"], expected["features"], atol=2e-6)
 
 
 @pytest.mark.parametrize("softmax", [True, False], ids=["softmax", "reattention"])

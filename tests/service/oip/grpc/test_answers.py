@@ -36,8 +36,9 @@ def test_metadata_is_the_same_as_over_rest(triton: Any, triton_http: Any) -> Non
     assert triton.is_server_ready()
     assert triton.is_model_ready(DEEPVIT)
     assert triton.is_model_ready(DEEPVIT, "1")
-    with pytest.raises(InferenceServerException, match="NOT_FOUND"):
-        triton.is_model_ready(DEEPVIT, "2")
+    for model, version in ((DEEPVIT, "2"), (DEEPVIT, "latest"), ("resnet", "")):
+        assert not triton.is_model_ready(model, version)
+        assert not triton_http.is_model_ready(model, version)
     ours, theirs = triton.get_server_metadata(as_json=True), triton_http.get_server_metadata()
     assert ours["name"] == theirs["name"]
     assert ours["version"] == theirs["version"]

@@ -25,6 +25,7 @@ from tests.service.oip.grpc.calls import (
     stub_of,
     tensor,
 )
+from tests.support.counts import settled_counts
 from tests.support.server import running_server
 from tests.support.service import accepted, held, running_service
 
@@ -44,7 +45,11 @@ def test_messages_and_responses_are_limited_in_size(repository: Path, pixels: Pi
                     stub.ModelInfer(large)
                 assert caught.value.code() == StatusCode.INVALID_ARGUMENT
                 assert "at most 100,000" in caught.value.details()
-                assert stub.ModelInfer(image_request(pixels)).outputs
+                with server.client() as client:
+                    before = settled_counts(client)["accepted"]
+                    assert stub.ModelInfer(image_request(pixels)).outputs
+                    assert settled_counts(client)["accepted"] == before + 1
+        assert before == 1  # of the first round: nothing that was refused was computed
 
 
 def test_a_full_queue_says_when_to_retry(repository: Path, pixels: Pixels) -> None:
