@@ -3,8 +3,10 @@
 The first argument may be one of `COMMANDS` instead, each with arguments of its own.
 """
 
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
 
 from export.options import COMMANDS
 
@@ -19,5 +21,16 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
+def _stop(number: int, _: FrameType | None) -> None:
+    """End as an exception does, so that nothing unfinished is left in the repository."""
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _stop)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("export: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

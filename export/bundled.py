@@ -53,10 +53,11 @@ def differences(kept: Path, fresh: Path) -> Iterator[str]:
         yield "not exported before"
         return
     for name in ("config.pbtxt", "labels.txt"):
-        if (kept / name).read_text() != (fresh / name).read_text():
+        if (kept / name).read_text(encoding="utf-8") != (fresh / name).read_text(encoding="utf-8"):
             yield f"another {name}"
     before, after = (
-        json.loads((folder / "1" / "manifest.json").read_text()) for folder in (kept, fresh)
+        json.loads((folder / "1" / "manifest.json").read_text(encoding="utf-8"))
+        for folder in (kept, fresh)
     )
     for key in sorted({*before, *after}.difference(_CIRCUMSTANCES)):
         if not _alike(before.get(key), after.get(key)):

@@ -90,13 +90,18 @@ def _labels(given: str | None, source: Checkpoint) -> tuple[str, ...]:
     classes = source.config.num_classes
     if given is None:
         return source.labels or tuple(f"class {index}" for index in range(classes))
-    if given == IMAGENET_1K:
-        labels = checkpoint.imagenet_1k()
-    else:
-        labels = tuple(Path(given).read_text(encoding="utf-8").splitlines())
+    labels = checkpoint.imagenet_1k() if given == IMAGENET_1K else _lines(Path(given))
     if len(labels) != classes:
         raise ValueError(f"{given} names {len(labels)} classes, the checkpoint has {classes}")
     return labels
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    """The lines of a text file in UTF-8, with or without a byte order mark. Raises `ValueError`."""
+    try:
+        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"{path} is not text in UTF-8: save it in that encoding") from exc
 
 
 def _choose_donor(options: argparse.Namespace, trained: Checkpoint, say: Progress) -> Choice | None:

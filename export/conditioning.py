@@ -1,8 +1,9 @@
-"""How far the cosines of maps may be off, because the maps themselves are rounded.
+"""How far maps and their cosines may be off, because what they are computed from is rounded.
 
-A cosine of two vectors changes by at most the sum of their relative errors. Centring leaves little
-of a column of a near-uniform map, so that the same rounding is a larger share of what is left; of
-less than its rounding, the cosine says nothing.
+A mixed map A' = M A + b is off by |M| times the error of the map before the mixing, and a norm
+over near-uniform maps makes M large. A cosine of two vectors changes by at most the sum of their
+relative errors. Centring leaves little of a column of a near-uniform map, so that the same rounding
+is a larger share of what is left; where only rounding is left, the cosine says nothing.
 """
 
 from collections.abc import Mapping
@@ -28,10 +29,28 @@ class Conditioning:
         self._manifest = manifest
         self.slack: dict[str, Tensor] = {}  # by output, in its shape
         self.undefined: dict[tuple[Stage, str], list[int]] = {}
+        self._add_mixed_maps(reference, answer)
         for stage in stages(manifest.config):
-            self._add(stage, reference, answer)
+            self._add_cosines(stage, reference, answer)
 
-    def _add(
+    def _add_mixed_maps(
+        self, reference: Mapping[str, Tensor], answer: Mapping[str, Tensor]
+    ) -> None:
+        rows = []
+        for block in range(self._manifest.config.depth):
+            name = self._manifest.output("map", "softmax", block).name
+            exact, found = reference[name][0], answer[name][0]  # [H, N, N]
+            error = (found - exact).abs() + _ROUNDING * exact.abs()
+            mixing = next((one for one in self._manifest.reattention if one.block == block), None)
+            if mixing is not None and mixing.gain is None:
+                matrix = torch.tensor(mixing.matrix, dtype=error.dtype).abs()
+                error = (matrix @ error.flatten(1)).reshape(error.shape)
+                self.slack[self._manifest.output("map", "reattention", block).name] = error
+            rows.append(error[:, 0])
+        if self._manifest.reattention and self._manifest.config.class_token:
+            self.slack["reattention.class_rows"] = torch.stack(rows)  # [L, H, N]
+
+    def _add_cosines(
         self, stage: Stage, reference: Mapping[str, Tensor], answer: Mapping[str, Tensor]
     ) -> None:
         columns, rows, centred = [], [], []

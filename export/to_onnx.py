@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from export.functions import attention, similarity
+from export.rewriting import array, constant
 from models.size import Size
 
 OPSET = 20  # the first with Gelu as one operator
@@ -45,9 +46,20 @@ def trace(module: nn.Module, img_size: Size, output_names: Sequence[str]) -> ir.
         node.metadata_props.clear()
     for value in [*model.graph.inputs, *model.graph.outputs]:
         value.metadata_props.clear()
+    _restore_biases(model.graph)
     attention.add(model)
     similarity.add(model)
     return model
+
+
+def _restore_biases(graph: ir.Graph) -> None:
+    """The exporter drops biases of zeros; a Gemm is a layer with a bias to all that follows."""
+    for node in graph:
+        if node.op_type == "Gemm" and len(node.inputs) == 2:
+            width = array(node.inputs[1]).shape[1]
+            zeros = constant(graph, f"{node.outputs[0].name}.bias", np.zeros(width, np.float32))
+            node.resize_inputs(3)
+            node.replace_input_with(2, zeros)
 
 
 def save_weights(models: Iterable[ir.Model], folder: Path) -> None:

@@ -198,6 +198,12 @@ class Manifest(_Record):
                     return output
         raise KeyError(f"{measure} of stage {stage} and block {block}")
 
+    def undefined_blocks(self, measure: str, stage: Stage) -> tuple[int, ...]:
+        """Blocks in which a measure is rounding noise. Raises `KeyError` as `output` does."""
+        of = self.output(measure, stage).stage
+        found = (one for one in self.undefined if (one.measure, one.stage) == (measure, of))
+        return tuple(block for one in found for block in one.blocks)
+
     def _candidates(
         self, stage: Stage | None, block: int | None
     ) -> Iterator[tuple[Stage | None, int | None]]:

@@ -139,7 +139,7 @@ def _version(repository: Path, name: str) -> Path:
 
 def _manifest(folder: Path) -> Manifest:
     try:
-        return Manifest.model_validate_json((folder / "manifest.json").read_text())
+        return Manifest.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError) as exc:
         raise ReportError(f"{folder} has no readable manifest; export it again") from exc
 

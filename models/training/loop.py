@@ -223,5 +223,7 @@ class Run:
     def _save(self) -> None:
         self._state.save(self._folder / "state.pt", self._identity)
         partial = self._folder / "metrics.partial"
-        partial.write_text("".join(json.dumps(line) + "\n" for line in self._state.history))
+        partial.write_text(
+            "".join(json.dumps(line) + "\n" for line in self._state.history), encoding="utf-8"
+        )
         partial.replace(self._folder / "metrics.jsonl")

@@ -40,7 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _row(folder: Path) -> Iterable[str]:
     config = checkpoint.load(folder / f"{folder.name}.safetensors").config
-    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    history = [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     last = history[-1]
     # The last block is compared with itself.
     features = np.mean(last["features_to_last"][:-1]) if config.depth > 1 else np.nan

@@ -23,6 +23,7 @@ DEFINITIONS = {
     "centred": "The column cosine after subtracting each column's mean (Pearson's correlation): "
     "without what uniform attention adds.",
     "axis": "column and centred: queries; row: keys",
+    "null": "not defined: the block's maps are so near-uniform that only rounding is left of them",
     "aggregation": "mean over heads and tokens of this one image",
     "neighbours": "column variant between each block and the one before it; `above_threshold` is "
     "the share of (head, token) pairs above the threshold, `below_negative` the share below its "
@@ -43,7 +44,7 @@ class Similarity:
 
     stage: Stage
     threshold: float
-    matrix: Mapping[str, Float32Array]  # variant: [L, L]
+    matrix: Mapping[str, Float32Array]  # variant: [L, L], NaN where it is not defined
     neighbours: Float32Array  # [L - 1]
     above_threshold: Float32Array  # [L - 1], share of (head, token) pairs
     below_negative: Float32Array  # [L - 1], share of them below -threshold
@@ -86,7 +87,10 @@ def measure(
     return Similarity(
         stage=stage,
         threshold=threshold,
-        matrix={variant: measures[f"similarity.{variant}"] for variant in VARIANTS},
+        matrix={
+            variant: _defined(manifest, stage, f"similarity.{variant}", measures)
+            for variant in VARIANTS
+        },
         neighbours=pairs.mean(axis=(1, 2)),
         above_threshold=(pairs > threshold).mean(axis=(1, 2), dtype=np.float32),
         below_negative=(pairs < -threshold).mean(axis=(1, 2), dtype=np.float32),
@@ -95,3 +99,15 @@ def measure(
         entropy=measures.get("entropy"),
         attention_distance=measures.get("attention_distance"),
     )
+
+
+def _defined(
+    manifest: Manifest, stage: Stage, measure: str, values: Mapping[str, Float32Array]
+) -> Float32Array:
+    """A matrix of blocks, with NaN for those in which the export found rounding noise only."""
+    blocks = list(manifest.undefined_blocks(measure, stage))
+    if not blocks:
+        return values[measure]
+    found = values[measure].copy()
+    found[blocks], found[:, blocks] = np.nan, np.nan
+    return found

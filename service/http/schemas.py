@@ -90,7 +90,9 @@ class SimilarityAnswer(_Answer):
     version: int
     stage: Stage
     definitions: dict[str, str]
-    matrix: dict[str, list[list[float]]]
+    matrix: dict[str, list[list[float | None]]] = Field(
+        description="by variant, block by block; null where a measure is not defined"
+    )
     neighbours: Neighbours
     similar_blocks: SimilarBlocks
     heads: list[list[list[float]]]

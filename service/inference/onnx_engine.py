@@ -138,7 +138,7 @@ def _read_manifest(folder: Path, classifier: ort.InferenceSession) -> Manifest:
     """The manifest of the folder, which must equal the one inside the graph."""
     embedded = classifier.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
     try:
-        found = json.loads((folder / "manifest.json").read_text())
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if json.loads(embedded) != found:
             raise StartupError(f"{folder}: manifest.json is not that of model.onnx")
         return Manifest.model_validate(found)

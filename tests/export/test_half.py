@@ -16,6 +16,7 @@ from export.to_onnx import trace
 from models.arrays import Float32Array, Pixels
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.preprocess import Preprocessing
+from models.size import Size
 from tests.support.networks import random_network, settled
 
 DEPTH = 3
@@ -23,7 +24,7 @@ DEPTH = 3
 
 def small(name: str, mixing: bool) -> DeepViTConfig:
     blocks = tuple(range(DEPTH)) if mixing else ()
-    fewer = {"depth": DEPTH, "img_size": 64, "reatten_blocks": blocks}
+    fewer = {"depth": DEPTH, "img_size": Size.of(64), "reatten_blocks": blocks}
     return ARCHITECTURES[name].config.model_copy(update=fewer)
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from fastapi import Request
 
+from models.size import Size
 from service.errors import AnswerTooLarge, DeadlineExceeded
 from service.explain import similarity
 from service.explain.selection import Selection
@@ -143,9 +144,14 @@ def test_more_maps_than_fit_a_picture_are_refused_before_the_model_runs(running:
     large = manifest.model_copy(
         update={
             "config": manifest.config.model_copy(
-                update={"img_size": 384, "patch_size": 16, "depth": 32, "num_heads": 16}
+                update={
+                    "img_size": Size.of(384),
+                    "patch_size": Size.of(16),
+                    "depth": 32,
+                    "num_heads": 16,
+                }
             ),
-            "preprocessing": manifest.preprocessing.model_copy(update={"size": 384}),
+            "preprocessing": manifest.preprocessing.model_copy(update={"size": Size.of(384)}),
         }
     )
 

@@ -1,0 +1,129 @@
+"""A version is published whole or not at all, whatever ends an export."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from export import repository
+from export.__main__ import main
+from models.config import ARCHITECTURES
+from models.manifest import Manifest
+from models.size import Size
+from tests.service.explain.test_selection import manifest_of
+from tests.support.networks import random_network
+from tests.support.server import ROOT
+from tests.support.waiting import until
+
+CONFIG = ARCHITECTURES["deepvit_test"].config
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A checkpoint that takes long enough to be interrupted."""
+    torch.save(random_network(CONFIG).state_dict(), tmp_path / "test.pth")
+    return tmp_path / "test.pth"
+
+
+def hidden(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_nothing_in_the_repository(
+    ending: signal.Signals, weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "repository"
+    arguments = [str(weights), "--arch", "deepvit_test", "--name", "t", "--output", str(output)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "export", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    until(lambda: output.is_dir() and bool(hidden(output)))
+    process.send_signal(ending)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + ending
+    assert "Traceback" not in said
+    assert not list(output.iterdir())
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    left, used = tmp_path / ".staging-left", tmp_path / ".staging-used"
+    left.mkdir()
+    (left / "weights.bin").write_bytes(b"0")
+    code = f"""
+import sys
+from pathlib import Path
+from export import repository
+with repository._locked(Path({str(used)!r})):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    used.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "locked\n"
+        with repository.staging(tmp_path) as folder:
+            assert hidden(tmp_path) == [used, folder] or hidden(tmp_path) == [folder, used]
+        other.stdin.close()
+    with repository.staging(tmp_path) as folder:
+        assert hidden(tmp_path) == [folder]
+
+
+def manifest(label: str) -> Manifest:
+    return manifest_of(CONFIG).model_copy(update={"labels": (label,) * CONFIG.num_classes})
+
+
+def test_of_two_exports_the_loser_changes_nothing(tmp_path: Path) -> None:
+    with repository.staging(tmp_path) as first, repository.staging(tmp_path) as second:
+        version = repository.publish(first, tmp_path, manifest("winner"))
+        before = {path.name: path.read_bytes() for path in version.parent.glob("*.*")}
+        with pytest.raises(FileExistsError, match="written by another export"):
+            repository.publish(second, tmp_path, manifest("loser"))
+    assert {path.name: path.read_bytes() for path in version.parent.glob("*.*")} == before
+    assert b"winner" in before["labels.txt"]
+
+
+def test_dimensions_are_height_and_width() -> None:
+    wide = CONFIG.model_copy(update={"img_size": Size(16, 64)})
+    assert "dims: [ 16, 64, 3 ]" in repository.triton_config(manifest_of(wide))
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_labels_are_written_in_utf_8_whatever_the_locale(
+    locale: str, weights: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("Kätzchen\n" + "\n".join("bcdefg"), encoding="utf-8-sig")  # as Notepad does
+    arguments = [str(weights), "--arch", "deepvit_test", "--name", "t", "--labels", str(labels)]
+    environment = os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-m", "export", *arguments, "--output", str(tmp_path / "repository")],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    written = (tmp_path / "repository" / "t" / "labels.txt").read_bytes()
+    assert written == "".join(f"{label}\n" for label in ["Kätzchen", *"bcdefg"]).encode()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_labels_in_another_encoding_are_refused(
+    encoding: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("Kätzchen\n" + "\n".join("bcdefg"), encoding=encoding)
+    arguments = [str(weights), "--arch", "deepvit_test", "--name", "t", "--labels", str(labels)]
+    assert main([*arguments, "--output", str(tmp_path / "repository")]) == 1
+    assert f"{labels} is not text in UTF-8" in capsys.readouterr().err
