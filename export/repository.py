@@ -50,7 +50,7 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> Path:
 
 def triton_config(manifest: Manifest) -> str:
     """NVIDIA Triton's description of the classifier."""
-    size = manifest.preprocessing.size
+    height, width = manifest.preprocessing.size
     return f"""\
 name: "{manifest.name}"
 platform: "onnxruntime_onnx"
@@ -59,7 +59,7 @@ input [
   {{
     name: "images"
     data_type: TYPE_UINT8
-    dims: [ {size}, {size}, 3 ]
+    dims: [ {height}, {width}, 3 ]
   }}
 ]
 output [

@@ -110,7 +110,7 @@ export async function similarity(query, { signal }) {
   return (await request("similarity", query, { signal })).json();
 }
 
-/** The logits of pixels [S, S, 3] that are already prepared for the model. */
+/** The logits of pixels [height, width, 3] that are already prepared for the model. */
 export async function infer(model, pixels, size, signal) {
   const inputs = [{ name: "images", datatype: "UINT8", shape: [1, size, size, 3], data: Array.from(pixels) }];
   const body = JSON.stringify({ inputs, outputs: [{ name: "logits" }] });

@@ -3,12 +3,14 @@
 import math
 from dataclasses import dataclass
 
+from models.size import Size
 from service.errors import AnswerTooLarge
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
-_PANELS = 640  # the side that all panels together should have
-_MIN_PANEL = 80  # the smallest side of a panel
+_PANELS = 640  # the longer side that all panels together should have
+_MIN_PANEL = 80  # of a smaller square no panel has the area
+_MIN_PITCH = 86  # from one panel to the next: a label or a caption fits into it
 _MAX_PIXELS = 30_000_000
 _GAP = 6
 _LINE = 16  # height of a line of text
@@ -28,27 +30,34 @@ class Layout:
 
     rows: int
     columns: int
-    side: int
+    panel_size: Size
     captions: bool  # each panel has a line of text below it
     wrapped: bool  # a list: each panel has its own label above it
 
     @classmethod
-    def of(cls, rows: int, columns: int, unit: int, *, captions: bool, row_bars: bool) -> "Layout":
-        """The side of panels is a multiple of `unit`, so that no map or image is resampled.
+    def of(cls, rows: int, columns: int, unit: Size, *, captions: bool, row_bars: bool) -> "Layout":
+        """Panels are a multiple of `unit`, in pixels, so that no map or image is resampled.
 
         Raises `AnswerTooLarge`.
         """
         count = rows * columns
         wrapped = min(rows, columns) == 1 and count > _MAX_SINGLE_LINE and not row_bars
         if wrapped:
-            columns = math.ceil(math.sqrt(count))
+            columns = math.ceil(math.sqrt(count * unit.height / unit.width))
+            columns = min(columns, count)
             rows = math.ceil(count / columns)
-        side = unit * math.ceil(max(_MIN_PANEL, _PANELS / max(rows, columns)) / unit)
-        if rows * columns * side**2 > _MAX_PIXELS:
+        times = math.ceil(
+            max(
+                _MIN_PANEL / math.sqrt(unit.area),
+                _PANELS / max(rows * unit.height, columns * unit.width),
+            )
+        )
+        panel_size = Size(times * unit.height, times * unit.width)
+        if rows * columns * panel_size.area > _MAX_PIXELS:
             raise AnswerTooLarge(
                 f"{count} maps do not fit one picture; ask for fewer layers or heads"
             )
-        return cls(rows, columns, side, captions, wrapped)
+        return cls(rows, columns, panel_size, captions, wrapped)
 
     @property
     def left(self) -> int:
@@ -62,7 +71,8 @@ class Layout:
     def pitch(self) -> tuple[int, int]:
         """The distance from one panel to the next, horizontal and vertical."""
         lines = self.wrapped + self.captions
-        return self.side + _GAP, self.side + _GAP + lines * _LINE
+        height, width = self.panel_size
+        return max(_MIN_PITCH, width + _GAP), height + _GAP + lines * _LINE
 
     @property
     def width(self) -> int:
@@ -78,7 +88,7 @@ class Layout:
         row, column = divmod(index, self.columns)
         left = self.left + column * self.pitch[0]
         top = self.top + row * self.pitch[1] + self.wrapped * _LINE
-        return left, top, left + self.side, top + self.side
+        return left, top, left + self.panel_size.width, top + self.panel_size.height
 
     def bar(self, row: int | None) -> Box:
         """The box of the colour bar of one row, or of the whole picture."""

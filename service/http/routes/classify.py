@@ -50,7 +50,11 @@ class ClassifyParameters(DeadlineParameters):
     model: ModelName = None
     version: ModelVersion = None
     top_k: int = Field(5, ge=1, le=1000, description="classes in the answer")
-    attention: bool = Field(False, description="add the class token's maps of every block and head")
+    attention: bool = Field(
+        False,
+        description="add the maps of every block and head for the class token, or for the patch in "
+        "the middle where there is no class token",
+    )
     similarity: bool = Field(False, description="add what /similarity answers")
     stage: StageName = "reattention"
     threshold: Threshold = THRESHOLD
@@ -100,7 +104,12 @@ async def classify(request: Request) -> Response:
         results.append(result)
     note_classification(request, classified, postprocess_s)
     return answers.json_response(
-        {"model": manifest.name, "version": manifest.version, "results": results}
+        {
+            "model": manifest.name,
+            "version": manifest.version,
+            "scores": manifest.config.scores,
+            "results": results,
+        }
     )
 
 
