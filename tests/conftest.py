@@ -21,6 +21,7 @@ from tests.support.exports import (
     export_bundled,
     export_format,
     export_tiny,
+    export_unusual,
     share_operator_table,
     sources_digest,
 )
@@ -95,6 +96,14 @@ def format_repository(pytestconfig: pytest.Config) -> Callable[[str], Path]:
     """A model repository by the name of a code base (tests/models/formats), to be read only."""
     folder = _cached(pytestconfig, "formats")
     return lambda name: export_format(folder, name)
+
+
+@pytest.fixture(scope="session")
+def unusual_repository(pytestconfig: pytest.Config) -> Path:
+    """A model repository with the networks of tests/support/unusual.py, to be read only."""
+    folder = _cached(pytestconfig, "unusual")
+    export_unusual(folder)
+    return folder
 
 
 def _cached(config: pytest.Config, name: str) -> Path:
