@@ -119,6 +119,13 @@ def server(repository: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def unusual_server(unusual_repository: Path) -> Iterator[Server]:
+    """A server of the networks of tests/support/unusual.py, with gRPC."""
+    with running_server(unusual_repository, grpc_port=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def client(server: Server) -> Iterator[httpx.Client]:
     with server.client() as session:
         yield session

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.architectures import ARCHITECTURES
 from tests.support.server import ROOT
-from tests.support.unusual import UNUSUAL, config_of, labels_of, preprocessing_of
+from tests.support.unusual import UNUSUAL, config_of, labels_of, preprocessing_of, weights_of
 
 
 def export_bundled(folder: Path, precisions: dict[str, str]) -> None:
@@ -47,7 +47,7 @@ def export_format(folder: Path, name: str) -> Path:
 def export_unusual(folder: Path) -> None:
     """Export the networks of tests/support/unusual.py into one repository."""
     for name in UNUSUAL:
-        weights = folder.with_name(f"{folder.name}.{name}.safetensors")
+        weights = weights_of(folder, name)
         with _locked(folder, name):
             if not weights.exists():
                 _save_unusual(name, weights)

@@ -5,6 +5,8 @@ registers before them, no class token, and classes of which several may be right
 one logit.
 """
 
+from pathlib import Path
+
 from models.config import DeepViTConfig
 from models.preprocess import Preprocessing
 from models.size import Size
@@ -67,3 +69,8 @@ def preprocessing_of(name: str) -> Preprocessing:
 
 def labels_of(name: str) -> tuple[str, ...]:
     return tuple(f"{name} {index}" for index in range(_CONFIGS[name].num_classes))
+
+
+def weights_of(repository: Path, name: str) -> Path:
+    """The checkpoint beside the repository that a network was exported from."""
+    return repository.with_name(f"{repository.name}.{name}.safetensors")
