@@ -124,7 +124,7 @@ def test_a_report_on_networks_of_different_shapes(
         ([4, 4], 2, False),
     ]
     page = (output / "report.html").read_text(encoding="utf-8")
-    assert "48 x 128 pixels in 6 x 8 patches, 49 tokens, 1 of them before the patches," in page
+    assert "version 1, 48 x 128 pixels in 6 x 8 patches, 2 blocks, 3 heads, 49 tokens, 1" in page
     for tokens in ("32 tokens, 0", "18 tokens, 2"):
         assert f"{tokens} of them before the patches (no class token)," in page
     with np.load(output / "report.npz") as maps:
