@@ -147,7 +147,8 @@ const LIST = new Intl.ListFormat("en");
 function orderOf(facts) {
   if (!facts.prefix) return "Each row is a query, each column a key: the patches, row by row.";
   const names = Array.from({ length: facts.prefix }, (_, index) => tokenName(index, facts));
-  return `Each row is a query, each column a key. A gap separates the ${LIST.format(names)} from the patches, which follow row by row.`;
+  const first = `${facts.classToken ? "the " : ""}${LIST.format(names)}`;
+  return `Each row is a query, each column a key. A gap separates ${first} from the patches, which follow row by row.`;
 }
 
 function rangeOfPatches(map, { tokens, prefix }, signed) {
