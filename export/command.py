@@ -148,7 +148,8 @@ def _compare_reuse(
     pictures, rule = _pictures(options), trained.preprocessing
     with TemporaryDirectory() as scratch:
         exact = write_classifier(trained, Path(scratch, "exact"))
-        comparison = compare(exact, cheaper, pictures, rule, labels, say.detail)["reuse"]
+        scores = trained.config.scores
+        comparison = compare(exact, cheaper, pictures, rule, labels, scores, say.detail)["reuse"]
     say.detail(in_words(comparison))
     return AttentionReuse(
         verdict=" ".join(choice.verdict.sentences), forced=choice.forced, comparison=comparison
@@ -165,8 +166,8 @@ def _compare_int8(
     """What rounding costs in answers and saves in time; refused if it costs too much."""
     say("compare int8 with the exact classifier")
     exact, cheaper = folder / "model.onnx", {"int8": folder / "model.int8.onnx"}
-    pictures, rule = _pictures(options), source.preprocessing
-    comparison = compare(exact, cheaper, pictures, rule, labels, say.detail)["int8"]
+    pictures, rule, scores = _pictures(options), source.preprocessing, source.config.scores
+    comparison = compare(exact, cheaper, pictures, rule, labels, scores, say.detail)["int8"]
     say.detail(in_words(comparison))
     if not options.force:
         verify_int8(comparison)

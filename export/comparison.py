@@ -17,6 +17,7 @@ from export.pictures import Pictures
 from export.progress import Throttle
 from export.sessions import cpu_session
 from models.arrays import Pixels
+from models.config import Scores
 from models.manifest import Comparison, Speed
 from models.preprocess import Preprocessing
 
@@ -31,20 +32,23 @@ def compare(
     pictures: Pictures,
     rule: Preprocessing,
     labels: Sequence[str],
+    scores: Scores,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Comparison]:
     """Compare each of the cheaper classifiers, by name, in one pass over the pictures.
 
-    Accuracy is known if every picture lies in a folder that stands for a class. Such folders are
-    named like the labels, or there are as many as classes, in the classes' order (as torchvision's
-    ImageFolder counts them). Raises `FileNotFoundError` if there is no picture.
+    Classifiers agree on a picture if their top classes are the same; those of one logit, if its
+    sign is. Accuracy is known if exactly one class is right (softmax) and every picture lies in a
+    folder that stands for a class. Such folders are named like the labels, or there are as many as
+    classes, in the classes' order (as torchvision's ImageFolder counts them).
+    Raises `FileNotFoundError` if there is no picture.
     """
     sessions = {name: cpu_session(path) for name, path in cheaper.items()}
     before = cpu_session(exact)
     contenders = [(None, before), *sessions.items()]
     agreed: Counter[str | None] = Counter()
     right: Counter[str | None] = Counter()
-    classes = _classes(pictures.folder, labels)
+    classes = _classes(pictures.folder, labels) if scores == "softmax" else {}
     labelled = 0
     tell = Throttle(progress, _PROGRESS_S)
     for batch, images in pictures.batches(_BATCH, rule):
@@ -95,8 +99,10 @@ def _classes(folder: Path, labels: Sequence[str]) -> dict[str, int]:
 
 
 def _best(session: ort.InferenceSession, images: Pixels) -> npt.NDArray[np.int64]:
-    best: npt.NDArray[np.int64] = session.run(["logits"], {"images": images})[0].argmax(axis=-1)
-    return best
+    """The top class of each image, or for one logit whether it is above 0."""
+    logits = session.run(["logits"], {"images": images})[0]
+    best: npt.NDArray[np.int64] = logits.argmax(axis=-1)
+    return best if logits.shape[-1] > 1 else (logits[:, 0] > 0).astype(np.int64)
 
 
 def _speeds(

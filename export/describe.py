@@ -38,7 +38,7 @@ def describe(source: Checkpoint) -> Iterator[str]:
     yield f"parameters     {parameters:,}"
     yield (
         f"preprocessing  RGB, {_resize(source)} with {rule.interpolation} filter, "
-        f"crop to {rule.size} x {rule.size}, mean {_numbers(rule.mean)}, std {_numbers(rule.std)}"
+        f"crop to {rule.size}, mean {_numbers(rule.mean)}, std {_numbers(rule.std)}"
     )
     yield f"embedding      {_embedding(config)}"
     for index in range(config.depth):
@@ -51,8 +51,11 @@ def describe(source: Checkpoint) -> Iterator[str]:
 
 def _resize(source: Checkpoint) -> str:
     rule = source.preprocessing
-    sides = "both sides" if rule.resize_mode == "both_sides" else "shorter side"
-    return f"{sides} resized to {rule.resize}"
+    if rule.resize_mode == "both_sides":
+        return f"resized to {rule.resize}"
+    if rule.resize.is_square:
+        return f"shorter side resized to {rule.resize.side}"
+    return f"resized to cover {rule.resize}"
 
 
 def _embedding(config: DeepViTConfig) -> str:

@@ -23,7 +23,7 @@ class Picture(NamedTuple):
 
 class Batch(NamedTuple):
     pictures: list[Picture]
-    pixels: Pixels  # [B, S, S, 3]
+    pixels: Pixels  # [B, height, width, 3]
 
 
 @dataclass

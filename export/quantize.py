@@ -31,7 +31,10 @@ class Range(NamedTuple):
 
 
 def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
-    """Ranges of linear layers' inputs over images [B, S, S, 3], by the name of the value."""
+    """Ranges of linear layers' inputs by the name of the value.
+
+    Over images [B, height, width, 3].
+    """
     watched = model.clone()
     graph = watched.graph
     inputs = [linears[0].input for linears in _linears(graph).values()]

@@ -85,7 +85,7 @@ def _remove_if_left(folder: Path) -> None:
 
 def triton_config(manifest: Manifest) -> str:
     """NVIDIA Triton's description of the classifier."""
-    size = manifest.preprocessing.size
+    height, width = manifest.preprocessing.size
     return f"""\
 name: "{manifest.name}"
 platform: "onnxruntime_onnx"
@@ -95,7 +95,7 @@ input [
     name: "images"
     data_type: TYPE_UINT8
     format: FORMAT_NHWC
-    dims: [ {size.height}, {size.width}, 3 ]
+    dims: [ {height}, {width}, 3 ]
   }}
 ]
 output [

@@ -3,6 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]  # RGB, one image [S, S, 3] or several [B, S, S, 3]
+Pixels = npt.NDArray[np.uint8]  # RGB, one image [height, width, 3] or several [B, S, S, 3]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

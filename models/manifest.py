@@ -4,11 +4,12 @@ Written by export/, read by service/, free of torch. The same JSON is in manifes
 metadata of each graph, under `METADATA_KEY`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from models.collapse import VARIANTS
 from models.config import DeepViTConfig
@@ -52,6 +53,35 @@ def version_folders(model: Path) -> list[Path]:
     """The folders of a model's versions in a model repository, the highest one last."""
     found = [folder for folder in model.glob("*") if folder.name.isdecimal()]
     return sorted(found, key=lambda folder: int(folder.name))
+
+
+class ManifestError(ValueError):
+    """A manifest is not valid; the message is one line."""
+
+
+class NewerManifest(ManifestError):
+    """A manifest has fields or values that this version does not know."""
+
+
+def _in_one_line(errors: Sequence[ErrorDetails]) -> ManifestError:
+    unknown: list[str] = []
+    for error in errors:
+        field = _field(error)
+        if error["type"] == "extra_forbidden":
+            unknown.append(field)
+        elif error["type"] == "literal_error":
+            unknown.append(f"{field} {error['input']!r}")
+    if unknown:
+        names = ", ".join(dict.fromkeys(unknown))
+        return NewerManifest(
+            f"a newer version wrote the manifest, with what this one does not know: {names}"
+        )
+    return ManifestError("; ".join(f"{_field(error)}: {error['msg']}" for error in errors))
+
+
+def _field(error: ErrorDetails) -> str:
+    """Its path, without the places in lists: a field of all outputs is one field."""
+    return ".".join(part for part in error["loc"] if isinstance(part, str)) or "the manifest"
 
 
 class _Record(BaseModel):
@@ -121,9 +151,12 @@ class Comparison(_Record):
     """A cheaper classifier against the exact one, over a folder of images."""
 
     images: int
-    agreement: float = Field(description="share of images with the same top class")
+    agreement: float = Field(
+        description="share of images with the same top class or, for one logit, the same sign of it"
+    )
     accuracy: float | None = Field(
-        description="share with the right class, if folders are named after classes"
+        description="share with the right class, if exactly one is right and folders are named "
+        "after classes"
     )
     exact_accuracy: float | None
     speed: tuple[Speed, ...]
@@ -184,6 +217,14 @@ class Manifest(_Record):
     undefined: tuple[Undefined, ...] = Field(
         default=(), description="measures that are not defined in some blocks, found by the export"
     )
+
+    @classmethod
+    def read(cls, text: str) -> "Manifest":
+        """From its JSON, of this version or an earlier one. Raises `ManifestError`."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as exc:
+            raise _in_one_line(exc.errors()) from exc
 
     def output(self, measure: str, stage: Stage | None = None, block: int | None = None) -> Output:
         """The output that holds a measure.

@@ -30,7 +30,7 @@ class PreparedImage:
     """An upload as the network takes it, with the time that its preparation took."""
 
     id: str
-    pixels: Pixels  # [S, S, 3]
+    pixels: Pixels  # [height, width, 3]
     decode_s: float
     preprocess_s: float
     ended: float  # a time of time.perf_counter
@@ -97,12 +97,15 @@ class Pipeline:
         ]
 
     async def explain(self, ticket: Ticket, pixels: Pixels) -> Done[Mapping[str, Float32Array]]:
-        """The outputs that the ticket names, for one input of its model [S, S, 3]."""
+        """The outputs that the ticket names, for one input of its model [height, width, 3]."""
         (done,) = await self._run(ticket, [pixels], ticket.explain)
         return done
 
     async def infer(self, ticket: Ticket, images: Pixels) -> list[Done[Mapping[str, Float32Array]]]:
-        """The logits, or the outputs that the ticket names, of prepared `images` [B, S, S, 3]."""
+        """The logits, or the outputs that the ticket names.
+
+        `images` [B, height, width, 3] are prepared for its model.
+        """
         return await self._run(ticket, list(images), ticket.explain)
 
     async def in_pool(self, work: Callable[[], T]) -> T:
@@ -110,7 +113,7 @@ class Pipeline:
         return await asyncio.get_running_loop().run_in_executor(self.pool, work)
 
     async def input(self, model: ServedModel, image_id: str) -> Pixels:
-        """The network's input of an image classified before, [S, S, 3].
+        """The network's input of an image classified before, [height, width, 3].
 
         Raises `UnknownImage`, `ExpiredImage`, `StoreUnavailable` or `InputMismatch`.
         """

@@ -21,6 +21,7 @@ from tests.support.exports import (
     export_bundled,
     export_format,
     export_tiny,
+    export_unusual,
     share_operator_table,
     sources_digest,
 )
@@ -97,6 +98,14 @@ def format_repository(pytestconfig: pytest.Config) -> Callable[[str], Path]:
     return lambda name: export_format(folder, name)
 
 
+@pytest.fixture(scope="session")
+def unusual_repository(pytestconfig: pytest.Config) -> Path:
+    """A model repository with the networks of tests/support/unusual.py, to be read only."""
+    folder = _cached(pytestconfig, "unusual")
+    export_unusual(folder)
+    return folder
+
+
 def _cached(config: pytest.Config, name: str) -> Path:
     assert config.cache is not None
     return config.cache.mkdir(f"{name}-{sources_digest()[:16]}")
@@ -106,6 +115,13 @@ def _cached(config: pytest.Config, name: str) -> Path:
 def server(repository: Path) -> Iterator[Server]:
     """A server with the default settings; its models may not be unloaded."""
     with running_server(repository, intra_op_threads=available_cpus()) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def unusual_server(unusual_repository: Path) -> Iterator[Server]:
+    """A server of the networks of tests/support/unusual.py, with gRPC."""
+    with running_server(unusual_repository, grpc_port=0) as running:
         yield running
 
 

@@ -50,8 +50,8 @@ DEFINITIONS = {
     "mean_entropy": Definition(("block",), "Entropy, mean over heads."),
     "attention_distance": Definition(
         ("block", "head"),
-        "Attention-weighted distance between patch centres in input pixels, mean over queries. The "
-        "class token and others before the patches are left out, and the rest of each row is "
+        "Attention-weighted distance between patch centres in input pixels, mean over queries. "
+        "Tokens before the patches, as the class token, are left out, and the rest of each row is "
         "rescaled to sum to 1. Softmax stage only.",
     ),
     "mean_attention_distance": Definition(("block",), "Attention distance, mean over heads."),
@@ -86,7 +86,7 @@ TERMS = {
     "block that is not similar to the one before it; by rows, the last that has not collapsed.",
     "interval": "95 % confidence interval of a mean over images: mean ± 1.96 s / √n, assuming "
     "independent images. It says nothing about other kinds of images.",
-    "mean map": "The mean of attention maps over images and heads; query down, key across, the "
-    "class token first, patches last (Fig. 6). They are not in the tables, but in report.npz as "
-    "[block, query, key].",
+    "mean map": "The mean of attention maps over images and heads; query down, key across: first "
+    "the tokens before the patches, if there are any, then patches row by row (Fig. 6). They are "
+    "not in the tables, but in report.npz as [block, query, key].",
 }

@@ -10,14 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from onnxruntime import InferenceSession
 from PIL import Image
-from pydantic import ValidationError
 
 from export.report import ReportError
 from export.report.running import Estimate, Running
 from export.sessions import cpu_session
 from models.arrays import Float32Array, Float64Array, Pixels
 from models.collapse import by_block
-from models.manifest import TOKEN_MEASURES, Manifest, Stage, map_measures, stages, version_folders
+from models.manifest import (
+    TOKEN_MEASURES,
+    Manifest,
+    NewerManifest,
+    Stage,
+    map_measures,
+    stages,
+    version_folders,
+)
 from models.preprocess import preprocess
 
 
@@ -139,8 +146,10 @@ def _version(repository: Path, name: str) -> Path:
 
 def _manifest(folder: Path) -> Manifest:
     try:
-        return Manifest.model_validate_json((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as exc:
+        return Manifest.read((folder / "manifest.json").read_text(encoding="utf-8"))
+    except NewerManifest as exc:
+        raise ReportError(f"{folder}: {exc}; upgrade this one") from exc
+    except (OSError, ValueError) as exc:
         raise ReportError(f"{folder} has no readable manifest; export it again") from exc
 
 

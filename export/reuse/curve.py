@@ -45,8 +45,8 @@ def curve(options: argparse.Namespace, say: Progress) -> Path:
             say(f"trace with block {donor} as donor")
             cheaper[donor] = write_classifier(changed, Path(folder, donor))
         say(f"compare {len(cheaper)} donors over {options.images}")
-        rule, labels = source.preprocessing, source.labels or ()
-        found = compare(exact, cheaper, pictures, rule, labels, say.detail)
+        rule, labels, scores = source.preprocessing, source.labels or (), source.config.scores
+        found = compare(exact, cheaper, pictures, rule, labels, scores, say.detail)
     for donor, comparison in found.items():
         print(f"donor {donor}: {in_words(comparison)}")
     record = {donor: comparison.model_dump() for donor, comparison in found.items()}

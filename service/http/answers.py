@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 from fastapi import Response
 
+from models.config import Scores
 from models.manifest import Manifest
 from service.explain.selection import AttentionMaps
 from service.explain.similarity import DEFINITIONS, Similarity
@@ -21,14 +22,19 @@ def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Res
     return Response(body, headers=headers, media_type="application/json")
 
 
-def predictions(logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: int) -> list[Any]:
+def predictions(
+    logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: int, scores: Scores
+) -> list[Any]:
     """The `top_k` most probable classes, best first."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
     best = (-logits).argsort(kind="stable")[:top_k]
-    probabilities = (shifted[best] / shifted.sum()).tolist()
+    if scores == "sigmoid":  # each class by itself; the exponential of a large logit is infinite
+        likely = 0.5 + 0.5 * np.tanh(logits[best].astype(np.float64) / 2)
+    else:
+        shifted = np.exp(logits.astype(np.float64) - logits.max())
+        likely = shifted[best] / shifted.sum()
     return [
         {"index": index, "label": labels[index], "probability": round(probability, 6)}
-        for index, probability in zip(best.tolist(), probabilities, strict=True)
+        for index, probability in zip(best.tolist(), likely.tolist(), strict=True)
     ]
 
 
@@ -44,7 +50,9 @@ def image(
     )
     return {
         "id": classified.image.id,
-        "predictions": predictions(classified.outputs["logits"], manifest.labels, top_k),
+        "predictions": predictions(
+            classified.outputs["logits"], manifest.labels, top_k, manifest.config.scores
+        ),
         "timings_ms": {
             "decode": ms(classified.image.decode_s),
             "preprocess": ms(classified.image.preprocess_s),

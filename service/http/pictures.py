@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from models.arrays import Pixels
+from models.config import DeepViTConfig
 from models.manifest import Manifest
 from service.explain.render import SCALE_WORDS, Scale
 from service.explain.render.layout import Layout
@@ -16,11 +17,11 @@ _STAGES = {"softmax": "softmax stage", "reattention": "re-attention stage"}
 
 def check_attention(selection: Selection, scale: Scale, overlay: bool) -> None:
     """Raises `AnswerTooLarge` if the maps of a selection would not fit one picture."""
-    manifest = selection.manifest
-    one_query = selection.token is not None
-    side = manifest.config.grid.side if one_query else manifest.config.num_tokens
-    background = manifest.preprocessing.size.side if overlay and one_query else None
-    Layout.of((*selection.shape[:2], side, side), scale, background)
+    config, whole = selection.manifest.config, selection.token is None
+    values = (config.num_tokens,) * 2 if whole else config.grid
+    background = selection.manifest.preprocessing.size if overlay and not whole else None
+    cell = None if whole else config.patch_size
+    Layout.of((*selection.shape[:2], *values), scale, cell, background)
 
 
 def attention(
@@ -30,13 +31,12 @@ def attention(
     from service.explain.render.maps import MapsPicture, render_maps
 
     config = manifest.config
-    values, query_patch = maps.values, None
+    values, query_patch, cell = maps.values, None, None
     if values.ndim == 4:
-        background, what = (
-            None,
-            "What each token (row) attends to (column); token 0 is the class token",
-        )
-    else:  # patches in their grid; the class token is not part of it
+        background = None
+        what = f"What each token (row) attends to (column); {_first_tokens(config)}"
+    else:  # patches in their grid, of which other tokens are not part
+        cell = config.patch_size
         values = values[..., config.prefix_tokens :].reshape(*values.shape[:2], *config.grid)
         if maps.query == "cls":
             query = "the class token"
@@ -61,12 +61,21 @@ def attention(
         rows=_blocks(manifest, maps.layers, "block "),
         columns=[head if isinstance(head, str) else f"head {head}" for head in maps.heads],
         quantity=quantity,
+        cell=cell,
         signed=bool(values.min() < 0 or (mixing and heads not in ("max_abs", "rms"))),
         scale=scale,
         background=background,
         query_patch=query_patch,
     )
     return render_maps(picture)
+
+
+def _first_tokens(config: DeepViTConfig) -> str:
+    if config.class_token:
+        return "token 0 is the class token"
+    if not config.prefix_tokens:
+        return "tokens are patches, row by row"
+    return f"patches follow {config.prefix_tokens} register{'s' * (config.prefix_tokens > 1)}"
 
 
 def similarity(found: Similarity, manifest: Manifest, image_id: str, variant: str) -> bytes:

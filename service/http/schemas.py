@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.config import Scores
 from models.manifest import Manifest, Stage
 from models.size import Size
 from service.explain.selection import Direction
@@ -33,7 +34,7 @@ class Problem(BaseModel):
 class Prediction(_Answer):
     index: int
     label: str
-    probability: float
+    probability: float = Field(description="see `scores`")
 
 
 class Timings(_Answer):
@@ -49,9 +50,9 @@ class Timings(_Answer):
 class AttentionMapsAnswer(_Answer):
     """Values [layer, head, token] or [layer, head, query, key].
 
-    The tokens are the class token, any other prefix tokens (the manifest's `prefix_tokens`
-    counts both), then the patches row by row. At the `reattention` stage of a block that mixes
-    heads, values can be negative and rows do not sum to 1.
+    The tokens are the class token if there is one, any other prefix tokens (the manifest's
+    `prefix_tokens` counts both), then the patches row by row. At the `reattention` stage of a
+    block that mixes heads, values can be negative and rows do not sum to 1.
     """
 
     id: str
@@ -60,7 +61,7 @@ class AttentionMapsAnswer(_Answer):
     stage: Stage
     layers: list[int | str]
     heads: list[int | str]
-    query: str
+    query: str = Field(description="cls, all, or a patch as row,column")
     direction: Direction
     grid: list[int] = Field(min_length=2, max_length=2, description="rows and columns of patches")
     axes: list[str]
@@ -122,6 +123,10 @@ class ClassifyAnswer(_Answer):
 
     model: str
     version: int
+    scores: Scores = Field(
+        description="softmax: one class is right, and the probabilities of all sum to 1; sigmoid: "
+        "each class is right or not, with a probability of its own"
+    )
     results: list[ImageAnswer]
 
 
@@ -134,6 +139,7 @@ class ModelSummary(_Answer):
     attention: str = Field(description="fused (compiled kernels) or plain")
     input_size: Size = Field(description="in pixels: one number for a square, or height and width")
     classes: int
+    scores: Scores = Field(description="how logits become probabilities")
     blocks: int
     heads: int
     reattention_blocks: list[int]

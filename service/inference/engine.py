@@ -58,13 +58,13 @@ class Engine(Protocol):
         ...
 
     def classify(self, images: Batch[Pixels]) -> Sequence[Float32Array]:
-        """Inputs [S, S, 3] to logits [classes], one for each image."""
+        """Inputs [height, width, 3] to logits [classes], one for each image."""
         ...
 
     def explain(
         self, images: Batch[Pixels], names: Sequence[str]
     ) -> Sequence[Mapping[str, Float32Array]]:
-        """Inputs [S, S, 3] to the named outputs of the explain graph, for each image."""
+        """Inputs [height, width, 3] to the named outputs of the explain graph, for each image."""
         ...
 
 

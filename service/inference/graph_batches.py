@@ -14,8 +14,8 @@ from models.arrays import Float32Array, Pixels
 
 class _GraphBatch(NamedTuple):
     binding: Any  # ONNX Runtime has no types
-    host_images: Pixels  # [size, S, S, 3], copied to the device before each run
-    images: Any  # [size, S, S, 3] on the device
+    host_images: Pixels  # [size, height, width, 3], copied to the device before each run
+    images: Any  # [size, height, width, 3] on the device
     logits: Any  # [size, classes] on the device
 
 
@@ -29,7 +29,7 @@ class GraphBatches:
         self,
         session: ort.InferenceSession,
         max_batch_size: int,
-        image_shape: tuple[int, ...],  # [S, S, 3]
+        image_shape: tuple[int, ...],  # [height, width, 3]
         classes: int,
         device: str,
     ) -> None:
@@ -40,7 +40,7 @@ class GraphBatches:
         }
 
     def run(self, images: Sequence[Pixels]) -> Float32Array:
-        """Images [S, S, 3] to logits [B, classes]."""
+        """Images [height, width, 3] to logits [B, classes]."""
         size = next(size for size in self.sizes if size >= len(images))
         batch = self._batches[size]
         # The padding is whatever an earlier batch has left in the buffer.

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from models.arrays import Float32Array, Pixels
-from models.manifest import METADATA_KEY, Manifest, Output
+from models.manifest import METADATA_KEY, Manifest, NewerManifest, Output
 from service.errors import InferenceFailed, StartupError
 from service.inference.graph_batches import GraphBatches
 from service.inference.plan import Plan, fastest
@@ -138,10 +138,12 @@ def _read_manifest(folder: Path, classifier: ort.InferenceSession) -> Manifest:
     """The manifest of the folder, which must equal the one inside the graph."""
     embedded = classifier.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
     try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if json.loads(embedded) != found:
+        text = (folder / "manifest.json").read_text(encoding="utf-8")
+        if json.loads(embedded) != json.loads(text):
             raise StartupError(f"{folder}: manifest.json is not that of model.onnx")
-        return Manifest.model_validate(found)
+        return Manifest.read(text)
+    except NewerManifest as exc:
+        raise StartupError(f"{folder}: {exc}; upgrade the service") from exc
     except (OSError, ValueError) as exc:
         raise StartupError(f"{folder} has no readable manifest: {exc}") from exc
 

@@ -50,7 +50,7 @@ class RequestedOutput:
 @dataclass(frozen=True)
 class InferRequest:
     id: str | None
-    images: Pixels  # [B, S, S, 3]
+    images: Pixels  # [B, height, width, 3]
     outputs: tuple[RequestedOutput, ...]
 
     @property

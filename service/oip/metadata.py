@@ -103,7 +103,7 @@ def config(served: ServedModel, models: ModelRepository, max_images: int) -> dic
             "preferred_batch_size": [],
             "max_queue_delay_microseconds": round(models.queue.max_wait_s * 1e6),
         },
-        "parameters": {},
+        "parameters": {"scores": {"string_value": manifest.config.scores}},
     }
 
 

@@ -63,7 +63,7 @@ class InferRequestedOutput(BaseModel):
 
 
 class InferRequestBody(BaseModel):
-    """Inputs [B, S, S, 3]; without `outputs`, the response has the logits."""
+    """Inputs [B, height, width, 3]; without `outputs`, the response has the logits."""
 
     id: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="binary_data_output")

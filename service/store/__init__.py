@@ -39,7 +39,10 @@ class Store(Protocol):
         """Keep an input, or renew its time to live. Never fails, but may not keep it."""
 
     async def get(self, image_id: str) -> Pixels:
-        """The input [S, S, 3]. Raises `UnknownImage`, `ExpiredImage` or `StoreUnavailable`."""
+        """The input [height, width, 3].
+
+        Raises `UnknownImage`, `ExpiredImage` or `StoreUnavailable`.
+        """
 
     async def close(self) -> None:
         """Called once, after all other methods."""

@@ -50,7 +50,7 @@ class MemoryStore:
             self._evict(next(iter(self._inputs)))
 
     async def get(self, image_id: str) -> Pixels:
-        """The input [S, S, 3]. Raises `UnknownImage` or `ExpiredImage`."""
+        """The input [height, width, 3]. Raises `UnknownImage` or `ExpiredImage`."""
         with count_lookup(self.lookups):
             self._evict_expired()
             if image_id in self._inputs:

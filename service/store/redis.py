@@ -83,7 +83,7 @@ class RedisStore:
                 await commands.execute()
 
     async def get(self, image_id: str) -> Pixels:
-        """The input [S, S, 3], read-only. Raises `UnknownImage`, `ExpiredImage` or
+        """The input [height, width, 3], read-only. Raises `UnknownImage`, `ExpiredImage` or
         `StoreUnavailable`.
 
         Tries in an outage too: a full Redis refuses writes but still answers reads.

@@ -86,7 +86,7 @@ export async function manifest(name) {
   return (await (await request(`models/${encodeURIComponent(name)}`)).json()).manifest;
 }
 
-/** The classes of a picture, with the class token's attention maps if a stage is given. */
+/** The classes of a picture, with the maps of the model's own query if a stage is given. */
 export async function classify(picture, { model, stage, signal }) {
   const query = { model, top_k: 5, ...(stage ? { attention: true, stage } : {}) };
   const body = new FormData();
@@ -110,9 +110,9 @@ export async function similarity(query, { signal }) {
   return (await request("similarity", query, { signal })).json();
 }
 
-/** The logits of pixels [S, S, 3] that are already prepared for the model. */
-export async function infer(model, pixels, size, signal) {
-  const inputs = [{ name: "images", datatype: "UINT8", shape: [1, size, size, 3], data: Array.from(pixels) }];
+/** The logits of pixels [height, width, 3] that are already prepared for the model. */
+export async function infer(model, pixels, { height, width }, signal) {
+  const inputs = [{ name: "images", datatype: "UINT8", shape: [1, height, width, 3], data: Array.from(pixels) }];
   const body = JSON.stringify({ inputs, outputs: [{ name: "logits" }] });
   const options = { method: "POST", body, signal, headers: { "Content-Type": "application/json" } };
   const response = await request(`v2/models/${encodeURIComponent(model)}/infer`, {}, options);

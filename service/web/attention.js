@@ -14,29 +14,46 @@ export const REDUCTIONS = {
 
 export const STAGES = { softmax: "softmax", reattention: "re-attention" };
 
-/** Index of a query's token. */
+/** The query that is shown first: the class token, or the patch in the middle. */
+export const homeOf = ({ classToken, rows, columns }) =>
+  classToken ? "cls" : `${Math.floor(rows / 2)},${Math.floor(columns / 2)}`;
+
+/** The same in words. */
+export const homeName = ({ classToken }) => (classToken ? "the class token" : "the patch in the middle");
+
+/** Index of a query's token. A model without a class token takes the patch in the middle for it. */
 export function token(query, facts) {
-  if (query === "cls") return 0;
-  const [row, column] = query.split(",").map(Number);
-  return facts.prefix + Math.min(row, facts.grid - 1) * facts.grid + Math.min(column, facts.grid - 1);
+  const { rows, columns, prefix } = facts;
+  const found = query === "cls" ? homeOf(facts) : query;
+  if (found === "cls") return 0;
+  const [row, column] = found.split(",").map(Number);
+  return prefix + Math.min(row, rows - 1) * columns + Math.min(column, columns - 1);
 }
 
 /** [row, column] of a token, or null for one that is not a patch. */
-export function cellOf(index, { grid, prefix }) {
-  return index < prefix ? null : [Math.floor((index - prefix) / grid), (index - prefix) % grid];
+export function cellOf(index, { columns, prefix }) {
+  return index < prefix ? null : [Math.floor((index - prefix) / columns), (index - prefix) % columns];
 }
 
-/** The query that selects a token; tokens that no query selects count as the class token. */
+/** The query that selects a token; tokens that no query selects count as the one shown first. */
 export function queryOf(index, facts) {
-  return cellOf(index, facts)?.join(",") ?? "cls";
+  if (facts.classToken && index === 0) return "cls";
+  return cellOf(index, facts)?.join(",") ?? homeOf(facts);
 }
+
+/** A query as this model has it: inside its grid, and of a token that it has. */
+export const knownQuery = (query, facts) => queryOf(token(query, facts), facts);
+
+/** A query in words. */
+export const queryName = (query) => (query === "cls" ? "the class token" : `patch ${query}`);
 
 /** The patches' part of a row of a map: they come after all other tokens. */
-export const patches = (row, { grid }) => row.subarray(-grid * grid);
+export const patches = (row, { rows, columns }) => row.subarray(row.length - rows * columns);
 
 export function tokenName(index, facts) {
   const cell = cellOf(index, facts);
   if (cell) return `row ${cell[0]}, column ${cell[1]}`;
+  if (!facts.classToken) return `register ${index}`;
   if (index === 0) return "class token";
   return index === 1 && facts.distilled ? "distillation token" : `extra token ${index}`;
 }
@@ -54,11 +71,11 @@ export class Attention {
     this.#session = session;
   }
 
-  /** Store the class token's maps that came with the classification. */
-  storeClassTokenRows(model, stage, answer) {
-    const values = Float32Array.from(answer.attention.values.flat(2));
+  /** Store the maps of one query that came with the classification. */
+  storeRows(model, stage, { attention }) {
+    const values = Float32Array.from(attention.values.flat(2));
     this.#loader.put(
-      this.#rowsKey(model, this.#stage(model, stage), "cls", "from"),
+      this.#rowsKey(model, this.#stage(model, stage), attention.query, "from"),
       values,
       values.byteLength,
     );
@@ -74,7 +91,7 @@ export class Attention {
       this.#whole(model, stage);
       return undefined;
     }
-    const description = `maps of ${query === "cls" ? "the class token" : `patch ${query}`} in every block of ${model}`;
+    const description = `maps of ${queryName(query)} in every block of ${model}`;
     return this.#get(this.#rowsKey(model, stage, query, direction), model, description, {
       stage,
       layer: "all",

@@ -31,12 +31,12 @@ export function cellBox([row, column], rows, columns) {
   };
 }
 
-/** Pixels of `count` square tiles, `across` in a row, with one clear pixel between neighbours. */
-export function tileLayout(count, side, across) {
-  const step = side + 1;
+/** Pixels of `count` tiles, `across` in a row, with one clear pixel between neighbours. */
+export function tileLayout(count, rows, columns, across) {
+  const [down, right] = [rows + 1, columns + 1];
   return {
-    width: across * step - 1,
-    height: Math.ceil(count / across) * step - 1,
-    corner: (index) => [(index % across) * step, Math.floor(index / across) * step], // x, y
+    width: across * right - 1,
+    height: Math.ceil(count / across) * down - 1,
+    corner: (index) => [(index % across) * right, Math.floor(index / across) * down], // x, y
   };
 }

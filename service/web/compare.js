@@ -1,8 +1,8 @@
 // The Compare section: two models on one picture, with the same block, query, stage and colour scale,
 // and how similar their blocks are.
 
-import { patches, reduce, REDUCTIONS, STAGES, token } from "./attention.js";
-import { make, select } from "./dom.js";
+import { homeName, knownQuery, patches, reduce, REDUCTIONS, STAGES } from "./attention.js";
+import { make, select, setAspect } from "./dom.js";
 import { card } from "./download.js";
 import { formatNumber } from "./format.js";
 import { Matrix } from "./matrix.js";
@@ -30,6 +30,7 @@ export class Compare {
     this.bar = make("div");
     this.counts = make("table", { className: "counts" });
     this.note = make("p", { className: "quiet" });
+    this.hint = make("p", { className: "quiet" });
     this.verdict = make("p", { className: "sentence" });
     element.append(
       make("div", { className: "row" }, this.other.element, this.note),
@@ -44,7 +45,7 @@ export class Compare {
             "div",
             {},
             make("h3", {}, "What the models saw"),
-            make("p", { className: "quiet" }, "Select a query here; Home selects the class token."),
+            this.hint,
             this.picture.element,
             this.bar,
           ),
@@ -65,6 +66,7 @@ export class Compare {
   draw(scene, { loader, session, attention, ensureClassified }) {
     const { values } = this.state;
     this.picture.draw(scene, session.seen(scene.model));
+    this.hint.textContent = `Select a query here; Home selects ${homeName(scene.facts)}.`;
     const models = session.models.map((model) => model.name).filter((name) => name !== values.model);
     this.other.options = models.map((name) => [name, name]);
     if (!models.length) {
@@ -78,12 +80,11 @@ export class Compare {
     const facts = names.map((name) => session.facts(name));
     const deepest = Math.min(...facts.map((one) => one.layers)) - 1;
     const layer = Math.min(scene.layer ?? deepest, deepest);
-    const same = facts[0].grid === facts[1].grid && facts[0].layers === facts[1].layers;
-    const differ = "The models differ in depth or patch grid, so the query is the patch at the same position.";
+    const queries = [scene.pinned, queryIn(facts[1], scene)];
     this.note.textContent =
-      `Block ${layer} of both models, ${STAGES[values.stage]} stage.` + (same ? "" : ` ${differ}`);
+      `Block ${layer} of both models, ${STAGES[values.stage]} stage.${differenceText(facts, queries)}`;
     const rows = names.map((name, index) =>
-      attention.rows(name, values.stage, queryIn(facts[index], scene), values.direction),
+      attention.rows(name, values.stage, queries[index], values.direction),
     );
     const stages = Object.fromEntries(
       Object.keys(STAGES).map((stage) => [
@@ -121,10 +122,10 @@ export class Compare {
     const positive = head === "max_abs" || head === "rms";
     const signed = (side, index) =>
       !positive && this.state.values.stage === "reattention" && facts[side].mixing.has(index);
+    const compared = this.state.values.scale === "all" ? blocks : maps.map((map) => [map]);
     const shared = scaleOf(
-      this.state.values.scale === "all" ? blocks.flat() : maps,
+      compared.flatMap((all, side) => all.map((map) => patches(map, facts[side]))),
       !positive && facts.some((_, side) => signed(side, layer)),
-      Math.max(...facts.map(({ prefix }) => prefix)),
     );
     this.sides.forEach((side, index) =>
       side.drawMaps({
@@ -135,11 +136,10 @@ export class Compare {
         scale: shared,
         opacity: this.state.values.overlay / 100,
         seen: session.seen(names[index]),
-        token: token(queryIn(facts[index], scene), facts[index]),
       }),
     );
     showBar(this.bar, shared, `Attention, ${REDUCTIONS[head] ?? `head ${head}`}, same range for both models`);
-    this.drawn = { maps, shared, facts, names, layer };
+    this.drawn = { maps, shared, facts, names, layer, query: scene.pinned };
   }
 
   #drawCounts(names, stages, threshold) {
@@ -186,8 +186,8 @@ export class Compare {
   }
 
   #mapsSnapshot() {
-    const { maps, shared, facts, names, layer } = this.drawn;
-    const { head, query, direction, stage } = this.state.values;
+    const { maps, shared, facts, names, layer, query } = this.drawn;
+    const { head, direction, stage } = this.state.values;
     return {
       name: "compare",
       title: `Block ${layer}, ${stage} stage: ${names.join(" and ")}`,
@@ -197,12 +197,13 @@ export class Compare {
         label: names[index],
         canvas: side.cover,
         behind: side.grey,
+        aspect: facts[index].aspect,
         opacity: this.state.values.overlay / 100,
       })),
       arrays: Object.fromEntries(
         maps.map((map, index) => [
           names[index],
-          { shape: [facts[index].grid, facts[index].grid], values: patches(map, facts[index]).slice() },
+          { shape: [facts[index].rows, facts[index].columns], values: patches(map, facts[index]).slice() },
         ]),
       ),
       call: this.#call("attention-maps", { layer, head, query, direction, stage }),
@@ -267,13 +268,15 @@ class Side {
 
   drawMaps({ name, facts, blocks, layer, scale, opacity, seen }) {
     this.title.textContent = name;
+    setAspect(this.maps, facts.aspect);
     const [best] = seen.predictions;
     this.answer.textContent = `${best.label}, ${formatNumber(100 * best.probability)}%`;
     paintPicture(this.grey, seen.pixels);
     const map = blocks[layer];
-    paint(this.cover, patches(map, facts), facts.grid, facts.grid, scale);
+    const { rows, columns } = facts;
+    paint(this.cover, patches(map, facts), rows, columns, scale);
     this.cover.style.opacity = opacity;
-    this.map = { name: "patch", values: patches(map, facts), rows: facts.grid, columns: facts.grid };
+    this.map = { name: "patch", values: patches(map, facts), rows, columns };
     let [least, most] = [Infinity, -Infinity];
     for (const value of patches(map, facts)) [least, most] = [Math.min(least, value), Math.max(most, value)];
     this.reading.textContent = `Patches: ${formatNumber(least)} to ${formatNumber(most)}`;
@@ -283,9 +286,7 @@ class Side {
       `block ${index} of ${name}`,
       facts.mixing.has(index) ? "Θ" : "",
     ]);
-    blocks.forEach((one, index) =>
-      this.strip.draw(String(index), patches(one, facts), facts.grid, facts.grid, scale),
-    );
+    blocks.forEach((one, index) => this.strip.draw(String(index), patches(one, facts), rows, columns, scale));
     this.strip.value = String(layer);
   }
 
@@ -300,11 +301,18 @@ class Side {
 const pairsAbove = (found, threshold) =>
   found.similar_blocks.threshold === threshold ? describePairs(found, "pairs") : "";
 
-/** The query in a model's own patch grid: the patch at the same position if the grids differ. */
+/** The query of the other model: the patch at the same place of the picture if the grids differ. */
 function queryIn(facts, scene) {
-  if (scene.pinned === "cls" || facts.grid === scene.facts.grid) return scene.pinned;
-  return scene.pinned
-    .split(",")
-    .map((part) => Math.floor(((Number(part) + 0.5) / scene.facts.grid) * facts.grid))
-    .join(",");
+  if (scene.pinned === "cls") return knownQuery("cls", facts);
+  const [row, column] = scene.pinned.split(",").map(Number);
+  const down = Math.floor(((row + 0.5) / scene.facts.rows) * facts.rows);
+  const across = Math.floor(((column + 0.5) / scene.facts.columns) * facts.columns);
+  return `${down},${across}`;
+}
+
+/** Why the second model's query is another one, in words. */
+function differenceText([one, other], queries) {
+  if (queries[0] === queries[1]) return "";
+  if (queries[0] === "cls") return ` ${other.name} has no class token: its query is the patch in the middle.`;
+  return ` ${other.name} has ${other.rows} × ${other.columns} patches, and ${one.name} ${one.rows} × ${one.columns}: its query is patch ${queries[1]}, at the same place of what it saw.`;
 }

@@ -1,6 +1,6 @@
 // The display options: stage, direction, query, heads, colour range and overlay opacity.
 
-import { REDUCTIONS } from "./attention.js";
+import { homeOf, REDUCTIONS } from "./attention.js";
 import { byId, make, radios, select } from "./dom.js";
 
 export class Controls {
@@ -75,7 +75,8 @@ export class Controls {
         : "This model has no re-attention: both stages are the same";
     this.direction.value = values.direction;
     this.scale.value = values.scale;
-    this.cls.setAttribute("aria-pressed", String(scene.pinned === "cls"));
+    this.cls.textContent = facts.classToken ? "Class token" : "Middle patch";
+    this.cls.setAttribute("aria-pressed", String(scene.pinned === homeOf(facts)));
     this.overlay.value = values.overlay;
   }
 }

@@ -15,6 +15,15 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/**
+ * Let maps inside an element have a picture's proportions (width by height), in CSS as --aspect, and
+ * --spread: the width of a rectangle by the side of a square of the same area, within limits.
+ */
+export function setAspect(element, aspect) {
+  element.style.setProperty("--aspect", aspect);
+  element.style.setProperty("--spread", Math.min(2, Math.max(0.85, Math.sqrt(aspect))));
+}
+
 /** A group of radio buttons shown as one control; options are [value, text, tooltip]. */
 export function radios(name, legend, options, onChange) {
   const set = make("fieldset", { className: "radios" }, make("legend", {}, legend));

@@ -9,12 +9,13 @@ import { writeNpz } from "./npz.js";
 import { ramp } from "./paint.js";
 import { colourBarTicks } from "./ticks.js";
 
-const [PANEL, GAP, MARGIN] = [220, 12, 28];
+const [PANEL, SINGLE, WIDE, GAP, MARGIN] = [220, 640, 850, 12, 28];
 
 /**
  * A titled part of the page with download buttons. Once its `owner` is `ready`, `snapshot()` describes
- * what is shown: { name, title, panels: [{ label, canvas, behind, opacity }], across, scale, chart,
- * arrays, call: { path, query, json } }. A `chart` takes the place of `panels`.
+ * what is shown: { name, title, panels: [{ label, canvas, behind, opacity, aspect }], across, aspect,
+ * scale, chart, arrays, call: { path, query, json } }. `aspect` is the width of a panel by its height,
+ * 1 by default. A `chart` takes the place of `panels`.
  */
 export function card(title, owner, snapshot, ...children) {
   const tools = make("div", { className: "downloads", role: "group", aria: { label: `Downloads: ${title}` } });
@@ -50,12 +51,14 @@ async function savePng(view) {
 }
 
 /** Panels in rows below a title, with the colour bar at the bottom. */
-function drawPanels({ title, panels, scale, across = Math.ceil(Math.sqrt(panels.length)) }) {
+function drawPanels({ title, panels, scale, aspect = 1, across = Math.ceil(Math.sqrt(panels.length)) }) {
   const columns = Math.min(across, panels.length);
-  const wide = panels.length === 1 && panels[0].canvas.width > 2 * panels[0].canvas.height;
-  const aspect = wide ? panels[0].canvas.height / panels[0].canvas.width : 1;
-  const width = panels.length === 1 ? (wide ? 1400 : 640) : PANEL;
-  const height = width * aspect;
+  const side = panels.length > 1 ? PANEL : aspect > 2 ? WIDE : SINGLE; // of a square of the same area
+  const sizes = panels.map((panel) => {
+    const root = Math.sqrt(panel.aspect ?? aspect);
+    return [Math.round(side * root), Math.round(side / root)];
+  });
+  const [width, height] = [0, 1].map((axis) => Math.max(...sizes.map((size) => size[axis])));
   const rows = Math.ceil(panels.length / columns);
   const canvas = make("canvas", {
     width: Math.max(560, 2 * MARGIN + columns * (width + GAP)),
@@ -69,7 +72,7 @@ function drawPanels({ title, panels, scale, across = Math.ceil(Math.sqrt(panels.
     for (const layer of [panel.behind, panel.canvas]) {
       if (!layer) continue;
       context.globalAlpha = layer === panel.canvas ? (panel.opacity ?? 1) : 1;
-      context.drawImage(layer, x, y + 18, width, height);
+      context.drawImage(layer, x, y + 18, ...sizes[index]);
     }
     context.globalAlpha = 1;
   });

@@ -40,7 +40,7 @@ export class Grid {
     this.#scene = scene;
     this.element.setAttribute("aria-busy", String(!scene.rows));
     if (!scene.rows) return;
-    const { layers, heads, grid } = scene.facts;
+    const { layers, heads, rows, columns, patch } = scene.facts;
     const maps = [];
     const scales = [];
     for (let head = 0; head < heads; head++)
@@ -49,7 +49,9 @@ export class Grid {
         maps.push(patches(map, scene.facts));
         scales.push(this.#scale(layer, map));
       }
-    paintTiles(this.canvas, maps, grid, layers, scales);
+    paintTiles(this.canvas, maps, rows, columns, layers, scales);
+    this.aspect = (this.canvas.width * patch.width) / (this.canvas.height * patch.height);
+    this.canvas.style.aspectRatio = this.aspect;
     numberAxis(this.across, layers);
     numberAxis(this.down, heads);
     placeMarker(this.marker, this.#at, heads, layers);

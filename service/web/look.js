@@ -1,12 +1,22 @@
 // The picture that the model saw beside the selected map, with the map's most telling numbers.
 
-import { patches, queryOf, REDUCTIONS, STAGES, tokenName } from "./attention.js";
+import {
+  cellOf,
+  homeName,
+  patches,
+  queryName,
+  REDUCTIONS,
+  STAGES,
+  token,
+  tokenName,
+} from "./attention.js";
 import { cssColour } from "./colour.js";
 import { byId, make, say } from "./dom.js";
 import { formatNumber, formatPercent } from "./format.js";
 import { paint, paintPicture, showBar } from "./paint.js";
 import { makeSelectable, placeMarker } from "./picker.js";
 import { extremes } from "./scene.js";
+import { sizeText } from "./size.js";
 
 export class Look {
   #state;
@@ -30,23 +40,25 @@ export class Look {
     byId("map").append(this.classToken);
 
     const shared = {
-      size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
-      at: () => cell(state.values.query), // not the scene's: keys may be pressed faster than frames are drawn
+      size: () => this.#grid,
+      // Not the scene's query: keys may be pressed faster than frames are drawn.
+      at: () => cellOf(token(state.values.query, this.#scene.facts), this.#scene.facts),
       choose: (row, column) => state.set({ query: `${row},${column}` }),
       home: () => state.set({ query: "cls" }),
+      homeName: () => homeName(this.#scene.facts),
       text: () => this.#sentence(),
     };
     this.#announcers = [
       makeSelectable(byId("crop"), {
         ...shared,
-        label: "Query patch on the picture: arrow keys move it, Home selects the class token",
+        label: "Query patch on the picture: arrow keys move it",
         hover: (row, column) => preview(`${row},${column}`),
         leave: () => preview(null),
       }),
       makeSelectable(byId("overlay"), {
         ...shared,
-        label: "Query patch on the map: arrow keys move it, Home selects the class token",
-        hover: (row, column) => this.point(this.#scene.facts.prefix + row * this.#scene.facts.grid + column),
+        label: "Query patch on the map: arrow keys move it",
+        hover: (row, column) => this.point(token(`${row},${column}`, this.#scene.facts)),
         leave: () => this.point(null),
       }),
     ];
@@ -68,25 +80,27 @@ export class Look {
       paintPicture(this.grey, seen.pixels);
       this.pixels = seen.pixels;
     }
-    byId("seen-size").textContent = `${facts.size} × ${facts.size} px, ${facts.grid} × ${facts.grid} patches`;
-    placeMarker(this.query, cell(scene.query), facts.grid, facts.grid);
-    placeMarker(this.source, cell(scene.query), facts.grid, facts.grid);
+    byId("seen-size").textContent = `${sizeText(facts.size)}, ${facts.rows} × ${facts.columns} patches`;
+    byId("home-name").textContent = homeName(facts);
+    this.#place(this.query, scene.token);
+    this.#place(this.source, scene.token);
     byId("map-title").textContent =
       `${scene.rollout ? "Rollout" : `Block ${scene.layer}`}, ${STAGES[scene.stage]}`;
-    const who = scene.query === "cls" ? "the class token" : `patch ${scene.query}`;
+    const who = queryName(scene.query);
     const heads = scene.rollout ? "" : `, ${REDUCTIONS[scene.head] ?? `head ${scene.head}`}`;
     byId("map-what").textContent =
       `${scene.direction === "from" ? `what ${who} attends to` : `what attends to ${who}`}${heads}`;
     byId("map").setAttribute("aria-busy", String(!map));
     if (!map) return;
     this.scale = scene.scaleOfBlock(scene.layer, map);
-    paint(this.map, patches(map, facts), facts.grid, facts.grid, this.scale);
+    paint(this.map, patches(map, facts), ...this.#grid, this.scale);
     this.map.style.opacity = this.#state.values.overlay / 100;
     showBar(byId("map-bar"), this.scale, `Attention, ${scene.rangeText}`);
     const { strongest, weakest } = extremes(map, facts.prefix);
-    placeMarker(this.strong, cell(queryOf(strongest, facts)), facts.grid, facts.grid);
-    placeMarker(this.weak, map[weakest] < 0 ? cell(queryOf(weakest, facts)) : null, facts.grid, facts.grid);
-    this.#drawClassToken(map[0]);
+    this.#place(this.strong, strongest);
+    this.#place(this.weak, map[weakest] < 0 ? weakest : null);
+    this.classToken.hidden = !facts.classToken;
+    if (facts.classToken) this.#drawClassToken(map[0]);
     this.point(null);
     if (!scene.preview) this.#announce();
   }
@@ -96,9 +110,7 @@ export class Look {
     const { facts, map, stage, direction } = this.#scene;
     if (!map) return;
     const { strongest, weakest } = extremes(map, facts.prefix);
-    const rows = [
-      ["Query", this.#scene.query === "cls" ? "class token" : tokenName(this.#scene.token, facts)],
-    ];
+    const rows = [["Query", tokenName(this.#scene.token, facts)]];
     if (token !== null)
       rows.push(["Under the pointer", `${formatNumber(map[token])} at ${tokenName(token, facts)}`, map[token]]);
     else
@@ -124,6 +136,16 @@ export class Look {
     );
   }
 
+  /** Rows and columns of patches. */
+  get #grid() {
+    return [this.#scene.facts.rows, this.#scene.facts.columns];
+  }
+
+  /** Lay a marker over a token's patch; hide it for null and for a token that is not a patch. */
+  #place(marker, index) {
+    placeMarker(marker, index === null ? null : cellOf(index, this.#scene.facts), ...this.#grid);
+  }
+
   #drawClassToken(value) {
     const { fill, ink } = cssColour(value, this.scale);
     const swatch = make("span", { className: "swatch" }, formatNumber(value));
@@ -135,8 +157,8 @@ export class Look {
   }
 
   #sentence() {
-    const { facts, map, query } = this.#scene;
-    const who = query === "cls" ? "Query: class token" : `Query: ${tokenName(this.#scene.token, facts)}`;
+    const { facts, map } = this.#scene;
+    const who = `Query: ${tokenName(this.#scene.token, facts)}`;
     if (!map) return `${who}; loading`;
     const { strongest } = extremes(map, facts.prefix);
     const best = `${tokenName(strongest, facts)}, ${formatNumber(map[strongest])}`;
@@ -152,6 +174,3 @@ export class Look {
 }
 
 const capital = (words) => words[0].toUpperCase() + words.slice(1);
-
-/** [row, column] of a query, or null for the class token. */
-export const cell = (query) => (query === "cls" ? null : query.split(",").map(Number));

@@ -6,12 +6,13 @@ import { Cache } from "./cache.js";
 import { listenForPictures, markSample, sample, showPredictions } from "./classify.js";
 import { Compare } from "./compare.js";
 import { Controls } from "./controls.js";
-import { byId, make, say } from "./dom.js";
+import { byId, make, say, setAspect } from "./dom.js";
 import { copyText, openDialog } from "./download.js";
 import { Loader } from "./loader.js";
 import { Look } from "./look.js";
 import { hideProblem, showProblem, showProgress } from "./notice.js";
 import { Scene } from "./scene.js";
+import { scoresText } from "./scores.js";
 import { Session } from "./session.js";
 import { State } from "./state.js";
 import { setUpTheme } from "./theme.js";
@@ -66,6 +67,7 @@ function draw() {
   const rollout = values.layer === "rollout" && values.section !== "look";
   const shown = rollout ? { ...values, layer: "" } : values;
   const scene = new Scene(attention, session.facts(values.model), shown, preview);
+  setAspect(byId("work"), scene.facts.aspect);
   controls.draw(scene);
   look.draw(scene, seen);
   showAnswer(seen);
@@ -92,6 +94,7 @@ function showAnswer(seen) {
   if (answered === seen || !seen.predictions) return;
   answered = seen;
   showPredictions(byId("predictions"), seen.predictions);
+  byId("scores").textContent = scoresText(session.facts(state.values.model));
   const { timings } = seen;
   byId("timing").textContent = timings
     ? `${Object.values(timings)
@@ -163,7 +166,7 @@ async function classify(picture, signal) {
   const facts = await session.load(model);
   const answer = await session.classify(picture, model, facts.mixing.size ? stage : "softmax", signal);
   if (signal.aborted) return;
-  attention.storeClassTokenRows(model, stage, answer);
+  attention.storeRows(model, stage, answer);
   loader.retry();
   state.set({ id: answer.id, sample: picture.sample ?? "" });
   markSample(picture.sample);

@@ -16,13 +16,13 @@ export function paint(canvas, values, rows, columns, scale) {
   context.putImageData(pixels, 0, 0);
 }
 
-/** Draw maps [count][side, side] as tiles, `across` in a row, separated by a transparent line. */
-export function paintTiles(canvas, maps, side, across, scales) {
-  const { width, height, corner } = tileLayout(maps.length, side, across);
+/** Draw maps [count][rows, columns] as tiles, `across` in a row, separated by a transparent line. */
+export function paintTiles(canvas, maps, rows, columns, across, scales) {
+  const { width, height, corner } = tileLayout(maps.length, rows, columns, across);
   if (canvas.width !== width) canvas.width = width;
   if (canvas.height !== height) canvas.height = height;
   const context = canvas.getContext("2d");
-  const tile = context.createImageData(side, side);
+  const tile = context.createImageData(columns, rows);
   maps.forEach((map, index) => {
     writeColours(map, scales[index], tile.data);
     context.putImageData(tile, ...corner(index));

@@ -1,7 +1,7 @@
 // The maps of two blocks for one query, side by side on one colour scale, beside the picture on which
 // the query is selected.
 
-import { patches, reduce, REDUCTIONS } from "./attention.js";
+import { patches, queryName, reduce, REDUCTIONS } from "./attention.js";
 import { make } from "./dom.js";
 import { paint, showBar } from "./paint.js";
 import { Picture } from "./picture.js";
@@ -11,7 +11,7 @@ import { scaleOf } from "./scale.js";
 const SIDES = [0, 1];
 
 export class Pair {
-  maps = null; // what is drawn: { maps, grid, pair }
+  maps = null; // what is drawn: { maps, facts, pair }
 
   constructor(state) {
     this.title = make("h3");
@@ -39,24 +39,25 @@ export class Pair {
     this.title.textContent = `Blocks ${pair[0]} and ${pair[1]}`;
     this.maps = null;
     if (!rows) return;
-    const { heads, tokens, grid } = scene.facts;
+    const { facts } = scene;
+    const { heads, tokens, rows: down, columns: across } = facts;
     const block = (layer) => rows.subarray(layer * heads * tokens, (layer + 1) * heads * tokens);
     const maps = pair.map((layer) => reduce(block(layer), heads, scene.head));
     const signed = pair.some((layer) => scene.signed(layer));
-    const scale = scaleOf(maps, signed, scene.facts.prefix);
+    const scale = scaleOf(maps, signed, facts.prefix);
     maps.forEach((map, side) => {
-      paint(this.canvases[side], patches(map, { grid }), grid, grid, scale);
+      paint(this.canvases[side], patches(map, facts), down, across, scale);
       this.names[side].textContent = `Block ${pair[side]}`;
     });
-    this.maps = { maps, grid, pair };
-    const who = scene.pinned === "cls" ? "the class token" : `patch ${scene.pinned}`;
+    this.maps = { maps, facts, pair };
     const what = REDUCTIONS[scene.head] ?? `head ${scene.head}`;
-    showBar(this.bar, scale, `Attention of ${who}, ${what}, same range for both blocks`);
+    showBar(this.bar, scale, `Attention of ${queryName(scene.pinned)}, ${what}, same range for both blocks`);
   }
 
   #drawn(side) {
     if (!this.maps) return null;
-    const { maps, grid, pair } = this.maps;
-    return { name: `block ${pair[side]}`, values: patches(maps[side], { grid }), rows: grid, columns: grid };
+    const { maps, facts, pair } = this.maps;
+    const { rows, columns } = facts;
+    return { name: `block ${pair[side]}`, values: patches(maps[side], facts), rows, columns };
   }
 }

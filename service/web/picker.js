@@ -5,10 +5,10 @@ import { cellAfterKey, cellAt, cellBox } from "./cells.js";
 /**
  * Make the cells of `element` selectable. `size()` returns [rows, columns] and `at()` the selected
  * cell or null. The callbacks are `choose(row, column)`, `hover(row, column)`, `leave()` and
- * `home()` (the Home key). `text()` describes the selection to screen readers; the returned
- * function announces it again after a change from elsewhere.
+ * `home()` (the Home key), which selects what `homeName()` says. `text()` describes the selection to
+ * screen readers; the returned function announces it again after a change from elsewhere.
  */
-export function makeSelectable(element, { label, size, at, choose, hover, leave, home, text }) {
+export function makeSelectable(element, { label, size, at, choose, hover, leave, home, homeName, text }) {
   element.tabIndex = 0;
   element.setAttribute("role", "slider");
   element.setAttribute("aria-label", label);
@@ -46,6 +46,7 @@ export function makeSelectable(element, { label, size, at, choose, hover, leave,
   function announce() {
     const [rows, columns] = size();
     const [row, column] = at() ?? [0, 0];
+    if (home) element.setAttribute("aria-label", `${label}, Home selects ${homeName()}`);
     element.setAttribute("aria-valuemin", "0");
     element.setAttribute("aria-valuemax", String(rows * columns - 1));
     element.setAttribute("aria-valuenow", String(row * columns + column));

@@ -1,6 +1,6 @@
 // A small copy of the picture that the model saw, on which a query can be selected.
 
-import { cellOf, tokenName, token } from "./attention.js";
+import { cellOf, homeName, tokenName, token } from "./attention.js";
 import { make } from "./dom.js";
 import { paintPicture } from "./paint.js";
 import { makeSelectable, placeMarker } from "./picker.js";
@@ -14,11 +14,12 @@ export class Picture {
     this.key = make("span", { className: "marker key", hidden: true });
     this.element = make("div", { className: "stack" }, this.canvas, this.marker, this.key);
     this.announce = makeSelectable(this.element, {
-      label: "Query patch on the picture: arrow keys move it, Home selects the class token",
-      size: () => [this.#scene.facts.grid, this.#scene.facts.grid],
+      label: "Query patch on the picture: arrow keys move it",
+      size: () => this.#grid,
       at: () => cellOf(token(state.values.query, this.#scene.facts), this.#scene.facts),
       choose: (row, column) => state.set({ query: `${row},${column}` }),
       home: () => state.set({ query: "cls" }),
+      homeName: () => homeName(this.#scene.facts),
       text: () => `Query: ${tokenName(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts)}`,
     });
   }
@@ -27,18 +28,22 @@ export class Picture {
     this.#scene = scene;
     if (this.pixels !== seen.pixels) paintPicture(this.canvas, seen.pixels);
     this.pixels = seen.pixels;
-    placeMarker(this.marker, this.#at, scene.facts.grid, scene.facts.grid);
+    this.#place(this.marker, token(scene.pinned, scene.facts));
     this.announce();
   }
 
   /** Mark a query and a key instead of the selected query. */
   mark(query, key) {
-    const { facts } = this.#scene;
-    placeMarker(this.marker, cellOf(query, facts), facts.grid, facts.grid);
-    placeMarker(this.key, cellOf(key, facts), facts.grid, facts.grid);
+    this.#place(this.marker, query);
+    this.#place(this.key, key);
   }
 
-  get #at() {
-    return cellOf(token(this.#scene.pinned, this.#scene.facts), this.#scene.facts);
+  /** Rows and columns of patches. */
+  get #grid() {
+    return [this.#scene.facts.rows, this.#scene.facts.columns];
+  }
+
+  #place(marker, index) {
+    placeMarker(marker, cellOf(index, this.#scene.facts), ...this.#grid);
   }
 }

@@ -1,7 +1,7 @@
 // The full N x N map of one block with a crosshair that is linked to the picture. A gap separates the
-// class token (and others before the patches) from the patches.
+// tokens before the patches, if there are any, from the patches.
 
-import { queryOf, reduce, REDUCTIONS, token, tokenName } from "./attention.js";
+import { knownQuery, queryOf, reduce, REDUCTIONS, token, tokenName } from "./attention.js";
 import { writeColours } from "./colour.js";
 import { make } from "./dom.js";
 import { formatNumber } from "./format.js";
@@ -49,7 +49,8 @@ export class Raw {
         this.#key = this.#token(column, this.#key);
         const pinned = queryOf(query, facts);
         this.#extraQuery = token(pinned, facts) === query ? null : query;
-        if (this.#extraQuery !== null || pinned === state.values.query) this.#show(query, this.#key);
+        const selected = pinned === knownQuery(state.values.query, facts);
+        if (this.#extraQuery !== null || selected) this.#show(query, this.#key);
         else state.set({ query: pinned });
       },
       hover: (row, column) => this.#show(this.#token(row), this.#token(column)),
@@ -87,23 +88,28 @@ export class Raw {
   }
 
   get #side() {
-    return this.#scene.facts.tokens + 1;
+    return this.#scene.facts.tokens + this.#gap;
   }
 
   get #query() {
     return this.#extraQuery ?? token(this.#state.values.query, this.#scene.facts);
   }
 
-  /** The row or column where a token is drawn: a gap comes before the patches. */
+  /** Pixels between the tokens before the patches and the patches. */
+  get #gap() {
+    return this.#scene.facts.prefix ? 1 : 0;
+  }
+
+  /** The row or column where a token is drawn. */
   #pixel(index) {
-    return index < this.#scene.facts.prefix ? index : index + 1;
+    return index < this.#scene.facts.prefix ? index : index + this.#gap;
   }
 
   /** The token drawn at a row or column; for the gap, the token across it from `previous`. */
   #token(pixel, previous = 0) {
     const { prefix } = this.#scene.facts;
-    if (pixel === prefix) return previous < prefix ? prefix : prefix - 1;
-    return pixel < prefix ? pixel : pixel - 1;
+    if (this.#gap && pixel === prefix) return previous < prefix ? prefix : prefix - 1;
+    return pixel < prefix ? pixel : pixel - this.#gap;
   }
 
   #paint() {
@@ -117,7 +123,7 @@ export class Raw {
       writeColours(this.#map.subarray(query * tokens, (query + 1) * tokens), this.scale, row);
       const start = 4 * this.#pixel(query) * side;
       image.data.set(row.subarray(0, 4 * prefix), start);
-      image.data.set(row.subarray(4 * prefix), start + 4 * (prefix + 1));
+      image.data.set(row.subarray(4 * prefix), start + 4 * (prefix + this.#gap));
     }
     context.putImageData(image, 0, 0);
   }
@@ -139,8 +145,10 @@ export class Raw {
 const LIST = new Intl.ListFormat("en");
 
 function orderOf(facts) {
+  if (!facts.prefix) return "Each row is a query, each column a key: the patches, row by row.";
   const names = Array.from({ length: facts.prefix }, (_, index) => tokenName(index, facts));
-  return `Each row is a query, each column a key. A gap separates the ${LIST.format(names)} from the patches, which follow row by row.`;
+  const first = `${facts.classToken ? "the " : ""}${LIST.format(names)}`;
+  return `Each row is a query, each column a key. A gap separates ${first} from the patches, which follow row by row.`;
 }
 
 function rangeOfPatches(map, { tokens, prefix }, signed) {

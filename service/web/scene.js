@@ -1,7 +1,7 @@
 // The numbers for one drawing of the page: the maps of the selected query, block and heads, and their
 // colour scale.
 
-import { isSigned, queryOf, reduce, slice, token } from "./attention.js";
+import { isSigned, knownQuery, reduce, slice, token } from "./attention.js";
 import { scaleOf } from "./scale.js";
 
 export class Scene {
@@ -16,7 +16,7 @@ export class Scene {
       ? null
       : Math.min(values.layer === "" ? facts.layers - 1 : Number(values.layer), facts.layers - 1);
     this.head = Number(values.head) >= facts.heads ? "mean" : values.head;
-    this.pinned = queryOf(token(values.query, facts), facts); // clamped to this model's grid
+    this.pinned = knownQuery(values.query, facts);
     this.rows = attention.rows(this.model, this.stage, this.pinned, this.direction);
     this.query = this.pinned;
     this.layerRows = this.rows && !this.rollout ? this.#layer(this.rows) : undefined;

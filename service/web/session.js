@@ -1,13 +1,15 @@
 // The current picture, and what each model made of it.
 
 import * as api from "./api.js";
+import { probabilities } from "./scores.js";
+import { sameSize, sizeOf, sizeText } from "./size.js";
 
 export class Session {
   models = [];
   generation = 0; // counts pictures
   picture = null; // { blob, name }, or null if the page has only the picture's id
   #manifests = new Map();
-  #seen = new Map(); // model: { id, predictions, timings, pixels, size }
+  #seen = new Map(); // model: { id, predictions, timings, pixels }
 
   async start() {
     this.models = await api.models();
@@ -25,18 +27,24 @@ export class Session {
   async load(name) {
     if (this.#manifests.has(name)) return this.#manifests.get(name);
     const found = await api.manifest(name);
-    const grid = Math.floor(found.config.img_size / found.config.patch_size);
+    const size = sizeOf(found.preprocessing.size);
+    const patch = sizeOf(found.config.patch_size);
+    const [rows, columns] = [size.height / patch.height, size.width / patch.width];
     const facts = {
       name,
       labels: found.labels,
-      size: found.preprocessing.size,
+      scores: found.config.scores,
+      size,
+      aspect: size.width / size.height,
       layers: found.config.depth,
       heads: found.config.num_heads,
-      grid,
+      rows, // of patches
+      columns,
       prefix: found.config.prefix_tokens, // tokens before the patches, the class token first
+      classToken: found.config.class_token,
       distilled: found.config.pool === "cls_dist",
-      tokens: grid * grid + found.config.prefix_tokens,
-      patch: found.config.patch_size,
+      tokens: rows * columns + found.config.prefix_tokens,
+      patch,
       donor: found.config.attention_donor ?? Infinity, // blocks after it share its softmax map
       mixing: new Map(found.reattention.map((one) => [one.block, one])),
     };
@@ -55,7 +63,7 @@ export class Session {
     this.picture = null;
   }
 
-  /** Classify a new picture, with the class token's maps if a stage is given. */
+  /** Classify a new picture, with the maps of the model's own query if a stage is given. */
   async classify(picture, model, stage, signal) {
     const answer = await api.classify(picture.blob, { model, stage, signal });
     const seen = await this.#entry(model, answer.id, answer, signal);
@@ -84,11 +92,11 @@ export class Session {
       this.#seen.set(model, seen);
       return seen;
     }
-    const prepared = [...this.#seen.values()].find((one) => one.size === facts.size);
+    const prepared = [...this.#seen.values()].find((one) => sameSize(one.pixels, facts.size));
     if (!prepared)
       throw new api.Problem({
         title: "This model needs another input size",
-        detail: `${model} needs ${facts.size} px, but this page has the picture only as prepared for another model. Choose the file again.`,
+        detail: `${model} needs ${sizeText(facts.size)}, but this page has the picture only as prepared for another model. Choose the file again.`,
         code: "input-mismatch",
       });
     this.#seen.set(model, { ...prepared, predictions: null, timings: null });
@@ -117,13 +125,13 @@ export class Session {
       throw error.isForgotten ? forgotten(error) : error;
     }
     const pixels = await rgba(blob);
-    if (pixels.width !== facts.size)
+    if (!sameSize(pixels, facts.size))
       throw new api.Problem({
         title: "The link does not fit the model",
-        detail: `the picture was prepared at ${pixels.width} px, but ${model} needs ${facts.size} px. Choose the file again.`,
+        detail: `the picture was prepared at ${sizeText(pixels)}, but ${model} needs ${sizeText(facts.size)}. Choose the file again.`,
         code: "input-mismatch",
       });
-    return { id, predictions: answer.predictions, timings: answer.timings_ms, pixels, size: pixels.width };
+    return { id, predictions: answer.predictions, timings: answer.timings_ms, pixels };
   }
 
   /** Classify the prepared pixels, where the page has no file to upload. */
@@ -131,15 +139,9 @@ export class Session {
     const facts = await this.load(model);
     const seen = this.#seen.get(model);
     const rgb = seen.pixels.data.filter((_, index) => index % 4 !== 3);
-    const logits = await api.infer(model, rgb, seen.size, signal);
-    const most = Math.max(...logits);
-    const sum = logits.reduce((total, logit) => total + Math.exp(logit - most), 0);
-    seen.predictions = logits
-      .map((logit, index) => ({
-        index,
-        label: facts.labels[index],
-        probability: Math.exp(logit - most) / sum,
-      }))
+    const logits = await api.infer(model, rgb, facts.size, signal);
+    seen.predictions = probabilities(logits, facts.scores)
+      .map((probability, index) => ({ index, label: facts.labels[index], probability }))
       .sort((a, b) => b.probability - a.probability)
       .slice(0, 5);
     return seen;

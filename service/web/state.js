@@ -7,7 +7,7 @@ const DEFAULTS = {
   sample: "",
   layer: "",
   head: "mean",
-  query: "cls",
+  query: "cls", // or the patch in the middle of a model without a class token
   direction: "from",
   stage: "reattention",
   scale: "block",

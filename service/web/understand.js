@@ -60,7 +60,7 @@ export class Understand {
     this.count = make("p", { className: "count", id: "similar-count" });
     this.pairs = make("p", { className: "quiet", id: "similar-pairs" });
 
-    this.headTiles = new Tiles("All blocks", "small", (layer) => state.set({ layer }));
+    this.headTiles = new Tiles("All blocks", "small square", (layer) => state.set({ layer }));
     this.heads = new Matrix(
       "Similarity of heads in a block",
       (p, q, value) => `Heads ${p} and ${q}: ${value}`,
@@ -271,7 +271,8 @@ export class Understand {
   #matrixSnapshot() {
     const { variant } = this.state.values;
     const rows = this.data.matrix[variant];
-    const { maps, grid, pair } = this.pair.maps;
+    const { maps, facts, pair } = this.pair.maps;
+    const shape = [facts.rows, facts.columns];
     return {
       name: `similarity-${variant}`,
       title: `${this.scene.model}: similarity of blocks, ${variant}, ${this.#stage} stage`,
@@ -280,7 +281,7 @@ export class Understand {
       arrays: {
         similarity: { shape: [rows.length, rows.length], values: Float32Array.from(rows.flat()) },
         ...Object.fromEntries(
-          maps.map((map, side) => [`block_${pair[side]}`, { shape: [grid, grid], values: patches(map, { grid }).slice() }]),
+          maps.map((map, side) => [`block_${pair[side]}`, { shape, values: patches(map, facts).slice() }]),
         ),
       },
       call: this.#call(this.#stage),

@@ -1,12 +1,12 @@
 // The Look section: the blocks as a strip, and one of four views of their attention: heads, all blocks
 // and heads, the full map, or Theta.
 
-import { patches, slice } from "./attention.js";
+import { patches, queryName, slice } from "./attention.js";
 import { make, radios } from "./dom.js";
 import { card } from "./download.js";
 import { formatNumber, formatPercent } from "./format.js";
 import { Grid } from "./grid.js";
-import { paintTiles, showBar } from "./paint.js";
+import { paint, showBar } from "./paint.js";
 import { Raw } from "./raw.js";
 import { scaleOf } from "./scale.js";
 import { Theta } from "./theta.js";
@@ -108,7 +108,7 @@ export class Views {
       for (let layer = 0; layer < facts.layers; layer++) {
         const map = scene.blockMap(layer);
         const scale = scene.scaleOfBlock(layer, map);
-        this.strip.draw(String(layer), patches(map, facts), facts.grid, facts.grid, scale, rangeText(scale));
+        this.strip.draw(String(layer), patches(map, facts), facts.rows, facts.columns, scale, rangeText(scale));
       }
     if (scene.rows)
       this.#showBar(
@@ -121,7 +121,7 @@ export class Views {
     if (!rollout) return this.strip.clear("rollout");
     const map = slice(rollout, 1, facts.tokens, scene.token, scene.direction);
     const scale = scaleOf([map], false, facts.prefix);
-    return this.strip.draw("rollout", patches(map, facts), facts.grid, facts.grid, scale, rangeText(scale));
+    return this.strip.draw("rollout", patches(map, facts), facts.rows, facts.columns, scale, rangeText(scale));
   }
 
   #drawHeads(scene) {
@@ -134,13 +134,14 @@ export class Views {
     ]);
     this.heads.legend = `Heads of block ${layer}: choose one here, or a mean or maximum in the menu above`;
     this.heads.value = scene.head;
-    this.heads.list.style.setProperty("--across", facts.heads > 8 ? Math.ceil(facts.heads / 2) : facts.heads);
+    const across = facts.heads > 8 ? Math.ceil(facts.heads / 2) : facts.heads;
+    this.heads.list.style.setProperty("--across", Math.round(across / Math.min(1, facts.aspect)));
     this.heads.element.setAttribute("aria-busy", String(!scene.layerRows));
     if (!scene.layerRows) return;
     for (let head = 0; head < facts.heads; head++) {
       const map = scene.layerRows.subarray(head * facts.tokens, (head + 1) * facts.tokens);
       const scale = scene.scaleOfHead(layer, map);
-      this.heads.draw(String(head), patches(map, facts), facts.grid, facts.grid, scale, caption(map, scale));
+      this.heads.draw(String(head), patches(map, facts), facts.rows, facts.columns, scale, caption(map, facts, scale));
     }
     const scale = scene.scale === "map" ? null : scene.scaleOfHead(layer, scene.layerRows);
     this.#showBar(
@@ -167,6 +168,7 @@ export class Views {
       name: "blocks",
       title: `${this.#title}, all blocks`,
       across: 8,
+      aspect: scene.facts.aspect,
       scale,
       panels: this.strip.panels.slice(0, scene.facts.layers),
       arrays: { maps: { shape: [maps.length, scene.facts.tokens], values: join(maps) } },
@@ -184,6 +186,7 @@ export class Views {
       return {
         name: "rollout",
         title: block,
+        aspect: whole ? 1 : scene.facts.aspect,
         panels: [{ label: "rollout", canvas: whole ? this.raw.canvas : this.strip.panels.at(-1).canvas }],
         arrays: {
           maps: whole
@@ -199,6 +202,7 @@ export class Views {
         title: block,
         panels: this.heads.panels,
         across: Math.ceil(heads / 2),
+        aspect: scene.facts.aspect,
         scale: scene.scale === "map" ? null : scene.scaleOfHead(scene.layer, scene.layerRows),
         arrays: { maps: { shape: [heads, tokens], values: scene.layerRows } },
         call: this.#call({ layer: scene.layer, head: "all" }),
@@ -207,6 +211,7 @@ export class Views {
       return {
         name: "all-heads",
         title: `${this.#title}: blocks across, heads down`,
+        aspect: this.grid.aspect,
         panels: [{ label: `blocks 0 to ${layers - 1}`, canvas: this.grid.canvas }],
         arrays: { maps: { shape: [layers, heads, tokens], values: scene.rows } },
         call: this.#call({ layer: "all", head: "all" }),
@@ -232,7 +237,7 @@ export class Views {
     const canvas = make("canvas");
     const limit = Math.max(...mixing.theta.flat().map(Math.abs), 1e-9);
     const scale = { signed: true, limit };
-    if (side) paintTiles(canvas, [Float32Array.from(mixing.theta.flat())], heads, 1, [scale]);
+    if (side) paint(canvas, Float32Array.from(mixing.theta.flat()), heads, heads, scale);
     return {
       name: `block-${scene.layer}-theta`,
       title: `${scene.model}: Theta of block ${scene.layer} as trained`,
@@ -257,8 +262,7 @@ export class Views {
 
   get #title() {
     const { scene } = this;
-    const who = scene.pinned === "cls" ? "class token" : `patch ${scene.pinned}`;
-    return `${scene.model}, ${scene.stage} stage, ${scene.direction} ${who}`;
+    return `${scene.model}, ${scene.stage} stage, ${scene.direction} ${queryName(scene.pinned)}`;
   }
 
   #call(query) {
@@ -278,15 +282,16 @@ export class Views {
   }
 }
 
-function caption(map, scale) {
-  let [most, sum, negative] = [-Infinity, map[0], 0];
-  for (let i = 1; i < map.length; i++) {
-    most = Math.max(most, map[i]);
-    sum += map[i];
-    negative += map[i] < 0;
-  }
+/** The largest value of a patch; where values may be negative, also the sum and signs of all tokens. */
+function caption(map, facts, scale) {
+  let [most, sum, negative] = [-Infinity, 0, 0];
+  map.forEach((value, index) => {
+    if (index >= facts.prefix) most = Math.max(most, value);
+    sum += value;
+    negative += value < 0;
+  });
   if (!scale.signed) return `max ${formatNumber(most)}`;
-  const share = formatPercent((negative + (map[0] < 0)) / map.length);
+  const share = formatPercent(negative / map.length);
   return `max ${formatNumber(most)}, sum ${formatNumber(sum)}\n${share} negative`;
 }
 

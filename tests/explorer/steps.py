@@ -15,10 +15,10 @@ GRID, HEADS, BLOCKS = 8, 6, 16  # the same in both bundled models
 CAT = ROOT / "tests" / "data" / "cat.jpg"
 
 
-def choose_sample(page: Page, name: str = "cat") -> str:
-    """Click a bundled photograph; returns the image id."""
+def choose_sample(page: Page, name: str = "cat", classes: int = 5) -> str:
+    """Click a bundled photograph, and wait for so many classes; returns the image id."""
     page.get_by_role("button", name=re.compile(f"{name}$")).click()
-    expect(page.locator("#predictions li")).to_have_count(5)
+    expect(page.locator("#predictions li")).to_have_count(classes)
     page.wait_for_url(re.compile(r"id=[0-9a-f]{32}"))
     return state(page)["id"]
 
@@ -35,11 +35,16 @@ def card(page: Page, title: str) -> Locator:
     return page.get_by_role("region", name=title, exact=True)
 
 
-def cell_of(plot: Locator, row: int, column: int, side: int) -> Position:
-    """Mouse position of a cell in a square plot of `side` cells a side."""
+def cell_of(
+    plot: Locator, row: int, column: int, rows: int, columns: int | None = None
+) -> Position:
+    """Mouse position of a cell in a plot; as many columns as rows, if only rows are given."""
     box = plot.bounding_box()
     assert box is not None
-    return {"x": (column + 0.5) * box["width"] / side, "y": (row + 0.5) * box["height"] / side}
+    return {
+        "x": (column + 0.5) * box["width"] / (columns or rows),
+        "y": (row + 0.5) * box["height"] / rows,
+    }
 
 
 def choose(page: Page, name: str, value: str) -> None:

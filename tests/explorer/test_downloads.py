@@ -70,6 +70,7 @@ def test_numbers_of_measures(page: Page, client: httpx.Client) -> None:
 def test_a_picture_is_lighter_where_attention_is_larger(page: Page, client: httpx.Client) -> None:
     image_id = choose_sample(page)
     choose(page, "stage", "softmax")
+    expect(page.locator("#map-title")).to_contain_text("softmax")
     with Image.open(io.BytesIO(downloaded(page, "PNG of Details"))) as opened:
         light = np.asarray(opened.convert("L"), dtype=np.int64)
     centres = ((np.arange(GRID) + 0.5) * PANEL / GRID).astype(int)

@@ -191,7 +191,7 @@ def test_agreement_and_accuracy_are_those_of_pytorch(
 ) -> None:
     exact, cheaper = classifiers
     pictures = Pictures(animals)
-    found = compare(exact, {"shared": cheaper}, pictures, RULE, LABELS)["shared"]
+    found = compare(exact, {"shared": cheaper}, pictures, RULE, LABELS, "softmax")["shared"]
     pixels = np.stack([preprocess(picture.image, RULE) for picture in pictures])
     truth = np.array([LABELS.index(picture.path.parts[0]) for picture in pictures])
     trained = source(TINY)
@@ -227,8 +227,8 @@ def test_folders_are_classes_where_they_are_named_so(
         else:
             (tmp_path / name).mkdir()
     exact, cheaper = classifiers
-    expected = compare(exact, {"": cheaper}, Pictures(animals), RULE, LABELS)[""]
-    found = compare(exact, {"": cheaper}, Pictures(tmp_path), RULE, LABELS)[""]
+    expected = compare(exact, {"": cheaper}, Pictures(animals), RULE, LABELS, "softmax")[""]
+    found = compare(exact, {"": cheaper}, Pictures(tmp_path), RULE, LABELS, "softmax")[""]
     assert found.accuracy == (expected.accuracy if labelled else None)
 
 

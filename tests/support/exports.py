@@ -12,6 +12,7 @@ from pathlib import Path
 
 from models.config import ARCHITECTURES
 from tests.support.server import ROOT
+from tests.support.unusual import UNUSUAL, config_of, labels_of, preprocessing_of, weights_of
 
 
 def export_bundled(folder: Path, precisions: dict[str, str]) -> None:
@@ -43,6 +44,16 @@ def export_format(folder: Path, name: str) -> Path:
     return repository
 
 
+def export_unusual(folder: Path) -> None:
+    """Export the networks of tests/support/unusual.py into one repository."""
+    for name in UNUSUAL:
+        weights = weights_of(folder, name)
+        with _locked(folder, name):
+            if not weights.exists():
+                _save_unusual(name, weights)
+            _export(weights, name, folder, "--max-batch-size", "2")
+
+
 def share_operator_table() -> None:
     """Let all exports of a process use one table of operators, which takes a second to make."""
     from torch.onnx._internal.exporter import _registration
@@ -68,6 +79,21 @@ def _save_random(path: Path) -> None:
 
     network = random_network(ARCHITECTURES["deepvit_test"].config)
     torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, path)
+
+
+def _save_unusual(name: str, path: Path) -> None:
+    from models import checkpoint
+    from tests.support.networks import random_network, settled
+
+    config = config_of(name)
+    made = checkpoint.Checkpoint(
+        config=config,
+        weights=settled(random_network(config)).state_dict(),
+        preprocessing=preprocessing_of(name),
+        sha256="",
+        labels=labels_of(name),
+    )
+    checkpoint.save(path, made)
 
 
 def _export(weights: Path, name: str, folder: Path, *options: str) -> None:

@@ -37,7 +37,7 @@ test("a cell's box is given in percent", () => {
 });
 
 test("tiles are laid out row by row with a line between them", () => {
-  const { width, height, corner } = tileLayout(96, 8, 16); // 6 heads of 16 blocks, 8 x 8 patches
+  const { width, height, corner } = tileLayout(96, 8, 8, 16); // 6 heads of 16 blocks, 8 x 8 patches
   assert.deepEqual([width, height], [16 * 9 - 1, 6 * 9 - 1]);
   assert.deepEqual(corner(0), [0, 0]);
   assert.deepEqual(corner(15), [135, 0]);
@@ -46,5 +46,11 @@ test("tiles are laid out row by row with a line between them", () => {
 });
 
 test("a last row of tiles may be short", () => {
-  assert.deepEqual(tileLayout(5, 2, 4).height, 5);
+  assert.deepEqual(tileLayout(5, 2, 2, 4).height, 5);
+});
+
+test("tiles may have more columns than rows", () => {
+  const { width, height, corner } = tileLayout(6, 3, 5, 3);
+  assert.deepEqual([width, height], [17, 7]);
+  assert.deepEqual(corner(4), [6, 4]);
 });

@@ -5,7 +5,17 @@ import { test } from "node:test";
 
 import { extremes, Scene } from "../../service/web/scene.js";
 
-const FACTS = { name: "m", layers: 1, heads: 2, grid: 2, prefix: 1, tokens: 5, mixing: new Map([[0, {}]]) };
+const FACTS = {
+  name: "m",
+  layers: 1,
+  heads: 2,
+  rows: 2,
+  columns: 2,
+  prefix: 1,
+  classToken: true,
+  tokens: 5,
+  mixing: new Map([[0, {}]]),
+};
 const ROWS = Float32Array.of(9, 1, 2, -4, 0, /* head 1 */ 9, 3, 0, 2, 8);
 const VALUES = { layer: "", head: "mean", query: "cls", direction: "from", stage: "reattention", scale: "block" };
 
@@ -40,6 +50,13 @@ test("a model without re-attention is shown at the softmax stage", () => {
   assert.equal(shown.signed(0), false);
 });
 
+test("a model without a class token is shown for the patch in the middle, and its first patch counts", () => {
+  const facts = { ...FACTS, prefix: 0, classToken: false, rows: 1, columns: 5 };
+  const shown = new Scene({ rows: () => ROWS }, facts, VALUES);
+  assert.deepEqual([shown.pinned, shown.token], ["0,2", 2]);
+  assert.equal(shown.scaleOfBlock(0, shown.map).limit, 9);
+});
+
 test("nothing is shown until rows are loaded", () => {
   const shown = scene({}, { rows: () => undefined });
   assert.equal(shown.map, undefined);
@@ -48,4 +65,5 @@ test("nothing is shown until rows are loaded", () => {
 test("extremes are those of the patches", () => {
   assert.deepEqual(extremes(Float32Array.of(9, 1, 2, -4, 0), 1), { strongest: 2, weakest: 3 });
   assert.deepEqual(extremes(Float32Array.of(-9, 5, 5), 1), { strongest: 1, weakest: 1 });
+  assert.deepEqual(extremes(Float32Array.of(-9, 5, 5), 0), { strongest: 1, weakest: 0 });
 });

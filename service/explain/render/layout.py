@@ -3,13 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from models.size import Size
 from service.errors import AnswerTooLarge
 from service.explain.render import Scale
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
-_PANELS = 640  # the side that all panels together should have
-_MIN_PANEL = 80  # the smallest side of a panel
+_PANELS = 640  # the longer side that all panels together should have
+_MIN_PANEL = 80  # of a smaller square no panel has the area
+_MIN_PITCH = 86  # from one panel to the next: a label or a caption fits into it
 _MAX_PIXELS = 30_000_000
 _GAP = 6
 _LINE = 16  # height of a line of text
@@ -29,36 +31,47 @@ class Layout:
 
     rows: int
     columns: int
-    side: int
+    panel_size: Size
     captions: bool  # the limits of its scale are printed below each panel
     row_bars: bool  # each row has a colour bar
     wrapped: bool  # a list: each panel has its own label above it
 
     @classmethod
     def of(
-        cls, shape: tuple[int, ...], scale: Scale = "all", background: int | None = None
+        cls,
+        shape: tuple[int, ...],
+        scale: Scale = "all",
+        cell: Size | None = None,
+        background: Size | None = None,
     ) -> "Layout":
-        """The layout of maps [rows, columns, h, w], over an image of `background` pixels squared.
+        """The layout of maps [rows, columns, h, w], with values in the proportions of `cell`.
 
-        The side of panels is a multiple of both, so that no map or image is resampled. Raises
-        `AnswerTooLarge`.
+
+        Panels are a multiple of the size of the image behind the maps, `background`, or of the
+        smallest panel of whole pixels, so that nothing is resampled. Raises `AnswerTooLarge`.
         """
-        rows, columns, unit = shape[:3]
-        if background is not None:
-            unit = math.lcm(unit, background)
+        rows, columns = shape[:2]
+        unit = background or _smallest_panel(Size(*shape[2:]), cell or Size(1, 1))
         row_bars = scale == "block" and columns > 1
         count = rows * columns
         wrapped = min(rows, columns) == 1 and count > _MAX_SINGLE_LINE and not row_bars
         if wrapped:
-            columns = math.ceil(math.sqrt(count))
+            columns = math.ceil(math.sqrt(count * unit.height / unit.width))
+            columns = min(columns, count)
             rows = math.ceil(count / columns)
-        side = unit * math.ceil(max(_MIN_PANEL, _PANELS / max(rows, columns)) / unit)
-        if rows * columns * side**2 > _MAX_PIXELS:
+        times = math.ceil(
+            max(
+                _MIN_PANEL / math.sqrt(unit.area),
+                _PANELS / max(rows * unit.height, columns * unit.width),
+            )
+        )
+        panel_size = Size(times * unit.height, times * unit.width)
+        if rows * columns * panel_size.area > _MAX_PIXELS:
             raise AnswerTooLarge(
                 f"{count} maps do not fit one picture; ask for fewer layers or heads"
             )
         captions = scale != "all" and not row_bars
-        return cls(rows, columns, side, captions, row_bars, wrapped)
+        return cls(rows, columns, panel_size, captions, row_bars, wrapped)
 
     @property
     def left(self) -> int:
@@ -72,7 +85,8 @@ class Layout:
     def pitch(self) -> tuple[int, int]:
         """The distance from one panel to the next, horizontal and vertical."""
         lines = self.wrapped + self.captions
-        return self.side + _GAP, self.side + _GAP + lines * _LINE
+        height, width = self.panel_size
+        return max(_MIN_PITCH, width + _GAP), height + _GAP + lines * _LINE
 
     @property
     def width(self) -> int:
@@ -88,7 +102,7 @@ class Layout:
         row, column = divmod(index, self.columns)
         left = self.left + column * self.pitch[0]
         top = self.top + row * self.pitch[1] + self.wrapped * _LINE
-        return left, top, left + self.side, top + self.side
+        return left, top, left + self.panel_size.width, top + self.panel_size.height
 
     def bar(self, row: int | None) -> Box:
         """The box of the colour bar of one row, or of the whole picture."""
@@ -96,3 +110,9 @@ class Layout:
         top = self.panel((row or 0) * self.columns)[1]
         bottom = self.panel((self.rows - 1 if row is None else row) * self.columns)[3]
         return left, top, left + _BAR, min(bottom, top + _MAX_BAR)
+
+
+def _smallest_panel(values: Size, cell: Size) -> Size:
+    """Every value has a whole number of pixels, in the proportions of `cell`."""
+    common = math.gcd(*cell)
+    return Size(values.height * cell.height // common, values.width * cell.width // common)

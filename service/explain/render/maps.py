@@ -9,6 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from models.arrays import Float32Array, Pixels
+from models.size import Size
 from service.explain.render import Scale, figures
 from service.explain.render.layout import Box, Layout
 
@@ -18,7 +19,7 @@ _DPI = 100
 _OPACITY = 0.65  # of a map over the input image
 _FRAME = 0.55  # grey level of the line around a panel
 _MIN_DOTTED_CELL = 5  # pixels: a dot in a smaller cell would not be visible
-_MIN_NUMBERED_CELL = 38  # pixels: a number does not fit into a smaller cell
+_MIN_NUMBERED_CELL = Size(16, 38)  # pixels: a number does not fit into a smaller cell
 _DOT_THRESHOLD = 0.25  # of the limit: smaller negative values get no dot
 
 
@@ -35,18 +36,20 @@ class MapsPicture:
     quantity: str  # what the values are
     signed: bool  # centre the scale on zero
     scale: Scale = "all"
-    background: Pixels | None = None  # [S, S, 3]
+    cell: Size | None = None  # the proportions in which a value is drawn; a square if None
+    background: Pixels | None = None  # [height, width, 3]
     query_patch: tuple[int, int] | None = None  # row and column of the patch to outline
 
 
 def render_maps(picture: MapsPicture) -> bytes:
-    """A PNG in which every value is a square of one colour, without smoothing.
+    """A PNG in which every value is a rectangle of one colour, without smoothing.
 
     The scale is centred on zero for signed values, else it starts at zero. Raises
     `AnswerTooLarge`.
     """
-    background = None if picture.background is None else len(picture.background)
-    layout = Layout.of(picture.maps.shape, picture.scale, background)
+    background = picture.background
+    size = None if background is None else Size(*background.shape[:2])
+    layout = Layout.of(picture.maps.shape, picture.scale, picture.cell, size)
     with figures.style():
         return _Drawing(picture, layout).png()
 
@@ -57,7 +60,7 @@ class _Drawing:
         self._layout = layout
         self._maps = picture.maps.reshape(-1, *picture.maps.shape[2:])
         self._limits = _scale_limits(picture.maps, picture.scale).ravel()
-        self._cell = layout.side // self._maps.shape[-1]
+        self._cell = layout.panel_size // Size(*self._maps.shape[1:])
         self._unit_scale = figures.colour_scale(1, signed=picture.signed)
 
     def png(self) -> bytes:
@@ -77,23 +80,23 @@ class _Drawing:
         return figures.to_png(figure, self._header)
 
     def _panel(self, index: int) -> Colours:
-        picture, side = self._picture, self._layout.side
-        panel = _enlarge(self._colours(index), side)
+        picture, size = self._picture, self._layout.panel_size
+        panel = _enlarge(self._colours(index), size)
         if picture.background is not None:
             grey = picture.background.mean(axis=-1, keepdims=True).astype(np.float32) / 255
-            panel = _OPACITY * panel + (1 - _OPACITY) * _enlarge(grey, side)
+            panel = _OPACITY * panel + (1 - _OPACITY) * _enlarge(grey, size)
         if self._dotted:
-            centre, half = self._cell // 2, min(3, self._cell // 8)
+            (height, width), half = self._cell, min(3, min(self._cell) // 8)
             for row, column in np.argwhere(
                 self._maps[index] < -_DOT_THRESHOLD * self._limits[index]
             ):
-                y, x = row * self._cell + centre, column * self._cell + centre
+                y, x = row * height + height // 2, column * width + width // 2
                 panel[y - half : y + half + 1, x - half : x + half + 1] = 1
         if picture.query_patch is not None:
-            top, left = (position * self._cell for position in picture.query_patch)
-            bottom, right = top + self._cell, left + self._cell
-            _outline(panel, (left, top, right, bottom), 0)
-            _outline(panel, (left + 1, top + 1, right - 1, bottom - 1), 1)
+            (row, column), (height, width) = picture.query_patch, self._cell
+            top, left = row * height, column * width
+            _outline(panel, (left, top, left + width, top + height), 0)
+            _outline(panel, (left + 1, top + 1, left + width - 1, top + height - 1), 1)
         return panel
 
     def _colours(self, index: int) -> Colours:
@@ -102,12 +105,14 @@ class _Drawing:
 
     @property
     def _numbered(self) -> bool:
-        return self._picture.background is None and self._cell >= _MIN_NUMBERED_CELL
+        room = (have >= need for have, need in zip(self._cell, _MIN_NUMBERED_CELL, strict=True))
+        return self._picture.background is None and all(room)
 
     @property
     def _dotted(self) -> bool:
         """Colour alone must not convey the sign: cells without a number get a dot if negative."""
-        return self._picture.signed and self._cell >= _MIN_DOTTED_CELL and not self._numbered
+        visible = min(self._cell) >= _MIN_DOTTED_CELL
+        return self._picture.signed and visible and not self._numbered
 
     @property
     def _header(self) -> list[str]:
@@ -160,12 +165,12 @@ class _Drawing:
         colours = self._colours(index)
         for (row, column), value in np.ndenumerate(self._maps[index]):
             axes.text(
-                left + (column + 0.5) * self._cell,
-                top + (row + 0.5) * self._cell,
+                left + (column + 0.5) * self._cell.width,
+                top + (row + 0.5) * self._cell.height,
                 figures.format_number(value, decimals),
                 ha="center",
                 va="center",
-                size=min(9, self._cell / 6),
+                size=min(9, self._cell.width / 6),
                 color=figures.readable_on(colours[row, column]),
             )
 
@@ -199,10 +204,10 @@ def _decimals(largest: float) -> int:
     return max(0, 2 - int(np.floor(np.log10(largest))))
 
 
-def _enlarge(pixels: Colours, side: int) -> Colours:
-    """Nearest-neighbour enlargement of [h, w, c] to [side, side, c]."""
-    repeats = side // pixels.shape[0]
-    return pixels.repeat(repeats, axis=0).repeat(repeats, axis=1)
+def _enlarge(pixels: Colours, size: Size) -> Colours:
+    """Nearest-neighbour enlargement of [h, w, c] to [*size, c]."""
+    down, across = size // Size(*pixels.shape[:2])
+    return pixels.repeat(down, axis=0).repeat(across, axis=1)
 
 
 def _outline(panel: Colours, box: Box, grey: float) -> None:

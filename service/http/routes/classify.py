@@ -56,7 +56,11 @@ class ClassifyParameters(DeadlineParameters):
     model: ModelName = None
     version: ModelVersion = None
     top_k: int = Field(5, ge=1, le=1000, description="classes in the answer")
-    attention: bool = Field(False, description="add the class token's maps of every block and head")
+    attention: bool = Field(
+        False,
+        description="add the maps of every block and head for the class token, or for the patch in "
+        "the middle where there is no class token",
+    )
     similarity: bool = Field(False, description="add what /similarity answers")
     stage: StageName = "reattention"
     threshold: Threshold = THRESHOLD
@@ -124,7 +128,12 @@ def _answer(
         postprocess_s += spent_s
         result["timings_ms"]["postprocess"] = answers.ms(spent_s)
         results.append(result)
-    content = {"model": manifest.name, "version": manifest.version, "results": results}
+    content = {
+        "model": manifest.name,
+        "version": manifest.version,
+        "scores": manifest.config.scores,
+        "results": results,
+    }
     return answers.json_response(content), postprocess_s
 
 

@@ -54,6 +54,7 @@ def _summary(model: ServedModel, default: bool, root_path: str) -> ModelSummary:
         attention=model.attention,
         input_size=manifest.preprocessing.size,
         classes=len(manifest.labels),
+        scores=manifest.config.scores,
         blocks=manifest.config.depth,
         heads=manifest.config.num_heads,
         reattention_blocks=list(manifest.config.reatten_blocks),

@@ -1,6 +1,7 @@
 """What is packed is unpacked bit for bit."""
 
 import numpy as np
+import pytest
 
 from models.size import Size
 from service.cluster import wire
@@ -8,11 +9,12 @@ from service.cluster import wire
 RANDOM = np.random.default_rng(0)
 
 
-def test_images() -> None:
-    images = list(RANDOM.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8))
+@pytest.mark.parametrize("size", [Size.of(8), Size(4, 10)])
+def test_images(size: Size) -> None:
+    images = list(RANDOM.integers(0, 256, (3, *size, 3), dtype=np.uint8))
     packed = wire.pack_images(images)
-    assert len(packed) == 3 * 8 * 8 * 3
-    for one, other in zip(images, wire.unpack_images(packed, Size.of(8)), strict=True):
+    assert len(packed) == 3 * size.area * 3
+    for one, other in zip(images, wire.unpack_images(packed, size), strict=True):
         assert np.array_equal(one, other)
 
 

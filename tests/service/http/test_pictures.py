@@ -4,21 +4,14 @@ import io
 from typing import Any
 
 import httpx
-import matplotlib
 import numpy as np
-import numpy.typing as npt
 import pytest
-from cmcrameri import cm
 from PIL import Image
 
-from models.arrays import Float64Array
 from tests.conftest import DEEPVIT, VIT
-
-Numbers = Float64Array
-Canvas = npt.NDArray[np.int64]  # [height, width, 3], from 0 to 255
+from tests.support.panels import Canvas, canvas_of, colours, corners, framed
 
 GRID, TOKENS, BLOCKS = 8, 65, 16
-FRAME = (140, 140, 140)
 STEP = 4  # of 256, by which neighbouring colours of a scale differ
 
 
@@ -33,38 +26,6 @@ def png(client: httpx.Client, path: str, query: dict[str, Any]) -> bytes:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "image/png"
     return response.content
-
-
-def canvas_of(content: bytes) -> Canvas:
-    with Image.open(io.BytesIO(content)) as picture:
-        canvas = np.asarray(picture.convert("RGB")).astype(np.int64)
-    margin = np.ones(canvas.shape[:2], bool)
-    margin[6:-6, 6:-6] = False
-    assert (canvas[margin] == 255).all(), "something is cut off"
-    return canvas
-
-
-def colours(values: Numbers, *, signed: bool) -> Numbers:
-    """Colours of values from 0 or -1 to 1."""
-    scale = cm.vik if signed else matplotlib.colormaps["viridis"]
-    rgba: Numbers = scale((values + 1) / 2 if signed else values)
-    return 255 * rgba[..., :3]
-
-
-def framed(canvas: Canvas) -> Canvas:
-    """The panels inside thin grey frames: [rows, columns, side, side, 3]."""
-    frame = (canvas == FRAME).all(axis=-1)
-    lines = [np.flatnonzero(frame.sum(axis=axis) > 60).reshape(-1, 2) for axis in (1, 0)]
-    return np.array(
-        [[canvas[top + 1 : bottom, left + 1 : right] for left, right in lines[1]]
-         for top, bottom in lines[0]]
-    )  # fmt: skip
-
-
-def corners(panels: Canvas, cells: int) -> Canvas:
-    """One pixel of each cell, away from its middle, where a number or a dot may be drawn."""
-    places = ((np.arange(cells) + 0.2) * panels.shape[-2] / cells).astype(int)
-    return panels[..., places[:, None], places, :]
 
 
 @pytest.mark.parametrize("scale", ["map", "block", "all"])

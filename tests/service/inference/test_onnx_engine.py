@@ -1,15 +1,19 @@
-"""Which precision the engine takes, and that half precision gives the same answers."""
+"""Which precision the engine takes, that half precision gives the same answers, and manifests."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from models.arrays import Float32Array, Pixels
+from models.manifest import METADATA_KEY
 from service.errors import StartupError
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
-from tests.conftest import BUNDLED, VIT
+from tests.conftest import BUNDLED, TINY, VIT
 
 IMAGES: Pixels = np.random.default_rng(0).integers(0, 256, (7, 112, 112, 3), dtype=np.uint8)
 
@@ -32,3 +36,22 @@ def test_half_precision_says_the_same(fresh_repository: Path) -> None:
 def test_a_precision_that_was_not_exported_is_not_replaced(repository: Path) -> None:
     with pytest.raises(StartupError, match="has no fp16: export with --precision fp16"):
         OnnxEngine(repository / VIT / "1", EngineOptions(precision="fp16"))
+
+
+def test_a_manifest_of_a_later_version_says_to_upgrade(
+    tiny_repository: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_repository / TINY / "1", tmp_path / "1")
+    record = json.loads((folder / "manifest.json").read_text())
+    record["config"]["rotary"] = True
+    (folder / "manifest.json").write_text(json.dumps(record))
+    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    (embedded,) = (one for one in graph.metadata_props if one.key == METADATA_KEY)
+    embedded.value = json.dumps(record)
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(StartupError) as caught:
+        OnnxEngine(folder, EngineOptions())
+    assert caught.value.detail == (
+        f"{folder}: a newer version wrote the manifest, with what this one does not know: "
+        "config.rotary; upgrade the service"
+    )
