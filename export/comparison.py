@@ -37,10 +37,11 @@ def compare(
 ) -> dict[str, Comparison]:
     """Compare each of the cheaper classifiers, by name, in one pass over the pictures.
 
-    Classifiers agree on a picture if their top classes are the same; those of one logit, if its
-    sign is. Accuracy is known if exactly one class is right (softmax) and every picture lies in a
-    folder that stands for a class. Such folders are named like the labels, or there are as many as
-    classes, in the classes' order (as torchvision's ImageFolder counts them).
+    Classifiers agree on a picture if their top classes are the same or, where they have one logit,
+    both are above 0 or neither is. Accuracy is known if exactly one class is right (softmax) and
+    every picture lies in a folder that stands for a class. Such folders are named like the labels,
+    or there are as many as classes, in the classes' order (as torchvision's ImageFolder counts
+    them).
     Raises `FileNotFoundError` if there is no picture.
     """
     sessions = {name: cpu_session(path) for name, path in cheaper.items()}

@@ -52,7 +52,7 @@ def describe(source: Checkpoint) -> Iterator[str]:
 def _resize(source: Checkpoint) -> str:
     rule = source.preprocessing
     if rule.resize_mode == "both_sides":
-        return f"resized to {rule.resize}"
+        return f"both sides resized to {rule.resize}"
     if rule.resize.is_square:
         return f"shorter side resized to {rule.resize.side}"
     return f"resized to cover {rule.resize}"

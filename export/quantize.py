@@ -31,9 +31,9 @@ class Range(NamedTuple):
 
 
 def calibrate(model: ir.Model, batches: Iterable[Pixels]) -> dict[str, Range]:
-    """Ranges of linear layers' inputs by the name of the value.
+    """Ranges of linear layers' inputs, by the name of the value.
 
-    Over images [B, height, width, 3].
+    The batches are images [B, height, width, 3].
     """
     watched = model.clone()
     graph = watched.graph

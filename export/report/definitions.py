@@ -51,8 +51,8 @@ DEFINITIONS = {
     "attention_distance": Definition(
         ("block", "head"),
         "Attention-weighted distance between patch centres in input pixels, mean over queries. "
-        "Tokens before the patches, as the class token, are left out, and the rest of each row is "
-        "rescaled to sum to 1. Softmax stage only.",
+        "Tokens before the patches, like the class token, are left out, and the rest of each row "
+        "is rescaled to sum to 1. Softmax stage only.",
     ),
     "mean_attention_distance": Definition(("block",), "Attention distance, mean over heads."),
     "feature_similarity": Definition(

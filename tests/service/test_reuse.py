@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from export.__main__ import main
 from models.config import ARCHITECTURES
 from tests.support.networks import random_network
 from tests.support.server import running_server
+from tests.support.unusual import TALL, config_of, weights_of
 
 DONOR = 1  # of blocks 0, 1 and 2
 
@@ -45,3 +47,24 @@ def test_shared_maps_equal_the_donors_in_every_answer(tmp_path: Path, photo: byt
     assert similarity["softmax"]["neighbours"]["mean"][1] > 0.99999
     assert similarity["softmax"]["neighbours"]["mean"][0] < 0.9
     assert similarity["reattention"]["neighbours"]["mean"][1] < 0.9
+
+
+def test_maps_are_shared_without_a_class_token_too(
+    unusual_repository: Path, tmp_path: Path, photo: bytes
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "cat.jpg").write_bytes(photo)
+    arguments = [str(weights_of(unusual_repository, TALL)), "--name", "shared"]
+    arguments += ["--output", str(tmp_path / "repository"), "--max-batch-size", "2"]
+    arguments += ["--reuse-attention", "0", "--force", "--images", str(images)]
+    assert main(arguments) == 0
+    with running_server(tmp_path / "repository") as server, server.client() as client:
+        query = {"attention": "true", "similarity": "true", "stage": "softmax"}
+        answer = client.post("/classify", params=query, files={"image": photo}).json()
+    (result,) = answer["results"]
+    assert result["attention"]["query"] == config_of(TALL).default_query
+    donor, sharing = np.array(result["attention"]["values"])
+    np.testing.assert_array_equal(donor, sharing)
+    np.testing.assert_allclose(donor.sum(axis=-1), 1, atol=1e-5)
+    assert result["similarity"]["neighbours"]["mean"] == [pytest.approx(1, abs=1e-5)]

@@ -69,6 +69,8 @@ def sources_digest() -> str:
         for path in sorted((ROOT / room).rglob("*")):
             if path.suffix in (".py", ".npz", ".safetensors") and path.parent.name != "report":
                 digest.update(path.read_bytes())
+    for module in ("networks", "unusual"):
+        digest.update((ROOT / "tests" / "support" / f"{module}.py").read_bytes())
     return digest.hexdigest()
 
 

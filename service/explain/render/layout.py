@@ -10,7 +10,7 @@ from service.explain.render import Scale
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 _PANELS = 640  # the longer side that all panels together should have
-_MIN_PANEL = 80  # of a smaller square no panel has the area
+_MIN_PANEL = 80  # every panel has at least the area of a square with this side
 _MIN_PITCH = 86  # from one panel to the next: a label or a caption fits into it
 _MAX_PIXELS = 30_000_000
 _GAP = 6
@@ -56,8 +56,7 @@ class Layout:
         count = rows * columns
         wrapped = min(rows, columns) == 1 and count > _MAX_SINGLE_LINE and not row_bars
         if wrapped:
-            columns = math.ceil(math.sqrt(count * unit.height / unit.width))
-            columns = min(columns, count)
+            columns = min(count, math.ceil(math.sqrt(count * unit.height / unit.width)))
             rows = math.ceil(count / columns)
         times = math.ceil(
             max(
