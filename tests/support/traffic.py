@@ -223,7 +223,7 @@ class Traffic:
 
     def _infer(self, kind: str, count: int, tensor: dict[str, Any], pixels: bytes) -> Request:
         size = self._manifest.preprocessing.size
-        image = {"name": "images", "datatype": "UINT8", "shape": [count, size, size, 3]} | tensor
+        image = {"name": "images", "datatype": "UINT8", "shape": [count, *size, 3]} | tensor
         output = self._random.choice(
             ["logits", self._manifest.output("class_rows", self._stage()).name]
         )
