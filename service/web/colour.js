@@ -53,11 +53,11 @@ export function writeColours(values, scale, rgba) {
   const [zero, unit] = scale.signed ? [127.5, 127.5] : [0, 255];
   const factor = unit / (scale.limit || 1);
   for (let i = 0; i < values.length; i++) {
+    rgba[4 * i + 3] = Number.isNaN(values[i]) ? 0 : 255; // what is not defined has no colour
     const step = 4 * Math.min(255, Math.max(0, Math.round(zero + factor * values[i])));
     rgba[4 * i] = table[step];
     rgba[4 * i + 1] = table[step + 1];
     rgba[4 * i + 2] = table[step + 2];
-    rgba[4 * i + 3] = 255;
   }
 }
 

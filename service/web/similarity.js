@@ -23,7 +23,7 @@ export function measures(loader, session, model, stage, threshold = 0.9) {
     session.withImage(
       model,
       async (id) => {
-        const value = await api.similarity({ id, model, stage, threshold }, { signal });
+        const value = defined(await api.similarity({ id, model, stage, threshold }, { signal }));
         return { value, bytes: 2e5 };
       },
       signal,
@@ -36,6 +36,17 @@ export const similarBlocks = (neighbours, threshold) =>
   neighbours.flatMap((value, index) => (value > threshold ? [index + 1] : []));
 
 /** A colour scale for similarities, which are at most 1: signed only if some are negative. */
+/** The matrices of an answer with NaN for what is not defined, which JSON writes as null. */
+export const defined = (answer) => ({
+  ...answer,
+  matrix: Object.fromEntries(
+    Object.entries(answer.matrix).map(([variant, rows]) => [
+      variant,
+      rows.map((row) => row.map((value) => value ?? NaN)),
+    ]),
+  ),
+});
+
 export const similarityScale = (...matrices) => ({
   signed: matrices.some((rows) => rows.some((row) => row.some((value) => value < 0))),
   limit: 1,

@@ -82,3 +82,9 @@ test("ink is white on dark colours and black on light ones", () => {
   const [red, green, blue] = SEQUENTIAL;
   assert.equal(cssColour(0, scale).fill, `rgb(${red} ${green} ${blue})`);
 });
+
+test("what is not a number has no colour", () => {
+  const rgba = new Uint8ClampedArray(8);
+  writeColours([NaN, 1], { signed: false, limit: 1 }, rgba);
+  assert.deepEqual([rgba[3], rgba[7]], [0, 255]);
+});

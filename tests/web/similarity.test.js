@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
+  defined,
   describePairs,
   hasOppositePairs,
   similarBlocks,
@@ -35,4 +36,11 @@ test("opposite pairs count from the share that rounds to 1%", () => {
 test("similarities are drawn up to 1, with a sign only if one is negative", () => {
   assert.deepEqual(similarityScale([[1, 0.2], [0.2, 1]]), { signed: false, limit: 1 });
   assert.deepEqual(similarityScale([[1]], [[1, -0.1], [-0.1, 1]]), { signed: true, limit: 1 });
+});
+
+test("what is not defined is null in JSON, and not a number here", () => {
+  const { matrix, heads } = defined({ heads: [1], matrix: { column: [[1, 0.5]], centred: [[1, null]] } });
+  assert.deepEqual(matrix, { column: [[1, 0.5]], centred: [[1, NaN]] });
+  assert.deepEqual(heads, [1]);
+  assert.equal(similarityScale(matrix.centred).signed, false);
 });

@@ -92,6 +92,8 @@ def _draw_matrices(figure: Figure, area: SubplotSpec, picture: SimilarityPicture
         axes.set_xlabel("block")
         if cell >= _MIN_NUMBERED_CELL:
             for (row, block), value in np.ndenumerate(matrix):
+                if np.isnan(value):  # not defined, which has no colour either
+                    continue
                 text = figures.format_number(float(value), 2)
                 ink = figures.readable_on(colours[row, block])
                 axes.text(block, row, text, ha="center", va="center", size=24 * cell, color=ink)

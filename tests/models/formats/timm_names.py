@@ -95,6 +95,8 @@ def facts(name: str) -> dict[str, Any]:
         "activation": activation,
         "pool": "cls_dist" if hasattr(network, "head_dist") else POOLS[network.global_pool],
     }
+    if isinstance(network.norm, nn.Identity) and isinstance(network.fc_norm, nn.Identity):
+        found["last_norm"] = False
     return found | preprocessing(network.pretrained_cfg)
 
 
