@@ -21,16 +21,21 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
+def run() -> int:
+    """The same as a process of its own: a signal ends it, and leaves nothing unfinished."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _stop)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("export: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
 def _stop(number: int, _: FrameType | None) -> None:
-    """End as an exception does, so that nothing unfinished is left in the repository."""
+    """End as an exception does, so that what is in progress is cleaned up."""
     raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _stop)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("export: interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    sys.exit(run())

@@ -29,6 +29,9 @@ from export.stems import fold_stem
 from models.deepvit import Block, DeepViT, HeadNorm, activate, pool
 from models.preprocess import Preprocessing
 
+# Features are scaled to unit length; before, the square of their length has to fit half precision.
+_SHORTER = 2.0**-4
+
 
 class Mixing(NamedTuple):
     """Re-attention of one block: A' = matrix A + offset, over heads.
@@ -201,13 +204,16 @@ class FoldedDeepViT(nn.Module):
         self.norm_pre = network.norm_pre
         self.blocks = nn.ModuleList(FoldedBlock(network, index) for index in range(config.depth))
         self.eps = config.layer_norm_eps
-        head, norm = network.head, network.norm
+        norm = network.norm
         self.attn_pool: FoldedAttentionPool | None = None
         if network.attn_pool is not None:
             self.attn_pool = FoldedAttentionPool(network.attn_pool, norm)
             norm = None
-        weight, bias = head.weight.T, head.bias
-        self.head = Dense(*(fold_layer_norm(norm, head.weight, bias) if norm else (weight, bias)))
+        self.features: Dense | None = None
+        if network.features is not None:
+            weight, bias = _behind(norm, network.features)
+            self.features, norm = Dense(_SHORTER * weight, _SHORTER * bias), None
+        self.head = Dense(*_behind(norm, network.head))
 
     @property
     def rows(self) -> int | None:
@@ -229,8 +235,20 @@ class FoldedDeepViT(nn.Module):
             x = self.attn_pool(x[:, self.config.prefix_tokens :])
         elif not after:
             x = pool(x, self.config)
+        if self.features is not None:
+            x = F.normalize(self.features(x), dim=-1)
         logits: Tensor = self.head(x)
         return logits
+
+
+def _behind(norm: nn.LayerNorm | None, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight [in, out] and bias [out], float64, of a layer with the norm before it folded in."""
+    if norm is not None:
+        return fold_layer_norm(norm, linear.weight, linear.bias)
+    weight = linear.weight.double().T
+    return weight, weight.new_zeros(
+        weight.shape[1]
+    ) if linear.bias is None else linear.bias.double()
 
 
 def _residual(linear: nn.Linear, a: float, carried: Tensor | None = None) -> Dense:

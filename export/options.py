@@ -108,7 +108,7 @@ def inspect_parser() -> argparse.ArgumentParser:
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """What the command line states about the checkpoint, as `checkpoint.load` takes it."""
-    return {key: getattr(options, key) for key in _FACTS}
+    return {key: getattr(options, key) for key in ("head", *_FACTS)}
 
 
 def _floats(text: str) -> tuple[float, ...]:
@@ -146,6 +146,10 @@ _FACTS: dict[str, dict[str, Any]] = {
         "type": _size,
         "metavar": "S|HEIGHTxWIDTH",
         "help": "of vit-pytorch's networks, if patches are not square",
+    },
+    "activation": {
+        "choices": ("gelu", "gelu_tanh", "quick_gelu"),
+        "help": "of the MLPs, where neither the file nor its architecture's name tells",
     },
     "scores": {
         "choices": ("softmax", "sigmoid"),
@@ -187,6 +191,11 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--arch", metavar="NAME", help=f"one of {', '.join(ARCHITECTURES)}, or a name of timm's"
+    )
+    parser.add_argument(
+        "--head",
+        type=Path,
+        help="a file with a linear head or text embeddings, for a network without a classifier",
     )
     for key, settings in _FACTS.items():
         parser.add_argument(f"--{key.replace('_', '-')}", **settings)

@@ -18,7 +18,7 @@ from models import formats
 from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import DeepViT
 from models.formats import CheckpointError as CheckpointError
-from models.formats import Source, files, known
+from models.formats import Source, files, heads, known
 from models.formats.architecture import fitted, infer, patch_of, resize_positions
 from models.formats.facts import Facts
 from models.formats.geometry import StatedSize
@@ -48,10 +48,13 @@ class Checkpoint:
         return network.eval().requires_grad_(False)
 
 
-def load(path: Path, arch: str | None = None, **overrides: Any) -> Checkpoint:
+def load(
+    path: Path, arch: str | None = None, head: Path | None = None, **overrides: Any
+) -> Checkpoint:
     """Read a checkpoint: a file, or a Hugging Face style folder.
 
-    `arch` names one of `ARCHITECTURES`; `overrides` are fields of `DeepViTConfig` and
+    `arch` names one of `ARCHITECTURES`, or one of timm's; `head` is a file with a classifier for a
+    network that has none (models/formats/heads.py). `overrides` are fields of `DeepViTConfig` and
     `Preprocessing` that take precedence over everything but the shapes of the tensors. Only
     another `img_size` changes a shape: positions are interpolated. Raises `CheckpointError`.
     """
@@ -68,14 +71,17 @@ def load(path: Path, arch: str | None = None, **overrides: Any) -> Checkpoint:
     }
     file = files.read(paths)
     file.img_size, file.patch_size = overrides.get("img_size"), overrides.get("patch_size")
+    file.gets_head = head is not None
     source = formats.convert(file)
+    if head is not None:
+        heads.attach(source, files.read([head]))
     facts = Facts(source, told, overrides)
     config = facts.config(_sized(source, facts, overrides.get("img_size")))
     return Checkpoint(
         config=config,
         weights=fitted(source, config),
         preprocessing=facts.preprocessing(config),
-        sha256=_sha256(paths),
+        sha256=_sha256([*paths, *([head] if head else [])]),
         format=source.format,
         arch=arch or (source.arch if facts.named else None),
         labels=_labels(source, config),

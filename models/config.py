@@ -50,6 +50,12 @@ class DeepViTConfig(BaseModel):
         "beside the mean of the patches; a mean of all tokens or of patches; or what a learned "
         "query finds in the patches",
     )
+    features: int | None = Field(
+        default=None,
+        gt=0,
+        description="width of a projection before the head, whose output is scaled to unit length "
+        "(zero-shot classification, as of CLIP)",
+    )
     scores: Scores = Field(
         default="softmax",
         description="how logits become probabilities: softmax where exactly one class is right, "

@@ -241,8 +241,11 @@ class DeepViT(nn.Module):
         if config.last_norm:
             self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
-        pooled = 2 if config.pool in ("cls_dist", "cls_mean") else 1
-        self.head = nn.Linear(pooled * config.embed_dim, config.num_classes)
+        pooled = (2 if config.pool in ("cls_dist", "cls_mean") else 1) * config.embed_dim
+        self.features: nn.Linear | None = None
+        if config.features is not None:
+            self.features = nn.Linear(pooled, config.features, bias=False)
+        self.head = nn.Linear(config.features or pooled, config.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         for trace in self._run(images):
@@ -286,5 +289,7 @@ class DeepViT(nn.Module):
         else:
             x = self.attn_pool(x[:, self.config.prefix_tokens :])
         x = self.norm(x) if after and self.norm is not None else x
+        if self.features is not None:
+            x = F.normalize(self.features(x), dim=-1)
         logits: Tensor = self.head(x)  # [B, classes]
         return logits

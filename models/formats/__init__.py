@@ -6,7 +6,16 @@ architecture is then inferred from the tensors in the same way for all formats.
 
 from typing import Protocol
 
-from models.formats import clip, hugging_face, official, timm, timm_names, torchvision, vit_pytorch
+from models.formats import (
+    clip,
+    hugging_face,
+    official,
+    open_clip,
+    timm,
+    timm_names,
+    torchvision,
+    vit_pytorch,
+)
 from models.formats.source import CheckpointError, File, Source, names, refuse
 from models.formats.wrappers import without_wrappers
 
@@ -36,7 +45,15 @@ _UNFINISHED = {
     "parametrizations.": "a parametrised layer, before remove_parametrizations,",
     "lora_": "an adapter (LoRA) that is not merged",
 }
-FORMATS: tuple[Format, ...] = (official, timm, hugging_face, clip, torchvision, vit_pytorch)
+FORMATS: tuple[Format, ...] = (
+    official,
+    timm,
+    hugging_face,
+    clip,
+    open_clip,
+    torchvision,
+    vit_pytorch,
+)
 
 
 def convert(file: File) -> Source:

@@ -52,7 +52,7 @@ def _check_needed(source: Source) -> None:
     absent = [key for key in needed if key not in tensors]
     if absent == ["head.weight"]:
         raise CheckpointError(
-            "the network has no classifier (head.weight): its features alone cannot be served"
+            "the network has no classifier (head.weight): pass --head FILE, or save it with one"
         )
     if not _depth(source):
         absent = absent or ["blocks.0.norm1.weight"]
@@ -91,9 +91,11 @@ def _infer_outside(source: Source, stated: Sequence[StatedSize]) -> dict[str, An
         "patch_norm": "patch_embed.norm1.weight" in tensors,
         "norm_pre": "norm_pre.weight" in tensors,
     }
+    if "features.weight" in tensors:
+        facts["features"] = len(tensors["features.weight"])
     if "attn_pool.latent" in tensors:
         facts["pool"] = "attention"
-    elif tensors["head.weight"].shape[1] == 2 * width:
+    elif "features" not in facts and tensors["head.weight"].shape[1] == 2 * width:
         mean = source.facts.get("pool") == "cls_mean" or prefix < 2
         facts["pool"] = "cls_mean" if mean else "cls_dist"
     return facts

@@ -1,7 +1,9 @@
-"""Hugging Face's image classifiers on the vision towers of CLIP and SigLIP.
+"""Hugging Face's CLIP and SigLIP: classifiers on their vision towers, and towers without one.
 
 CLIP's classifier sees the mean of the patches without a norm; SigLIP's, which has no class token,
-the mean of all tokens behind the last norm.
+the mean of all tokens behind the last norm. A tower whose classifier comes from elsewhere
+(models/formats/heads.py) is pooled as it was trained: CLIP's by its class token and a projection,
+SigLIP's by attention.
 """
 
 import re
@@ -12,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from models.formats.geometry import as_size
+from models.formats.heads import PROJECTION
 from models.formats.hugging_face import activation, labels, scores
 from models.formats.processor import preprocessing
 from models.formats.source import UNSCALED, CheckpointError, File, Source, join
@@ -24,6 +27,13 @@ _OUTER = {
     "embeddings.patch_embedding": "patch_embed.proj",
     "pre_layrnorm": "norm_pre",
     "post_layernorm": "norm",
+    "head.probe": "attn_pool.latent",
+    "head.attention.in_proj_weight": "attn_pool.in_proj_weight",
+    "head.attention.in_proj_bias": "attn_pool.in_proj_bias",
+    "head.attention.out_proj": "attn_pool.proj",
+    "head.layernorm": "attn_pool.norm",
+    "head.mlp.fc1": "attn_pool.mlp.fc1",
+    "head.mlp.fc2": "attn_pool.mlp.fc2",
 }
 _BLOCK = {
     "layer_norm1": "norm1",
@@ -39,42 +49,44 @@ _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)")
 _CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 
+# The other tower, and what only training uses.
+_TEXT = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
+
+
 def recognises(keys: set[str]) -> bool:
     return any(key.startswith("vision_model.") for key in keys)
 
 
 def convert(file: File) -> Source:
     """To the project's names, with the folder's JSON. Raises `CheckpointError`."""
-    if "classifier.weight" not in file.tensors:
+    classifier = "classifier.weight" in file.tensors
+    if not classifier and not file.gets_head:
         raise CheckpointError(
-            "the tower has no classifier: save a CLIPForImageClassification or a "
-            "SiglipForImageClassification"
+            "the tower has no classifier: pass --head FILE, or save a CLIPForImageClassification "
+            "or a SiglipForImageClassification"
         )
-    named = {key: _renamed(key) for key in file.tensors if not key.startswith("text_model.")}
-    tensors = {mine: file.tensors[key] for key, mine in named.items()}
-    clip = "cls_token" in tensors
-    for key in [key for key in tensors if key.startswith("vision_model.head.")]:
-        del tensors[key]  # SigLIP's own pooling, which this classifier does not use
+    given = {key: value for key, value in file.tensors.items() if not key.startswith(_TEXT)}
+    clip = "vision_model.embeddings.class_embedding" in given
+    unused = "vision_model.post_layernorm." if clip else "vision_model.head."
+    if classifier:
+        given = {key: value for key, value in given.items() if not key.startswith(unused)}
+    named = {key: _renamed(key) for key in given}
+    tensors = {mine: given[key] for key, mine in named.items()}
     for index in {key.split(".")[1] for key in tensors if key.startswith("blocks.")}:
         for leaf in ("weight", "bias"):
             attention = f"blocks.{index}.attn"
             parts = {k: tensors.pop(k, None) for k in (f"{attention}.{x}.{leaf}" for x in "qkv")}
             tensors[f"{attention}.qkv.{leaf}"] = join(parts, dim=0)
-    if clip:
-        for leaf in ("weight", "bias"):
-            tensors.pop(f"norm.{leaf}", None)  # of the class token, which is not used
-        tensors["cls_token"] = tensors["cls_token"].reshape(1, 1, -1)
-        _add_patch_bias(tensors)
-    if "pos_embed" in tensors:
-        tensors["pos_embed"] = tensors["pos_embed"].unsqueeze(0)
-    vision: Mapping[str, Any] = file.config.get("vision_config") or {}
+    _reshape(tensors, clip)
+    vision: Mapping[str, Any] = file.config.get("vision_config") or file.config
+    pooled = {"pool": "mean_patches", "last_norm": not clip} if classifier else {}
     return Source(
         "Hugging Face CLIP" if clip else "Hugging Face SigLIP",
         tensors,
         partial(_original, named=named),
         stated_size=as_size(vision.get("image_size", 224 if file.config else None)),
         class_token=clip,
-        inferred={"pool": "mean_patches", "last_norm": not clip},
+        inferred=pooled,
         conventions=_conventions(clip),
         facts=_architecture(vision, clip)
         | scores(file.config)
@@ -84,6 +96,22 @@ def convert(file: File) -> Source:
         notes=list(file.notes),
         advice="config.json beside the weights has the number of heads: pass the folder",
     )
+
+
+def _reshape(tensors: dict[str, Tensor], clip: bool) -> None:
+    """Tokens, positions and layers whose shapes differ from the project's."""
+    if "pos_embed" in tensors:
+        tensors["pos_embed"] = tensors["pos_embed"].unsqueeze(0)
+    if clip:
+        tensors["cls_token"] = tensors["cls_token"].reshape(1, 1, -1)
+        _add_patch_bias(tensors)
+    for leaf in ("weight", "bias"):
+        if (both := tensors.pop(f"attn_pool.in_proj_{leaf}", None)) is not None:
+            width = len(both) // 3
+            tensors[f"attn_pool.q.{leaf}"], tensors[f"attn_pool.kv.{leaf}"] = (
+                both[:width],
+                both[width:],
+            )
 
 
 def _add_patch_bias(tensors: dict[str, Tensor]) -> None:
@@ -115,6 +143,8 @@ def _renamed(key: str) -> str:
     """The project's name of a tensor, or its own where the format has no such name."""
     if key.startswith("classifier."):
         return key.replace("classifier", "head")
+    if key == "visual_projection.weight":
+        return PROJECTION
     rest = key.removeprefix("vision_model.")
     place, names = "", _OUTER
     if found := _LAYER.fullmatch(rest):

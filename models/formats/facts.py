@@ -91,7 +91,7 @@ class Facts:
                     f"{key} is {_shown(inferred[key])} by the tensors, not {_shown(stated[key])}"
                 )
         facts = stated | inferred
-        if facts["num_classes"] == 1 and "scores" not in facts:
+        if facts["num_classes"] == 1 and "scores" not in {*self._stated, *self._overrides}:
             facts["scores"] = "sigmoid"
             source.notes.append("one logit: its probability is a sigmoid")
         if len(temperatures := facts.get("softmax_temperatures", ())) == 1:

@@ -29,6 +29,7 @@ class File:
     notes: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)  # that lead to the state dict
     ours: bool = False  # written by this project, whose facts are complete
+    gets_head: bool = False  # the caller has a classifier in another file
     img_size: Size | None = None  # as the caller says, not the file
     patch_size: Size | None = None  # likewise
     config: Mapping[str, Any] = field(default_factory=dict)  # config.json

@@ -42,6 +42,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "mean of all tokens": {"pool": "mean"},
     "a norm before the blocks": {"norm_pre": True},
+    "GELU by tanh": {"activation": "gelu_tanh"},
+    "QuickGELU": {"activation": "quick_gelu"},
+    "no class token": {"prefix_tokens": 0, "class_token": False, "pool": "mean_patches"},
+    "registers only": {"prefix_tokens": 2, "class_token": False, "pool": "mean"},
+    "attention pooling": {"prefix_tokens": 0, "class_token": False, "pool": "attention"},
+    "attention pooling behind registers": {
+        "prefix_tokens": 2,
+        "class_token": False,
+        "pool": "attention",
+        "last_norm": False,
+    },
+    "class token beside the mean": {"prefix_tokens": 3, "pool": "cls_mean"},
+    "no last norm": {"last_norm": False},
+    "features of unit length": {"features": 10},
+    "features of unit length, attention pooling": {
+        "prefix_tokens": 0,
+        "class_token": False,
+        "pool": "attention",
+        "features": 10,
+    },
+    "wide patches": {"patch_size": Size(4, 16)},
     "temperatures": {"softmax_temperatures": (0.5, 1.0, 2.0)},
 }
 

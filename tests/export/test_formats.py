@@ -14,7 +14,7 @@ from export.verify import normalize, sample_images
 from models import checkpoint
 from models.manifest import Manifest
 from models.size import Size
-from tests.support.formats import facts_of, flags_of, written
+from tests.support.formats import flags_of, flags_to_load, written
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_inspect_prints_what_was_recognised(
     before = sorted(tmp_path.rglob("*"))
     path = written(tmp_path, name)
     files = sorted(tmp_path.rglob("*"))
-    assert main(["inspect", str(path), *flags_of(name)]) == 0
+    assert main(["inspect", str(path), *flags_of(tmp_path, name)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line not in printed] == []
     assert sum(line.startswith("block") for line in printed) == 2
@@ -63,14 +63,20 @@ def test_inspect_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "name", ["timm_deit_distilled", "timm_norm_pre_one_head", "vit_pytorch_1.20.2_deepvit_mean"]
+    "name",
+    [
+        "timm_deit_distilled",
+        "timm_norm_pre_one_head",
+        "vit_pytorch_1.20.2_deepvit_mean",
+        "hugging_face_siglip_zero_shot",
+    ],
 )
 def test_exported_graphs_answer_as_the_network(
     name: str, format_repository: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = format_repository(name) / name / "1"
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-    source = checkpoint.load(written(tmp_path, name), **facts_of(name)["flags"])
+    source = checkpoint.load(written(tmp_path, name), **flags_to_load(tmp_path, name))
     assert manifest.config == source.config
     assert manifest.checkpoint.format == source.format
     images = sample_images(2, Size.of(32))

@@ -15,7 +15,7 @@ from models.config import ARCHITECTURES, plain_vit
 from models.deepvit import DeepViT
 from models.size import Size
 from tests.models.formats import weights
-from tests.support.formats import STORED, facts_of, tensors_of, written
+from tests.support.formats import STORED, facts_of, flags_to_load, tensors_of, written
 
 TOLERANCE = 1e-5
 
@@ -38,7 +38,7 @@ def assert_equal(found: Checkpoint, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(STORED))
 def test_logits_and_maps_equal_those_of_the_code_base(name: str, tmp_path: Path) -> None:
-    found = checkpoint.load(written(tmp_path, name), **facts_of(name)["flags"])
+    found = checkpoint.load(written(tmp_path, name), **flags_to_load(tmp_path, name))
     assert_equal(found, name)
     checkpoint.save(tmp_path / "again.safetensors", found)
     assert_equal(checkpoint.load(tmp_path / "again.safetensors"), name)
@@ -48,6 +48,7 @@ def test_every_code_base_and_generation_is_there() -> None:
     begins = {"timm_vit", "timm_deit", "timm_eva", "torchvision_vit"}
     kinds = ("vit", "deit", "dinov2", "dinov2_registers", "ijepa", "clip", "siglip")
     begins |= {f"hugging_face_{kind}" for kind in kinds}
+    begins |= {"hugging_face_clip_zero", "hugging_face_siglip_zero", "open_clip_zero"}
     begins |= {
         f"vit_pytorch_{release}_{kind}"
         for release in ("0.40.2", "1.2.2", "1.20.2")
@@ -188,11 +189,18 @@ OPTIONAL = {
     "hugging_face_dinov2_registers": ["register_tokens"],
 }
 # Tensors that no answer of the classifier depends on.
+TEXT = ("text_model.", "text_projection.", "logit_")
 UNUSED = {
-    "hugging_face_clip": "vision_model.post_layernorm.",
-    "hugging_face_siglip": "vision_model.head.",
-    "hugging_face_dinov2": "mask_token",
-    "hugging_face_dinov2_registers": "mask_token",
+    "hugging_face_clip": ("vision_model.post_layernorm.",),
+    "hugging_face_siglip": ("vision_model.head.",),
+    "hugging_face_clip_zero_shot": TEXT,
+    "hugging_face_siglip_zero_shot": TEXT,
+    "open_clip_zero_shot": (
+        *("transformer.", "token_embedding.", "positional_embedding", "ln_final."),
+        *("text_projection", "logit_scale", "attn_mask"),
+    ),
+    "hugging_face_dinov2": ("dinov2.embeddings.mask_token",),
+    "hugging_face_dinov2_registers": ("dinov2_with_registers.embeddings.mask_token",),
 }
 REFUSED = {
     "blocks.0.attn.q_norm.weight": "not supported: a norm over queries and keys",
@@ -217,18 +225,19 @@ def test_unknown_parts_are_refused_by_name(key: str, message: str, tmp_path: Pat
 def test_every_tensor_is_needed_and_has_to_have_its_shape(name: str, tmp_path: Path) -> None:
     """Without it, or one value longer, a file is refused; no error but this one gets out."""
     facts = facts_of(name)
-    flags = {"num_heads": 3} | facts["flags"]
+    written(tmp_path, name)
+    flags = {"num_heads": 3} | flags_to_load(tmp_path, name)
     for file, text in facts["files"].items():
         (tmp_path / file).write_text(text)
     path = tmp_path / "model.safetensors"
     optional = ["qkv.bias", "reattn_norm", "distillation", "dist", "reg_token"]
     optional += OPTIONAL.get(name, [])
     for key, tensor in tensors_of(facts).items():
-        if name in UNUSED and UNUSED[name] in key:
+        if key.startswith(UNUSED.get(name, ())):
             continue
         longer = tensor.new_zeros([*tensor.shape[:-1], tensor.shape[-1] + 1])
         # Patches of 8 x 9 pixels make another network, and not a damaged one.
-        for damaged in (None, None if key.endswith("proj.weight") and tensor.ndim == 4 else longer):
+        for damaged in (None, None if tensor.ndim == 4 and tensor.shape[1] == 3 else longer):
             tensors = {k: v for k, v in tensors_of(facts).items() if k != key}
             if damaged is not None:
                 tensors[key] = damaged
@@ -312,3 +321,37 @@ def test_folders_without_weights_or_in_shards_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config.json beside the weights is not readable"):
         checkpoint.load(tmp_path)
+
+
+def test_a_linear_head_sees_projected_features_or_those_before(tmp_path: Path) -> None:
+    """Told by its width. Both are one linear layer behind the tower's last norm."""
+    name = "hugging_face_clip_zero_shot"
+    path, tensors = written(tmp_path, name), tensors_of(facts_of(name))
+    images = torch.from_numpy(weights.random_images((32, 32)))
+    wide, narrow = torch.randn(5, 24), torch.randn(5, 16)
+    projection = tensors["visual_projection.weight"]
+    for weight, expected in ((wide, wide), (narrow, narrow @ projection)):
+        torch.save({"weight": weight, "bias": torch.ones(5)}, tmp_path / "head.pth")
+        found = checkpoint.load(path, head=tmp_path / "head.pth")
+        assert found.config.features is None
+        torch.testing.assert_close(found.weights["head.weight"], expected)
+        assert found.network()(images).shape == (2, 5)
+    torch.save({"weight": torch.randn(5, 17)}, tmp_path / "head.pth")
+    with pytest.raises(CheckpointError, match=r"weight \[5, 17\] instead of \[5, 24\]"):
+        checkpoint.load(path, head=tmp_path / "head.pth")
+
+
+def test_heads_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "hugging_face_clip_zero_shot")
+    with pytest.raises(CheckpointError, match="no classifier: pass --head FILE"):
+        checkpoint.load(path)
+    torch.save({"text_embeddings": torch.ones(5, 17)}, tmp_path / "head.pth")
+    with pytest.raises(CheckpointError, match=r"\[5, 17\] of --head do not fit features of 16"):
+        checkpoint.load(path, head=tmp_path / "head.pth")
+    torch.save({"a": torch.ones(5, 17)}, tmp_path / "head.pth")
+    with pytest.raises(CheckpointError, match="neither text_embeddings nor weight"):
+        checkpoint.load(path, head=tmp_path / "head.pth")
+    torch.save({"weight": torch.ones(5, 24)}, tmp_path / "head.pth")
+    torch.save(tensors_of(facts_of("timm_vit")), tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="and this one has one"):
+        checkpoint.load(tmp_path / "model.pth", head=tmp_path / "head.pth", num_heads=3)

@@ -40,7 +40,8 @@ def export_format(folder: Path, name: str) -> Path:
     repository.mkdir(exist_ok=True)
     with _locked(repository, name):
         source.mkdir(exist_ok=True)
-        _export(written(source, name), name, repository, "--max-batch-size", "2", *flags_of(name))
+        path = written(source, name)
+        _export(path, name, repository, "--max-batch-size", "2", *flags_of(source, name))
     return repository
 
 

@@ -2,7 +2,7 @@
 
 Run from the root of the project, in an environment of its own that holds the code bases:
 
-    python -m tests.models.formats.generate timm hugging_face torchvision vit_pytorch
+    python -m tests.models.formats.generate timm hugging_face open_clip torchvision vit_pytorch
 
 vit-pytorch has named its tensors in three ways: run `vit_pytorch` once with each of the
 versions in README.md. Networks are small; their shapes are what differs.
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import weights
 
@@ -35,6 +36,32 @@ class Case(NamedTuple):
     flags: dict[str, Any] = {}  # noqa: RUF012  # what the file does not tell
     files: dict[str, str] = {}  # noqa: RUF012  # JSON beside the weights
     size: tuple[int, int] = (SIZE, SIZE)
+
+
+class ZeroShot(nn.Module):
+    """A model of pictures and text as a classifier by the embeddings of seven captions.
+
+    `encode(model, images)` gives features, of any length. Its tensors are the model's.
+    """
+
+    def __init__(self, model: Any, encode: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.encode = encode
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.encode(self.model, images)
+        features = F.normalize(getattr(features, "pooler_output", features), dim=-1)
+        text = torch.from_numpy(weights.text_embeddings(features.shape[-1])).to(features)
+        logits: Tensor = self.model.logit_scale.exp() * features @ F.normalize(text, dim=-1).T
+        bias = getattr(self.model, "logit_bias", None)
+        return logits if bias is None else logits + bias
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state_dict: Any, *_: Any, **__: Any) -> Any:
+        return self.model.load_state_dict(state_dict)
 
 
 def timm() -> Iterator[Case]:
@@ -112,6 +139,16 @@ def hugging_face() -> Iterator[Case]:
         config._attn_implementation = "eager"
         network = getattr(transformers, f"{kind}ForImageClassification")(config)
         yield Case(f"hugging_face_{kind.lower()}", network, {}, _folder(network))
+        text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        config = getattr(transformers, f"{kind}Config")(
+            vision_config=facts,
+            text_config=text | {"intermediate_size": 8, "vocab_size": 16, "projection_size": 24},
+            projection_dim=16,
+        )
+        config._attn_implementation = "eager"
+        tower = getattr(transformers, f"{kind}Model")(config)
+        zero_shot = ZeroShot(tower, lambda tower, images: tower.get_image_features(images))
+        yield Case(f"hugging_face_{kind.lower()}_zero_shot", zero_shot, {}, _folder(tower))
 
 
 def _folder(network: Any, processor: Any = None) -> dict[str, str]:
@@ -133,6 +170,16 @@ def saved_as(network: Any) -> dict[str, str]:
         name: next(key for key, value in state.items() if torch.equal(value, tensor))
         for name, tensor in saved.items()
     }
+
+
+def open_clip() -> Iterator[Case]:
+    """open_clip's class, small."""
+    CLIP = import_module("open_clip.model").CLIP
+    vision = {"layers": 2, "width": 24, "head_width": 8, "patch_size": 8, "image_size": SIZE}
+    text = {"context_length": 4, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
+    model = CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text)
+    zero_shot = ZeroShot(model, lambda model, images: model.encode_image(images))
+    yield Case("open_clip_zero_shot", zero_shot, {"num_heads": 3})
 
 
 def torchvision() -> Iterator[Case]:
@@ -170,6 +217,7 @@ def vit_pytorch() -> Iterator[Case]:
 FAMILIES: dict[str, Callable[[], Iterator[Case]]] = {
     "timm": timm,
     "hugging_face": hugging_face,
+    "open_clip": open_clip,
     "torchvision": torchvision,
     "vit_pytorch": vit_pytorch,
 }
@@ -195,6 +243,7 @@ def run(network: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor], list[
             module.register_forward_hook(lambda _, __, output: softmax.append(output[1]))
     with torch.inference_mode():
         answer = network(images)
+    softmax = [maps for maps in softmax if maps is not None]  # none, where attention is fused
     return getattr(answer, "logits", answer), softmax, mixed
 
 

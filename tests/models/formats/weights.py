@@ -33,7 +33,7 @@ def random_tensor(key: str, shape: Sequence[int]) -> NDArray[np.float32]:
         value = 1.0 + 0.4 * draw
     else:
         value = draw * (1.5 * math.sqrt(3.0 / math.prod(shape[1:])))
-    return value.astype(np.float32)
+    return np.asarray(value, dtype=np.float32)
 
 
 def state_dict(shapes: Mapping[str, Sequence[int]]) -> dict[str, NDArray[np.float32]]:
@@ -45,3 +45,8 @@ def random_images(size: Sequence[int], batch: int = 2) -> NDArray[np.float32]:
     height, width = size
     seed = f"images.{height}" if height == width else f"images.{height}x{width}"
     return _uniform(seed, (batch, 3, height, width)).astype(np.float32)
+
+
+def text_embeddings(width: int) -> NDArray[np.float32]:
+    """Of seven captions, [7, D]."""
+    return random_tensor("text_embeddings", (7, width))
