@@ -76,7 +76,8 @@ def convert(file: File) -> Source:
         for leaf in ("weight", "bias"):
             attention = f"blocks.{index}.attn"
             parts = {k: tensors.pop(k, None) for k in (f"{attention}.{x}.{leaf}" for x in "qkv")}
-            tensors[f"{attention}.qkv.{leaf}"] = join(parts, dim=0)
+            theirs = {_original(key, named): part for key, part in parts.items()}
+            tensors[f"{attention}.qkv.{leaf}"] = join(theirs, dim=0)
     _reshape(tensors, clip)
     vision: Mapping[str, Any] = file.config.get("vision_config") or file.config
     pooled = {"pool": "mean_patches", "last_norm": not clip} if classifier else {}

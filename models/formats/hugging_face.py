@@ -195,7 +195,7 @@ def _original(ours: str, keys: AbstractSet[str]) -> str:
     if ours.startswith(("head.", "distillation_head.")):
         place, later = "", "cls_classifier.weight" in keys
     else:
-        later = layers == "layers"
+        later = layers == "layers" or any(".attention.o_proj." in key for key in keys)
     theirs = candidates[-1 if later else 0]
     return f"{place}{theirs}.{leaf}" if module else f"{place}{theirs}"
 

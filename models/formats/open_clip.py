@@ -1,12 +1,11 @@
 """The vision tower of open_clip's CLIP, whose classifier comes from elsewhere (heads.py)."""
 
 import re
-from collections.abc import Mapping
 from functools import partial
 
 from models.formats.geometry import as_size
 from models.formats.heads import PROJECTION
-from models.formats.source import UNSCALED, CheckpointError, File, Source
+from models.formats.source import UNSCALED, CheckpointError, File, Source, original_name
 
 NAME = "open_clip"
 
@@ -53,7 +52,7 @@ def convert(file: File) -> Source:
     return Source(
         NAME,
         tensors,
-        partial(_original, named=named),
+        partial(original_name, named=_OUTER | named, layer="resblocks."),
         arch=file.name,
         stated_size=as_size(file.facts.get("force_image_size")),
         conventions=UNSCALED
@@ -77,14 +76,3 @@ def _renamed(key: str) -> str:
                 leaf = found[2].removeprefix(theirs).lstrip(".")
                 return f"blocks.{found[1]}.{ours}.{leaf}"
     return key
-
-
-def _original(ours: str, named: Mapping[str, str]) -> str:
-    """The name in the file; that of a missing tensor is derived from another block."""
-    for theirs, mine in (*named.items(), *_OUTER.items()):
-        if mine == ours:
-            return theirs
-    if block := re.fullmatch(r"blocks\.(\d+)(\..+)", ours):
-        alike = (theirs for theirs, mine in named.items() if mine.endswith(block[2]))
-        return re.sub(r"resblocks\.\d+", f"resblocks.{block[1]}", next(alike, ours))
-    return ours

@@ -1,5 +1,6 @@
 """Plain records: what a file holds, and a network in the project's names."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,6 +73,19 @@ def names(keys: Iterable[str]) -> str:
     keys = list(keys)
     shown = ", ".join(keys[:_LISTED])
     return shown + (f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else "")
+
+
+def original_name(ours: str, named: Mapping[str, str], layer: str) -> str:
+    """A file's name of a tensor, by its names and the project's; those of missing tensors included.
+
+    A missing one is named as in another block; `layer` is what stands before a block's number.
+    """
+    found = next((theirs for theirs, mine in named.items() if mine == ours), None)
+    block = re.fullmatch(r"blocks\.(\d+)(\..+)", ours)
+    if found is None and block:
+        alike = (theirs for theirs, mine in named.items() if mine.endswith(block[2]))
+        found = re.sub(rf"{re.escape(layer)}\d+", f"{layer}{block[1]}", next(alike, ours))
+    return found or ours
 
 
 def refuse(keys: Iterable[str], parts: Mapping[str, str]) -> None:

@@ -1,11 +1,10 @@
 """torchvision's VisionTransformer, whose reference training script is among its examples."""
 
 import re
-from collections.abc import Mapping
 from functools import partial
 
 from models.formats.geometry import as_size
-from models.formats.source import UNSCALED, CheckpointError, File, Source
+from models.formats.source import UNSCALED, CheckpointError, File, Source, original_name
 from models.preprocess import IMAGENET
 
 NAME = "torchvision ViT"
@@ -58,7 +57,7 @@ def convert(file: File) -> Source:
     return Source(
         NAME,
         tensors,
-        partial(_original, named=named),
+        partial(original_name, named=_OUTER | named, layer="encoder_layer_"),
         arch=None if own else file.arch,
         stated_size=as_size(file.facts.get("val_crop_size")),
         conventions=UNSCALED
@@ -86,14 +85,3 @@ def _renamed(key: str) -> str:
         if module in _BLOCK:
             return f"{place}{_BLOCK[module]}.{leaf}"
     return key
-
-
-def _original(ours: str, named: Mapping[str, str]) -> str:
-    """The name in the file; that of a missing tensor is derived from another block."""
-    for theirs, mine in (*named.items(), *_OUTER.items()):
-        if mine == ours:
-            return theirs
-    if block := re.fullmatch(r"blocks\.(\d+)(\..+)", ours):
-        alike = (theirs for theirs, mine in named.items() if mine.endswith(block[2]))
-        return re.sub(r"encoder_layer_\d+", f"encoder_layer_{block[1]}", next(alike, ours))
-    return ours

@@ -263,6 +263,21 @@ MISSING = {
         "cls_classifier.bias",
         "distillation_classifier.weight",
     ],
+    "hugging_face_dinov2": [
+        "dinov2.encoder.layer.1.norm1.weight",
+        "dinov2.encoder.layer.0.attention.q_proj.weight",
+        "dinov2.embeddings.position_embeddings",
+    ],
+    "hugging_face_clip": [
+        "vision_model.encoder.layers.1.layer_norm1.weight",
+        "vision_model.encoder.layers.0.self_attn.v_proj.bias",
+        "vision_model.pre_layrnorm.bias",
+    ],
+    "torchvision_vit": [
+        "encoder.layers.encoder_layer_1.mlp.3.bias",
+        "encoder.pos_embedding",
+        "conv_proj.bias",
+    ],
     "vit_pytorch_0.40.2_deepvit": [
         "pos_embedding",
         "to_patch_embedding.1.bias",
@@ -292,7 +307,7 @@ def test_errors_name_tensors_as_the_file_does(name: str, key: str, tmp_path: Pat
             else:
                 torch.save(damaged, path)
             with pytest.raises(CheckpointError) as refused:
-                checkpoint.load(path)
+                checkpoint.load(path, **flags_to_load(tmp_path, name))
             assert re.search(rf"(?<![\w.]){re.escape(theirs)}(?!\.?\w)", str(refused.value))
             assert not re.search(r"blocks\.|pos_embed\b|\bhead\.", str(refused.value))
 
