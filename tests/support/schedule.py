@@ -18,7 +18,7 @@ _FIRST = (
     "tests/explorer/test_accessibility.py",
 )
 # Modules that share something costly run in one process: what traces networks imports the exporter
-# once and traces measures once; what speaks gRPC shares a server; of clusters
+# once; what speaks gRPC shares a server; of clusters
 # there is one at a time, because some ports of Ray's ingress are fixed.
 _TOGETHER = {
     "tests/export/": "exporting",
@@ -49,8 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """More processes than CPUs, because many tests wait for a server."""
-    return available_cpus() + (available_cpus() + 1) // 2
+    """More processes than CPUs, because many tests wait for a server or a browser."""
+    return 2 * available_cpus()
 
 
 @pytest.hookimpl(optionalhook=True)
