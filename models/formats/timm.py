@@ -53,6 +53,8 @@ _UNSUPPORTED = {
     "blocks_token_only": "CaiT's class attention",
     "gating_param": "ConViT's gated positional attention",
     "attn.proj_l": "talking heads",
+    "depth_sep_conv": "Refiner's convolutions over attention maps",
+    "conv_pro.": "Refiner's convolutions over attention maps",
     "cls_attn_blocks": "XCiT's class attention",
     "blocks.0.0.": "a model of several stages",
     ".attns.": "blocks with parallel branches",

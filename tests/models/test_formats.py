@@ -205,6 +205,8 @@ UNUSED = {
 REFUSED = {
     "blocks.0.attn.q_norm.weight": "not supported: a norm over queries and keys",
     "blocks.0.mlp.w12.weight": "not supported: a gated MLP",
+    "blocks.0.attn.proj_l.weight": "not supported: talking heads",
+    "blocks.0.attn.DLA.depth_sep_conv.weight": "not supported: Refiner's convolutions",
     "patch_embed.backbone.stem.weight": "a convolutional network in front of a ViT",
     "pre_logits.fc.weight": "a hidden layer before the head",
     "fc_norm.weight": r"norms before and after pooling \(norm, fc_norm\)",
