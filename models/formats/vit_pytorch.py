@@ -53,6 +53,11 @@ def recognises(keys: set[str]) -> bool:
 def convert(file: File) -> Source:
     """To the project's names, with vit-pytorch's conventions. Raises `CheckpointError`."""
     refuse(file.tensors, _UNSUPPORTED)
+    if file.img_size is None:
+        raise CheckpointError(
+            "vit-pytorch's files do not tell the input size, and its patches are flat: pass "
+            "--img-size S or HEIGHTxWIDTH, and --patch-size if patches are not square"
+        )
     given = file.tensors
     normed = any(f"to_patch_embedding.{index}.weight" in given for index in (2, 3))
     nested = any(re.search(r"\.1\.(fn\.)*norm\.weight$", key) for key in given)
@@ -89,7 +94,7 @@ def convert(file: File) -> Source:
         tensors,
         partial(_original, found=found, outer=outer),
         arch=file.arch,
-        stated_size=file.img_size if simple else None,
+        stated_size=file.img_size,  # by the caller, in place of the file
         class_token=class_token,
         conventions={**UNSCALED, "layer_norm_eps": 1e-5},
         inferred={"norm_after_pool": after} | ({} if class_token else {"pool": "mean"}),
@@ -161,14 +166,9 @@ def _square_patch(values: int, notes: list[str]) -> Size:
     return Size.of(side)
 
 
-def _complete_simple(tensors: dict[str, Tensor], img_size: Size | None) -> None:
+def _complete_simple(tensors: dict[str, Tensor], img_size: Size) -> None:
     """SimpleViT computes its positions, and its projection has no bias."""
     projection = tensors.get("patch_embed.proj.weight")
-    if img_size is None:
-        raise CheckpointError(
-            "SimpleViT computes its positions, so the file does not tell the input size: pass "
-            "--img-size"
-        )
     if projection is None or projection.ndim != 4:
         return
     grid = img_size // Size(*projection.shape[2:])

@@ -97,7 +97,7 @@ def test_layer_norm_over_heads_is_in_the_manifest_and_has_no_row_sum(
     mixing = record["reattention"][0]
     assert mixing["row_sum"] is None
     assert any("do not sum to a constant" in note for note in record["checkpoint"]["notes"])
-    source = checkpoint.load(written(tmp_path, name))
+    source = checkpoint.load(written(tmp_path, name), **flags_to_load(tmp_path, name))
     gain = source.weights["blocks.0.attn.var_norm.weight"]
     assert mixing["gain"] == pytest.approx(gain.tolist())
     theta = source.weights["blocks.0.attn.reatten_matrix.weight"][:, :, 0, 0]

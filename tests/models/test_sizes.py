@@ -92,14 +92,18 @@ def test_patches_that_are_not_square(tmp_path: Path) -> None:
     assert found.config.img_size == Size(64, 256)  # 8 x 8 patches
     name = "vit_pytorch_1.20.2_vit"
     torch.save(tensors_of(facts_of(name)), tmp_path / "model.pth")
-    guessed = checkpoint.load(tmp_path / "model.pth", num_heads=3)
+    with pytest.raises(CheckpointError, match=r"do not tell the input size.* pass --img-size"):
+        checkpoint.load(tmp_path / "model.pth", num_heads=3)
+    with pytest.raises(CheckpointError, match="16 patches of 8 x 8, but --img-size says 64 x 64"):
+        checkpoint.load(tmp_path / "model.pth", num_heads=3, img_size=64)
+    guessed = checkpoint.load(tmp_path / "model.pth", num_heads=3, img_size=32)
     assert "RGB patches of 8 x 8 assumed, which the file does not say" in guessed.notes
     told = checkpoint.load(
         tmp_path / "model.pth", num_heads=3, img_size=(16, 64), patch_size=(4, 16)
     )
     assert (told.config.patch_size, told.config.grid) == (Size(4, 16), Size(4, 4))
     with pytest.raises(CheckpointError, match="192 values, and an RGB patch of 8 x 16 has 384"):
-        checkpoint.load(tmp_path / "model.pth", num_heads=3, patch_size=(8, 16))
+        checkpoint.load(tmp_path / "model.pth", num_heads=3, img_size=32, patch_size=(8, 16))
 
 
 def test_a_hugging_face_folder_states_both_sides(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def tensors_of(facts: dict[str, Any]) -> dict[str, torch.Tensor]:
 def flags_to_load(folder: Path, name: str) -> dict[str, Any]:
     """What has to be told to `checkpoint.load`, with the file of a classifier if there is one."""
     flags: dict[str, Any] = facts_of(name)["flags"]
+    if name.startswith("vit_pytorch"):
+        flags = {"img_size": 32} | flags
     return flags | ({"head": folder / HEAD} if name.endswith("zero_shot") else {})
 
 
