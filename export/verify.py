@@ -1,6 +1,7 @@
 """Do the graphs in ONNX Runtime compute what the network in PyTorch computes?"""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,6 +203,6 @@ class _Check:
 def _nearness(row: Parity) -> float:
     """Above 1 beyond the tolerance; NaN, which no tolerance allows, counts as infinite."""
     if not row.tolerance:
-        return 0.0 if row.max_abs_difference == 0 else float("inf")
+        return 0.0 if row.max_abs_difference == 0 else math.inf
     nearness = row.max_abs_difference / row.tolerance
-    return nearness if nearness == nearness else float("inf")
+    return math.inf if math.isnan(nearness) else nearness

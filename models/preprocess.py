@@ -16,6 +16,9 @@ from models.size import Size
 # Mean and standard deviation of ImageNet, the fields of `Preprocessing` that hold them.
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
+# The same of CLIP's training.
+CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+
 _MAX_ASPECT = 16
 
 

@@ -18,6 +18,7 @@ from models.formats.heads import PROJECTION
 from models.formats.hugging_face import activation, labels, scores
 from models.formats.processor import preprocessing
 from models.formats.source import UNSCALED, CheckpointError, File, Source, join
+from models.preprocess import CLIP
 
 NAME = "Hugging Face CLIP and SigLIP"
 
@@ -46,9 +47,6 @@ _BLOCK = {
     "mlp.fc2": "mlp.fc2",
 }
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)")
-_CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
-
-
 # The other tower, and what only training uses.
 _TEXT = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
 
@@ -137,7 +135,7 @@ def _conventions(clip: bool) -> dict[str, Any]:
     own = {"layer_norm_eps": 1e-5, "activation": "quick_gelu", "resize_mode": "shorter_side"}
     other = {"layer_norm_eps": 1e-6, "activation": "gelu_tanh", "resize_mode": "both_sides"}
     resizing = {"crop_pct": 1.0, "interpolation": "bicubic"}
-    return UNSCALED | (own | _CLIP if clip else other) | resizing
+    return UNSCALED | (own | CLIP if clip else other) | resizing
 
 
 def _renamed(key: str) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
+from torch import Tensor
 
 from models.formats.source import CheckpointError, File, names
-from models.formats.wrappers import find_state_dict, is_averaged, plain
+from models.formats.wrappers import find_state_dict, is_averaged
 
 _Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 
@@ -67,7 +68,7 @@ def read(paths: list[Path]) -> File:
     first, *others = [_read_one(path) for path in paths]
     for other in others:
         first.tensors |= other.tensors
-    first.tensors = {key: plain(key, value) for key, value in first.tensors.items()}
+    first.tensors = {key: _plain(key, value) for key, value in first.tensors.items()}
     folder = paths[0].parent
     if others or paths[0].name in _IN_FOLDER:
         first.config = _read_json(folder / "config.json")
@@ -87,6 +88,20 @@ def _read_one(path: Path) -> File:
     if what := _not_a_checkpoint(begin):
         raise CheckpointError(f"{path.name} is not a checkpoint, but {what}")
     return _read_torch(path)
+
+
+def _plain(key: str, tensor: Tensor) -> Tensor:
+    """A dense tensor of real numbers. Raises `CheckpointError` for what is none."""
+    if tensor.is_quantized:
+        raise CheckpointError(f"{key} is quantised: save the network before it is quantised")
+    if tensor.is_meta:
+        raise CheckpointError(f"{key} is on the meta device: it has a shape, but no values")
+    if tensor.is_complex():
+        raise CheckpointError(f"{key} holds complex numbers")
+    tensor = tensor.detach()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
 
 
 def _not_a_checkpoint(begin: bytes) -> str | None:

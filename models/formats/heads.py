@@ -31,8 +31,8 @@ def attach(source: Source, head: File) -> None:
         if "logit_bias" in given:
             source.facts = {**source.facts, "scores": "sigmoid"}
         return
-    weight = next((v for k, v in given.items() if k in ("weight", "head.weight")), None)
-    bias = next((v for k, v in given.items() if k in ("bias", "head.bias")), None)
+    weight = given.get("weight", given.get("head.weight"))
+    bias = given.get("bias", given.get("head.bias"))
     if weight is None or weight.ndim != 2:
         raise CheckpointError("--head holds neither text_embeddings nor weight [classes, D]")
     if projection is not None and weight.shape[1] == len(projection):

@@ -6,6 +6,7 @@ from functools import partial
 from models.formats.geometry import as_size
 from models.formats.heads import PROJECTION
 from models.formats.source import UNSCALED, CheckpointError, File, Source, original_name
+from models.preprocess import CLIP
 
 NAME = "open_clip"
 
@@ -28,7 +29,6 @@ _BLOCK = {
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def recognises(keys: set[str]) -> bool:
@@ -55,8 +55,7 @@ def convert(file: File) -> Source:
         partial(original_name, named=_OUTER | named, layer="resblocks."),
         arch=file.name,
         stated_size=as_size(file.facts.get("force_image_size")),
-        conventions=UNSCALED
-        | {"layer_norm_eps": 1e-5, "mean": _MEAN, "std": _STD, "crop_pct": 1.0},
+        conventions=UNSCALED | CLIP | {"layer_norm_eps": 1e-5, "crop_pct": 1.0},
         notes=[
             *file.notes,
             "warning: GELU unless --activation says otherwise; OpenAI's own weights, and all whose "

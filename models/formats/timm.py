@@ -127,8 +127,8 @@ def _is_old_small(tensors: Mapping[str, Tensor]) -> bool:
 
 def _is_deit(file: File) -> bool:
     """Whether DeiT's training script wrote the file, or Meta, which published such files bare."""
-    ours = file.keys[:1] in (["model"], ["model_ema"])
-    return ours and (not file.facts or "input_size" in file.facts)
+    nested = file.keys[:1] in (["model"], ["model_ema"])
+    return nested and (not file.facts or "input_size" in file.facts)
 
 
 def _move_fc_norm(tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Any]:

@@ -4,10 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from models.formats.source import CheckpointError, names
+from models.formats.source import names
 
 # Keys under which training scripts keep a state dict. Averaged weights come first: they are what
 # such scripts evaluate.
@@ -66,17 +65,3 @@ def without_wrappers(
         found = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
         taken += prefix
     return found, notes
-
-
-def plain(key: str, tensor: Tensor) -> Tensor:
-    """A dense tensor of real numbers. Raises `CheckpointError` for what is none."""
-    if tensor.is_quantized:
-        raise CheckpointError(f"{key} is quantised: save the network before it is quantised")
-    if tensor.is_meta:
-        raise CheckpointError(f"{key} is on the meta device: it has a shape, but no values")
-    if tensor.is_complex():
-        raise CheckpointError(f"{key} holds complex numbers")
-    tensor = tensor.detach()
-    if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor

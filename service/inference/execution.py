@@ -13,8 +13,8 @@ import onnxruntime as ort
 from service import native
 from service.errors import StartupError
 from service.inference.graphs import Graphs
-from service.native.library import INSTRUCTION_SETS, allow, attention_calls
 from service.native.sources import is_stale
+from service.native.symbols import INSTRUCTION_SETS, allow, attention_calls
 
 _logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from service.inference.execution import (
     resolve_provider,
 )
 from service.inference.graphs import EXPLAIN, Graphs, subgraph
-from service.native.library import attention_calls
+from service.native.symbols import attention_calls
 
 _logger = logging.getLogger(__name__)
 

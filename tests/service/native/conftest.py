@@ -7,7 +7,7 @@ import pytest
 from service import native
 from service.native import sources
 from service.native.__main__ import main as build
-from service.native.library import allow, chosen_copy
+from service.native.symbols import allow, chosen_copy
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from service import native
 from service.errors import StartupError
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
-from service.native.library import allow, attention_calls, chosen_copy
+from service.native.symbols import allow, attention_calls, chosen_copy
 from tests.conftest import DEEPVIT
 from tests.support.operators import Shape, equation_3, inputs, laid_open, model, session
 from tests.support.server import running_server
