@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
+from models.imaging import MAX_BYTES_PER_PIXEL
 from service import __version__
 from service.errors import StartupError
 from service.http import problems
@@ -33,14 +34,15 @@ from service.http.routes import (
 )
 from service.http.security import RequireApiKey
 from service.http.specification import Specification
-from service.imaging import Decoder
+from service.imaging.preparer import Preparer
+from service.imaging.process import DecodeOptions
 from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.repository import ModelRepository, QueueOptions
 from service.inference.sessions import EngineOptions
 from service.pipeline import Pipeline
 from service.runtime import Replicas, Runtime, UploadLimits
-from service.settings import Settings, comma_separated, traces_wanted
+from service.settings import Settings, comma_separated, read_formats, traces_wanted
 from service.store import Store
 from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics
@@ -63,6 +65,11 @@ _EXPOSED_HEADERS = (
     "WWW-Authenticate",
     "X-Request-Id",
 )
+
+
+# Of memory that a decoding process may take besides what it needs for each pixel: the upload, and
+# what libraries allocate once.
+_DECODER_BYTES = 128 * 2**20
 
 
 def local_engines(settings: Settings) -> EngineMaker:
@@ -97,11 +104,12 @@ def build_runtime(
         default_model=settings.default_model,
         versions=settings.served_versions,
     )
+    threads = ThreadPoolExecutor(settings.decode_threads, "decode")
     pipeline = Pipeline(
         models=repository,
         store=store,
-        decoder=Decoder(settings.max_image_pixels, settings.reduced_decode),
-        pool=ThreadPoolExecutor(settings.decode_threads, "decode"),
+        preparer=Preparer(_decode_options(settings), threads, max(2, settings.decode_threads)),
+        pool=threads,
     )
     return Runtime(
         pipeline=pipeline,
@@ -115,6 +123,16 @@ def build_runtime(
         render_pool=ThreadPoolExecutor(1, "render"),
         metrics=Metrics(repository, store),
         replicas=replicas,
+    )
+
+
+def _decode_options(settings: Settings) -> DecodeOptions:
+    return DecodeOptions(
+        max_pixels=settings.max_image_pixels,
+        max_bytes=_DECODER_BYTES + MAX_BYTES_PER_PIXEL * settings.max_image_pixels,
+        max_s=settings.max_decode_s,
+        formats=read_formats(settings.image_formats),
+        reduced=settings.reduced_decode,
     )
 
 
@@ -203,9 +221,10 @@ def create_app(
         yield
         runtime.draining = True
         polling.cancel()
+        await runtime.pipeline.preparer.close()
         runtime.pipeline.models.stop(drain_timeout_s)
-        runtime.pipeline.pool.shutdown()
-        runtime.render_pool.shutdown()
+        runtime.pipeline.pool.shutdown(cancel_futures=True)
+        runtime.render_pool.shutdown(cancel_futures=True)
         await runtime.pipeline.store.close()
         if tracing:
             tracing.close()

@@ -93,6 +93,12 @@ class ImageTooLarge(ServiceError):
     status, code, title = 413, "image-too-large", "The image has too many pixels"
 
 
+class ImageTooCostly(ServiceError):
+    """The image is at fault, not the moment: it would be refused again."""
+
+    status, code, title = 413, "image-too-costly", "Decoding the image takes too much"
+
+
 class UnsupportedMedia(ServiceError):
     status, code, title = 415, "unsupported-media", "Not an image, or not one that can be read"
 

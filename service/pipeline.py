@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from PIL.Image import Image
-
 from models.arrays import Float32Array, Pixels
-from models.preprocess import Preprocessing, preprocess
 from models.size import Size
 from service.errors import InputMismatch, ServiceError
-from service.imaging import Decoder
+from service.imaging.preparation import Prepared
+from service.imaging.preparer import Preparer
 from service.inference.batching import Admission, Batcher, Done
 from service.inference.repository import ModelRepository, ServedModel
 from service.store import Store, content_id
@@ -26,21 +24,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class PreparedImage:
-    """An upload as the network takes it, with the time that its preparation took."""
-
-    id: str
-    pixels: Pixels  # [height, width, 3]
-    decode_s: float
-    preprocess_s: float
-    ended: float  # a time of time.perf_counter
-
-
-@dataclass(frozen=True)
 class Classification:
     """A model's outputs for one image by name, with the time that they took."""
 
-    image: PreparedImage
+    id: str
+    image: Prepared
     outputs: Mapping[str, Float32Array]
     queue_s: float
     inference_s: float  # of the whole batch
@@ -61,7 +49,7 @@ class Ticket:
 class Pipeline:
     models: ModelRepository
     store: Store
-    decoder: Decoder
+    preparer: Preparer
     pool: Executor  # threads that decode, preprocess and encode
 
     @contextmanager
@@ -87,13 +75,15 @@ class Pipeline:
         """
         with _counting_failures(ticket.model):
             ticket.admission.reserve(len(uploads))
-        images = await self._prepare_all(uploads, ticket.model.manifest.preprocessing)
+        rule = ticket.model.manifest.preprocessing
+        images = await self.preparer.prepare(uploads, rule, ticket.deadline)
         pixels = [image.pixels for image in images]
         done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
-        await _gather([self.store.put(image.id, image.pixels) for image in images])
+        ids = [content_id(image) for image in pixels]
+        await _gather(list(map(self.store.put, ids, pixels)))
         return [
-            Classification(image, one.value, one.queue_s, one.run_s, one.ended)
-            for image, one in zip(images, done, strict=True)
+            Classification(image_id, image, one.value, one.queue_s, one.run_s, one.ended)
+            for image_id, image, one in zip(ids, images, done, strict=True)
         ]
 
     async def explain(self, ticket: Ticket, pixels: Pixels) -> Done[Mapping[str, Float32Array]]:
@@ -150,48 +140,6 @@ class Pipeline:
         if key:
             return done
         return [Done({"logits": one.value}, *one[1:]) for one in done]
-
-    async def _prepare_all(
-        self, uploads: Sequence[bytes], rule: Preprocessing
-    ) -> list[PreparedImage]:
-        """Decode and preprocess on the thread pool.
-
-        A single small image is prepared here: handing it to a thread would take longer.
-        """
-        if len(uploads) == 1:
-            started = time.perf_counter()
-            if image := self.decoder.decode_small(uploads[0], rule.resize):
-                return [_prepare(image, rule, started)]
-        loop = asyncio.get_running_loop()
-        return await _gather(
-            [
-                loop.run_in_executor(
-                    self.pool, self._prepare_upload, upload, rule, index, len(uploads)
-                )
-                for index, upload in enumerate(uploads)
-            ]
-        )
-
-    def _prepare_upload(
-        self, upload: bytes, rule: Preprocessing, index: int, count: int
-    ) -> PreparedImage:
-        started = time.perf_counter()
-        try:
-            image = self.decoder.decode(upload, rule.resize)
-        except ServiceError as exc:
-            if count > 1:
-                exc.detail = f"image {index + 1} of {count}: {exc.detail}"
-            raise
-        return _prepare(image, rule, started)
-
-
-def _prepare(image: Image, rule: Preprocessing, started: float) -> PreparedImage:
-    """Prepare a decoded image; its decoding started at `started`, a time of perf_counter."""
-    decoded = time.perf_counter()
-    pixels = preprocess(image, rule)
-    image_id = content_id(pixels)
-    ended = time.perf_counter()
-    return PreparedImage(image_id, pixels, decoded - started, ended - decoded, ended)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.imaging import MAX_PIXELS
+from models.imaging import COMMON_FORMATS, FORMATS, MAX_BYTES_PER_PIXEL, MAX_PIXELS
 from service.errors import StartupError
 from service.inference.cpus import available_cpus
 from service.telemetry.log import LogFormat
@@ -71,7 +71,8 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         default_factory=available_cpus,
         ge=1,
-        description="images decoded at once; a higher value uses more memory",
+        description="images decoded at once, on threads and in processes; a higher value uses more "
+        "memory",
     )
     max_batch_size: int = Field(
         32, ge=1, description="largest batch; a larger one gives more throughput and more latency"
@@ -130,7 +131,18 @@ class Settings(BaseSettings):
         32 * 2**20, ge=1, description="largest request body; a higher value admits larger photos"
     )
     max_image_pixels: int = Field(
-        MAX_PIXELS, ge=1, description="largest image; decoding takes up to 20 bytes per pixel"
+        MAX_PIXELS,
+        ge=1,
+        description="largest image; a process that decodes may take 128 MiB, and "
+        f"{MAX_BYTES_PER_PIXEL} bytes for each of so many pixels",
+    )
+    max_decode_s: int = Field(
+        10, ge=1, description="processor time that decoding one image may take, in whole seconds"
+    )
+    image_formats: str | None = Field(
+        None,
+        description="image formats that are read, comma-separated, or `all`; if unset "
+        f"{', '.join(COMMON_FORMATS).lower()}",
     )
     reduced_decode: bool = Field(
         False,
@@ -200,6 +212,21 @@ def traces_wanted(environment: Mapping[str, str]) -> bool:
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise StartupError("OTEL_EXPORTER_OTLP_ENDPOINT must begin with http:// or https://")
     return True
+
+
+def read_formats(names: str | None) -> tuple[str, ...]:
+    """The formats that a setting names. Raises `StartupError`."""
+    if names is None:
+        return COMMON_FORMATS
+    wanted = [name.upper() for name in comma_separated(names)]
+    if wanted == ["ALL"]:
+        return FORMATS
+    if unknown := [name for name in wanted if name not in FORMATS]:
+        raise StartupError(
+            f"image_formats has {', '.join(unknown)}; there are {', '.join(FORMATS)}"
+            + ("" if "HEIF" in FORMATS else ", and HEIF where the package pillow-heif is installed")
+        )
+    return tuple(wanted)
 
 
 def comma_separated(text: str | None) -> list[str]:

@@ -45,11 +45,9 @@ def image(
 
     `root_path` is the prefix of the service's own paths.
     """
-    query = urlencode(
-        {"id": classified.image.id, "model": manifest.name, "version": manifest.version}
-    )
+    query = urlencode({"id": classified.id, "model": manifest.name, "version": manifest.version})
     return {
-        "id": classified.image.id,
+        "id": classified.id,
         "predictions": predictions(
             classified.outputs["logits"], manifest.labels, top_k, manifest.config.scores
         ),

@@ -17,7 +17,7 @@ from models.arrays import Pixels
 from models.imaging import MAX_PIXELS
 from models.preprocess import Preprocessing, preprocess
 from models.size import Size
-from service.imaging import Decoder
+from service.imaging.decoder import Decoder
 from service.inference.cpus import available_cpus
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions

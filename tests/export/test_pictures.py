@@ -9,12 +9,11 @@ import pytest
 from PIL import ExifTags, Image
 
 from export.pictures import Pictures
-from models import heif
-from models.imaging import MAX_PIXELS
+from models.imaging import MAX_PIXELS, heif
 from models.preprocess import Preprocessing, preprocess
 from models.size import Size
 from service.errors import UnsupportedMedia
-from service.imaging import Decoder
+from service.imaging.decoder import Decoder
 from tests.support.server import ROOT
 
 

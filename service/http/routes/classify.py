@@ -15,6 +15,7 @@ from service.errors import (
     CorruptImage,
     DeadlineExceeded,
     EngineUnavailable,
+    ImageTooCostly,
     ImageTooLarge,
     InferenceFailed,
     MalformedUpload,
@@ -78,6 +79,7 @@ class ClassifyParameters(DeadlineParameters):
         UploadTooLarge,
         TooManyImages,
         ImageTooLarge,
+        ImageTooCostly,
         UnsupportedMedia,
         AnswerTooLarge,
         QueueFull,
@@ -169,7 +171,7 @@ class _Extras:
 
     def fields(self, classified: Classification) -> dict[str, object]:
         fields: dict[str, object] = {}
-        image_id = classified.image.id
+        image_id = classified.id
         if self._selection:
             maps = self._selection.cut(classified.outputs)
             fields["attention"] = answers.attention(maps, self._manifest, image_id)

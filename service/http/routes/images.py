@@ -11,7 +11,7 @@ from service.http.dependencies import WorkingDep
 from service.http.look_inside import TAG, ImageId
 from service.http.problems import problems
 from service.http.schemas import PNG_RESPONSE
-from service.imaging import encode_png
+from service.imaging.decoder import encode_png
 
 router = APIRouter(prefix="/images", tags=[TAG])
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from export.verify import normalize
-from models import checkpoint, heif
+from models import checkpoint
+from models.imaging import heif
 from models.preprocess import preprocess
 from tests.conftest import DEEPVIT, VIT
 from tests.support import small

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from service.imaging import Decoder
+from service.imaging.decoder import Decoder
 
 Colour = tuple[int, ...]
 

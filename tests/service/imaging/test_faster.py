@@ -6,7 +6,7 @@ from PIL import ExifTags, Image
 
 from models.size import Size
 from service.errors import CorruptImage
-from service.imaging import Decoder
+from service.imaging.decoder import Decoder
 from tests.service.imaging.encoded import (
     MAX_PIXELS,
     decode,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from models import heif
+from models.imaging import heif
 from service.errors import CorruptImage, ImageTooLarge, ServiceError
 from tests.service.imaging.encoded import (
     MAX_PIXELS,
@@ -138,7 +138,7 @@ def test_without_the_package_the_refusal_names_it() -> None:
     """In a process that cannot import it, as where the extra is not installed."""
     code = (
         "import sys; sys.modules['pillow_heif'] = None\n"
-        "from service.imaging import Decoder\n"
+        "from service.imaging.decoder import Decoder\n"
         "from service.errors import UnsupportedMedia\n"
         f"try: Decoder(1000).decode({START + b'heic' + bytes(100)!r})\n"
         "except UnsupportedMedia as exc: print(exc.detail)\n"

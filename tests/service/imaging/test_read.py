@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from models import heif
-from models.imaging import FORMATS
+from models.imaging import FORMATS, heif
 from tests.service.imaging.encoded import (
     BLUE,
     GREEN,

@@ -1,33 +1,47 @@
-"""Images of requests: bytes to pictures, or the service's error that says why not, and PNG.
-
-Everything that one client's image can break happens here, before anything is queued.
-"""
+"""Bytes to pictures, or the service's error that says why not; and pixels to PNG."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from PIL import Image
 
 from models.arrays import Pixels
-from models.imaging import DamagedImage, OversizedImage, Reader, UnsupportedImage
+from models.imaging import (
+    FORMATS,
+    CostlyImage,
+    DamagedImage,
+    OversizedImage,
+    Reader,
+    UnsupportedImage,
+)
 from models.size import Size
-from service.errors import CorruptImage, ImageTooLarge, NoImage, OutOfMemory, UnsupportedMedia
+from service.errors import (
+    CorruptImage,
+    ImageTooCostly,
+    ImageTooLarge,
+    NoImage,
+    OutOfMemory,
+    UnsupportedMedia,
+)
 
 _JPEG = b"\xff\xd8\xff"
 _SMALL_BYTES, _SMALL_PIXELS = 16 * 2**10, 64 * 64
 
 
 class Decoder:
-    """Decodes pictures of at most `max_pixels`; `reduced` as in `models.imaging.Reader`."""
+    """Decodes pictures of at most `max_pixels`; the rest as in `models.imaging.Reader`."""
 
-    def __init__(self, max_pixels: int, reduced: bool = False) -> None:
-        self._reader = Reader(max_pixels, reduced)
+    def __init__(
+        self, max_pixels: int, reduced: bool = False, formats: Sequence[str] = FORMATS
+    ) -> None:
+        self._reader = Reader(max_pixels, reduced, formats)
 
     def decode(self, data: bytes, covers: Size | None = None) -> Image.Image:
         """What the reader makes of the bytes; `covers` as there.
 
-        Raises `NoImage`, `UnsupportedMedia`, `CorruptImage`, `ImageTooLarge` or `OutOfMemory`.
+        Raises `NoImage`, `UnsupportedMedia`, `CorruptImage`, `ImageTooLarge`, `ImageTooCostly` or
+        `OutOfMemory`.
         """
         if not data:
             raise NoImage("the image is empty")
@@ -64,5 +78,7 @@ def _service_errors() -> Iterator[None]:
         raise CorruptImage(str(exc)) from exc
     except OversizedImage as exc:
         raise ImageTooLarge(str(exc)) from exc
+    except CostlyImage as exc:
+        raise ImageTooCostly(str(exc)) from exc
     except MemoryError as exc:
         raise OutOfMemory("decoding failed for lack of memory", retry_after_s=1) from exc

@@ -1,19 +1,17 @@
-"""Image files to upright RGB pictures: the one reader, for serving, reports and calibration.
-
-Takes bytes that nobody has checked. Knows neither HTTP nor networks.
-"""
+"""The reader: what may be read, at what cost, and how Pillow's pictures become upright RGB."""
 
 import io
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from models import heif, png
+from models.imaging import costs, heif, jpeg2000, png, tiff
+from models.imaging.errors import DamagedImage, ImageError, OversizedImage, UnsupportedImage
 from models.size import Size
 
 # Formats whose readers are pure image decoders: none that runs programs or follows links.
@@ -21,7 +19,20 @@ FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO"),
     *heif.FORMATS,
 )
+# Those that people and programs upload. The readers of the others are used, and attacked, less.
+COMMON_FORMATS = (*("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"), *heif.FORMATS)
 MAX_PIXELS = 64 * 10**6  # of the largest image unless a reader is told otherwise
+# At the most, reading takes this much memory for each pixel of the largest image.
+MAX_BYTES_PER_PIXEL = 24
+
+# How files of formats begin that may be switched off; the beginning of others is less clear.
+_STARTS = {
+    "TIFF": tiff.STARTS,
+    "JPEG2000": jpeg2000.STARTS,
+    "PPM": tuple(b"P%d" % kind for kind in range(1, 8)),
+    "ICO": (b"\0\0\1\0",),
+}
+_LONGEST_START = heif.START_BYTES
 
 _BACKGROUND = "white"  # behind transparent pixels
 _BITS, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
@@ -58,33 +69,23 @@ TiffImagePlugin.OPEN_INFO[TiffImagePlugin.MM, _WHITE_IS_ZERO, (1,), 1, (16,), ()
 )
 
 
-class ImageError(Exception):
-    """The bytes are not read as a picture; the message says why."""
-
-
-class UnsupportedImage(ImageError):
-    """Not an image, or not in a format that is read."""
-
-
-class DamagedImage(ImageError):
-    """An image that is truncated or otherwise broken."""
-
-
-class OversizedImage(ImageError):
-    """An image of more pixels than the reader takes."""
-
-
 class Reader:
-    """Reads images of at most `max_pixels`.
+    """Reads images of at most `max_pixels` in some of the formats.
 
     Pillow keeps its own limit and its warning filter for the whole process: the last reader made
     sets them.
     """
 
-    def __init__(self, max_pixels: int = MAX_PIXELS, reduced: bool = False) -> None:
+    def __init__(
+        self,
+        max_pixels: int = MAX_PIXELS,
+        reduced: bool = False,
+        formats: Sequence[str] = FORMATS,
+    ) -> None:
         """With `reduced`, JPEGs may be decoded smaller, never below twice the size needed."""
         self._max_pixels = max_pixels
         self._reduced = reduced
+        self._formats = tuple(formats)
         Image.MAX_IMAGE_PIXELS = max_pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -94,7 +95,7 @@ class Reader:
         `covers` is the size that it will be resized to cover, where that is known.
         Raises `ImageError`, or `MemoryError`.
         """
-        with self._opened(file, FORMATS) as image:
+        with self._opened(file, self._formats) as image:
             return self._decoded(image, covers)
 
     def read_small_jpeg(self, data: bytes, covers: Size, max_pixels: int) -> Image.Image | None:
@@ -107,18 +108,21 @@ class Reader:
     def _opened(self, file: BinaryIO, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
         """An image whose size is known, with Pillow's errors as this module's."""
         try:
+            costs.check_pieces(file)
             file = png.without_text(file)
             with Image.open(file, formats=formats) as image:
                 yield image
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as exc:
             raise OversizedImage(f"the image has more than {self._max_pixels:,} pixels") from exc
         except UnidentifiedImageError as exc:
-            raise _unidentified(file) from exc
+            raise self._unidentified(file) from exc
         except _PILLOW_ERRORS as exc:
             raise DamagedImage("the image is truncated or damaged") from exc
 
     def _decoded(self, image: ImageFile.ImageFile, covers: Size | None) -> Image.Image:
         self._check_size(image)
+        if image.format == "JPEG" and image.fp:
+            costs.check_scans(image.fp, image.width * image.height)
         if self._reduced and covers:  # a half, a quarter or an eighth, of JPEGs only
             image.draft(None, (2 * max(covers), 2 * max(covers)))
         for name in _XMP:  # Pillow turns some pictures by an orientation in it
@@ -143,20 +147,24 @@ class Reader:
                     f"at most {self._max_pixels:,} are allowed"
                 )
 
-
-def _unidentified(file: BinaryIO) -> ImageError:
-    """Why none of the readers takes a file."""
-    file.seek(0)
-    if heif.is_heif(file.read(heif.START_BYTES)):
-        if heif.FORMATS:
-            return DamagedImage("the image is truncated or damaged")
+    def _unidentified(self, file: BinaryIO) -> ImageError:
+        """Why none of the readers takes a file."""
+        file.seek(0)
+        start = file.read(_LONGEST_START)
+        if heif.is_heif(start):
+            if "HEIF" in self._formats:
+                return DamagedImage("the image is truncated or damaged")
+            if not heif.FORMATS:
+                return UnsupportedImage(
+                    "HEIC and HEIF are read only where the package pillow-heif is installed, which "
+                    "the extra heif brings; send a JPEG"
+                )
+        for name, starts in _STARTS.items():
+            if name not in self._formats and start.startswith(starts):
+                return UnsupportedImage(f"{name} is a format that is switched off here")
         return UnsupportedImage(
-            "HEIC and HEIF are read only where the package pillow-heif is installed, which the "
-            "extra heif brings; send a JPEG"
+            "the bytes are not an image in a supported format: " + ", ".join(self._formats)
         )
-    return UnsupportedImage(
-        "the bytes are not an image in a supported format: " + ", ".join(FORMATS)
-    )
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:
@@ -178,16 +186,15 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        canvas = Image.new("RGBA", image.size, _BACKGROUND)
-        canvas.alpha_composite(image)
-        image = canvas
+        if image.mode != "RGBA":
+            image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _BACKGROUND), image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """The upper eight of up to 16 bits a pixel, with one transparent value as alpha."""
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image)
     bits, inverted = 16, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = min(bits, *image.tag_v2.get(_BITS, (bits,)))

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from models import heif
+from models.imaging import heif
 
 
 def box(kind: bytes, *content: bytes) -> bytes:

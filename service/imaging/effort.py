@@ -1,0 +1,92 @@
+"""How much work an image can be at the most, as its header says, before anything is decoded."""
+
+import struct
+from enum import Enum, auto
+from typing import NamedTuple
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LITTLE_BYTES, _LITTLE_PIXELS = 2 * 2**20, 4 * 10**6
+_MODERATE_BYTES, _MODERATE_PIXELS = 8 * 2**20, 16 * 10**6
+_MAX_SCANS = 20  # of a progressive JPEG of moderate effort
+# Pillow parses all that is not pixels in Python.
+_MAX_BYTES_BESIDE_PIXELS = 128 * 2**10
+_MAX_PARTS = 1000  # segments of a JPEG before its pixels, chunks of a PNG
+
+_SOS, _EOI = 0xDA, 0xD9  # start of a scan, end of the image
+_BASELINE = (0xC0, 0xC1)
+_PROGRESSIVE = 0xC2
+
+
+class Effort(Enum):
+    """How long decoding takes, and how much memory."""
+
+    LITTLE = auto()  # some ten milliseconds and megabytes
+    MODERATE = auto()  # up to about a second
+    UNKNOWN = auto()
+
+
+class _Header(NamedTuple):
+    pixels: int
+    simple: bool  # decoded row by row, in one pass
+
+
+def effort(data: bytes) -> Effort:
+    """The effort of JPEGs and PNGs of ordinary structure; that of anything else is unknown."""
+    if len(data) > _MODERATE_BYTES:
+        return Effort.UNKNOWN
+    header = None
+    if data.startswith(_JPEG):
+        header = _jpeg_header(data)
+    elif data.startswith(_PNG):
+        header = _png_header(data)
+    if header is None or not 0 < header.pixels <= _MODERATE_PIXELS:
+        return Effort.UNKNOWN
+    little = header.simple and header.pixels <= _LITTLE_PIXELS and len(data) <= _LITTLE_BYTES
+    return Effort.LITTLE if little else Effort.MODERATE
+
+
+def _jpeg_header(data: bytes) -> _Header | None:
+    """Size and structure of a Huffman-coded JPEG of 8 bits, from the segments before its pixels."""
+    at, frame = 2, None
+    for _ in range(_MAX_PARTS):
+        if at + 4 > len(data) or at > _MAX_BYTES_BESIDE_PIXELS or data[at] != 0xFF:
+            return None
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        body = data[at + 4 : at + 2 + length]
+        if kind == _SOS:
+            break
+        if kind in (*_BASELINE, _PROGRESSIVE):
+            if frame or len(body) < 6 or body[0] != 8:
+                return None
+            frame = kind, body
+        at += 2 + length
+    else:
+        return None
+    if frame is None or not body:
+        return None
+    kind, sizes = frame
+    height, width, components = struct.unpack_from(">HHB", sizes, 1)
+    if kind == _PROGRESSIVE and data.count(bytes([0xFF, _SOS])) > _MAX_SCANS:
+        return None
+    return _Header(width * height, simple=kind in _BASELINE and body[0] == components)
+
+
+def _png_header(data: bytes) -> _Header | None:
+    """Size and structure of a PNG that is not animated."""
+    at, beside_pixels, pixels, simple = len(_PNG), 0, 0, False
+    for _ in range(_MAX_PARTS):
+        if at + 8 > len(data):
+            return _Header(pixels, simple)
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name == b"IHDR" and length == 13 and not pixels:
+            width, height, bits, _, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, at + 8)
+            pixels, simple = width * height, bits <= 8 and not interlaced
+        elif name == b"acTL":
+            return None
+        elif name != b"IDAT":
+            beside_pixels += length
+        if beside_pixels > _MAX_BYTES_BESIDE_PIXELS:
+            return None
+        at += 12 + length
+    return None

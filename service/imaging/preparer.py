@@ -1,0 +1,122 @@
+"""Where uploads are prepared: here if that is little work, else in processes that bound it.
+
+An image can cost its decoder gigabytes, minutes or its life, whatever its header promises. So only
+JPEGs and PNGs of ordinary structure and moderate size are decoded in the service's own process, on
+a pool of threads. All others go to a few processes, each with limits on its memory and time, which
+are started when they are first needed and replaced when they have ended.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack
+
+from models.preprocess import Preprocessing
+from service.errors import DeadlineExceeded, ServiceError, Stopped
+from service.imaging.decoder import Decoder
+from service.imaging.effort import Effort, effort
+from service.imaging.preparation import Prepared, prepare, prepare_small
+from service.imaging.process import DecodeOptions, DecodeProcess
+
+# How long an image may still be decoded whose request has ended: less than another process takes
+# to start.
+_GRACE_S = 0.5
+
+
+class Preparer:
+    """Used from one event loop. `threads` run what is done in this process."""
+
+    def __init__(self, options: DecodeOptions, threads: Executor, processes: int) -> None:
+        self._options = options
+        self._decoder = Decoder(options.max_pixels, options.reduced, options.formats)
+        self._threads = threads
+        self._free = asyncio.Semaphore(processes)
+        # Images of unknown effort never take all processes.
+        self._free_for_unknown = asyncio.Semaphore(max(1, processes - 1))
+        self._idle: list[DecodeProcess] = []
+        self._processes: set[DecodeProcess] = set()
+        self._closed = False
+
+    async def prepare(
+        self, uploads: Sequence[bytes], rule: Preprocessing, deadline: float
+    ) -> list[Prepared]:
+        """Decode and preprocess all uploads until `deadline`, a time of `time.perf_counter`.
+
+        Raises `DeadlineExceeded`, `NoImage`, `CorruptImage`, `UnsupportedMedia`, `ImageTooLarge`,
+        `ImageTooCostly`, `OutOfMemory` or `Stopped`: one bad image fails all.
+        """
+        if len(uploads) == 1 and (small := prepare_small(self._decoder, uploads[0], rule)):
+            return [small]
+        tasks = [
+            asyncio.create_task(_numbered(self._prepare(upload, rule), index, len(uploads)))
+            for index, upload in enumerate(uploads, 1)
+        ]
+        try:
+            async with asyncio.timeout(deadline - time.perf_counter()):
+                return await asyncio.gather(*tasks)
+        except TimeoutError as exc:
+            raise DeadlineExceeded("decoding was not done by the deadline") from exc
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def close(self) -> None:
+        """End every process, whatever it does. Nothing is prepared in one from now on."""
+        self._closed = True
+        for process in list(self._processes):
+            await process.kill()
+
+    async def _prepare(self, upload: bytes, rule: Preprocessing) -> Prepared:
+        work = effort(upload)
+        if work is Effort.LITTLE:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, prepare, self._decoder, upload, rule)
+        async with AsyncExitStack() as turn:
+            if work is Effort.UNKNOWN:
+                await turn.enter_async_context(self._free_for_unknown)
+            await turn.enter_async_context(self._free)
+            task = asyncio.create_task(self._prepare_elsewhere(upload, rule, turn.pop_all()))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(_GRACE_S, task.cancel)
+            raise
+
+    async def _prepare_elsewhere(
+        self, upload: bytes, rule: Preprocessing, turn: AsyncExitStack
+    ) -> Prepared:
+        async with turn:
+            process = self._take()
+            try:
+                return await process.prepare(upload, rule)
+            except asyncio.CancelledError:
+                await process.kill()
+                raise
+            finally:
+                if process.usable and not self._closed:
+                    self._idle.append(process)
+                else:
+                    self._processes.discard(process)
+
+    def _take(self) -> DecodeProcess:
+        """A process that does nothing, started if there is none."""
+        if self._closed:
+            raise Stopped("the server is shutting down")
+        while self._idle:
+            if (process := self._idle.pop()).usable:
+                return process
+            self._processes.discard(process)
+        process = DecodeProcess(self._options)
+        self._processes.add(process)
+        return process
+
+
+async def _numbered(work: Awaitable[Prepared], number: int, count: int) -> Prepared:
+    """Say which of several images an error is about."""
+    try:
+        return await work
+    except ServiceError as exc:
+        if count > 1:
+            exc.detail = f"image {number} of {count}: {exc.detail}"
+        raise
