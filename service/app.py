@@ -221,7 +221,7 @@ def create_app(
         yield
         runtime.draining = True
         polling.cancel()
-        await runtime.pipeline.preparer.close()
+        runtime.pipeline.preparer.close()
         runtime.pipeline.models.stop(drain_timeout_s)
         runtime.pipeline.pool.shutdown(cancel_futures=True)
         runtime.render_pool.shutdown(cancel_futures=True)

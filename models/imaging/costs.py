@@ -9,7 +9,7 @@ from typing import IO
 from models.imaging import jpeg2000, tiff
 from models.imaging.errors import CostlyImage
 
-_MAX_SCANS = 200  # of a JPEG; a progressive one usually has some ten
+_MAX_SCANS = 100  # of a JPEG; a progressive one usually has some ten
 _MAX_SCANNED_PIXELS = 2 * 10**9  # of all scans of a JPEG together
 _MAX_TILE_COMPONENTS = 2**14  # of a JPEG 2000
 _MAX_PIECES = 200_000  # strips or tiles of a TIFF

@@ -32,7 +32,9 @@ class _Header(NamedTuple):
 
 
 def effort(data: bytes) -> Effort:
-    """The effort of JPEGs and PNGs of ordinary structure; that of anything else is unknown."""
+    """That of JPEGs, PNGs and WebPs of ordinary structure; of anything else it is unknown."""
+    if not data:
+        return Effort.LITTLE  # to refuse it
     if len(data) > _MODERATE_BYTES:
         return Effort.UNKNOWN
     header = None
@@ -40,6 +42,8 @@ def effort(data: bytes) -> Effort:
         header = _jpeg_header(data)
     elif data.startswith(_PNG):
         header = _png_header(data)
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        header = _webp_header(data)
     if header is None or not 0 < header.pixels <= _MODERATE_PIXELS:
         return Effort.UNKNOWN
     little = header.simple and header.pixels <= _LITTLE_PIXELS and len(data) <= _LITTLE_BYTES
@@ -90,3 +94,20 @@ def _png_header(data: bytes) -> _Header | None:
             return None
         at += 12 + length
     return None
+
+
+def _webp_header(data: bytes) -> _Header | None:
+    """Size of a WebP; no frame of an animation is larger."""
+    if len(data) < 30:
+        return None
+    match data[12:16]:
+        case b"VP8 ":
+            width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+        case b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8X":
+            width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        case _:
+            return None
+    return _Header(width * height, simple=False)

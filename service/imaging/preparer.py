@@ -8,12 +8,12 @@ are started when they are first needed and replaced when they have ended.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 
 from models.preprocess import Preprocessing
-from service.errors import DeadlineExceeded, ServiceError, Stopped
+from service.errors import DeadlineExceeded, OutOfMemory, ServiceError, Stopped
 from service.imaging.decoder import Decoder
 from service.imaging.effort import Effort, effort
 from service.imaging.preparation import Prepared, prepare, prepare_small
@@ -49,8 +49,8 @@ class Preparer:
         if len(uploads) == 1 and (small := prepare_small(self._decoder, uploads[0], rule)):
             return [small]
         tasks = [
-            asyncio.create_task(_numbered(self._prepare(upload, rule), index, len(uploads)))
-            for index, upload in enumerate(uploads, 1)
+            asyncio.create_task(self._prepare_one(uploads, index, rule))
+            for index in range(len(uploads))
         ]
         try:
             async with asyncio.timeout(deadline - time.perf_counter()):
@@ -61,11 +61,25 @@ class Preparer:
             for task in tasks:
                 task.cancel()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End every process, whatever it does. Nothing is prepared in one from now on."""
         self._closed = True
-        for process in list(self._processes):
-            await process.kill()
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+        for process in self._idle:
+            process.close()
+
+    async def _prepare_one(
+        self, uploads: Sequence[bytes], index: int, rule: Preprocessing
+    ) -> Prepared:
+        try:
+            return await self._prepare(uploads[index], rule)
+        except ServiceError as exc:
+            if len(uploads) > 1:
+                exc.detail = f"image {index + 1} of {len(uploads)}: {exc.detail}"
+            raise
 
     async def _prepare(self, upload: bytes, rule: Preprocessing) -> Prepared:
         work = effort(upload)
@@ -91,32 +105,31 @@ class Preparer:
             try:
                 return await process.prepare(upload, rule)
             except asyncio.CancelledError:
-                await process.kill()
+                process.kill()
+                process.close()
+                await asyncio.to_thread(process.wait)
+                raise
+            except OutOfMemory:
+                self._check_open()  # the process may have been killed by `close`
                 raise
             finally:
-                if process.usable and not self._closed:
+                if process.usable:
                     self._idle.append(process)
                 else:
                     self._processes.discard(process)
 
     def _take(self) -> DecodeProcess:
         """A process that does nothing, started if there is none."""
-        if self._closed:
-            raise Stopped("the server is shutting down")
+        self._check_open()
         while self._idle:
             if (process := self._idle.pop()).usable:
                 return process
+            process.close()
             self._processes.discard(process)
         process = DecodeProcess(self._options)
         self._processes.add(process)
         return process
 
-
-async def _numbered(work: Awaitable[Prepared], number: int, count: int) -> Prepared:
-    """Say which of several images an error is about."""
-    try:
-        return await work
-    except ServiceError as exc:
-        if count > 1:
-            exc.detail = f"image {number} of {count}: {exc.detail}"
-        raise
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Stopped("the server is shutting down")

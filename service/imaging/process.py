@@ -89,14 +89,20 @@ class DecodeProcess:
             await self._send(rule.model_dump_json(), upload)
             return await self._receive(rule)
         except (_Ended, OSError, ValueError) as exc:
-            self._connection.close()
+            self.close()
             raise await asyncio.to_thread(self._why_it_ended) from exc
 
-    async def kill(self) -> None:
-        """End the process now, whatever it does."""
-        self._connection.close()
+    def kill(self) -> None:
+        """Tell the system to end the process, whatever it does; `prepare` then raises why."""
         self._process.kill()
-        await asyncio.to_thread(self._process.wait)
+
+    def wait(self) -> int:
+        """Wait until the system has ended it and taken back its memory; its exit status."""
+        return self._process.wait()
+
+    def close(self) -> None:
+        """Its end of the socket, once nothing waits for the other end."""
+        self._connection.close()
 
     async def _send(self, rule: str, upload: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -131,9 +137,8 @@ class DecodeProcess:
         return buffer
 
     def _why_it_ended(self) -> ServiceError:
-        """Waits until the system has taken back its memory."""
         self._process.terminate()  # if it only closed the socket
-        match -self._process.wait():
+        match -self.wait():
             case signal.SIGXCPU:
                 return ImageTooCostly(
                     f"decoding takes more than {self._options.max_s} s of processor time"

@@ -4,6 +4,7 @@ It is given a connected socket, no secrets, and bounds that the operating system
 come one after the other. What goes wrong in a decoder costs this process and the image it was at.
 """
 
+import ctypes
 import json
 import math
 import resource
@@ -30,6 +31,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # Pillow's, of what it finds odd in a file
     decoder = Decoder(options["max_pixels"], options["reduced"], options["formats"])
     _limit_memory(options["max_bytes"])
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # where the C library is glibc
     stream = connection.makefile("rb")
     while lengths := stream.read(LENGTHS.size):
         rule, upload = (stream.read(length) for length in LENGTHS.unpack(lengths))
@@ -39,6 +41,8 @@ def main() -> None:
         except Exception:
             _send(connection, {"error": ServiceError.code, "detail": traceback.format_exc()})
             raise
+        if give_back:
+            give_back(0)
 
 
 def _answer(decoder: Decoder, upload: bytes, rule: str) -> tuple[dict[str, Any], bytes]:
@@ -68,7 +72,9 @@ def _limit_memory(more_bytes: int) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(limit, (value, value))
+        _, hard = resource.getrlimit(limit)
+        lower = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (lower, lower))
 
 
 def _limit_time(more_s: int) -> None:

@@ -32,5 +32,5 @@ def png(image: Image.Image) -> bytes:
 
 
 def noise(source: random.Random) -> bytes:
-    """A random picture of 32 x 32 pixels as PPM, which needs no encoder."""
-    return b"P6 32 32 255\n" + source.randbytes(32 * 32 * 3)
+    """A random picture of 32 x 32 pixels."""
+    return png(Image.frombytes("RGB", (32, 32), source.randbytes(32 * 32 * 3)))

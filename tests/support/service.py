@@ -26,7 +26,7 @@ def running_service(repository: Path, **settings: Any) -> Iterator[Runtime]:
     try:
         yield runtime
     finally:
-        asyncio.run(runtime.pipeline.preparer.close())
+        runtime.pipeline.preparer.close()
         runtime.pipeline.models.stop()
         runtime.pipeline.pool.shutdown()
 
