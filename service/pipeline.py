@@ -161,7 +161,7 @@ class Pipeline:
         if len(uploads) == 1:
             started = time.perf_counter()
             if image := self.decoder.decode_small(uploads[0], rule.resize):
-                return [_prepare(image, rule, started)]
+                return [self._prepare(image, rule, started)]
         loop = asyncio.get_running_loop()
         return await _gather(
             [
@@ -182,16 +182,15 @@ class Pipeline:
             if count > 1:
                 exc.detail = f"image {index + 1} of {count}: {exc.detail}"
             raise
-        return _prepare(image, rule, started)
+        return self._prepare(image, rule, started)
 
-
-def _prepare(image: Image, rule: Preprocessing, started: float) -> PreparedImage:
-    """Prepare a decoded image; its decoding started at `started`, a time of perf_counter."""
-    decoded = time.perf_counter()
-    pixels = preprocess(image, rule)
-    image_id = content_id(pixels)
-    ended = time.perf_counter()
-    return PreparedImage(image_id, pixels, decoded - started, ended - decoded, ended)
+    def _prepare(self, image: Image, rule: Preprocessing, started: float) -> PreparedImage:
+        """Prepare a decoded image; its decoding started at `started`, a time of perf_counter."""
+        decoded = time.perf_counter()
+        pixels = preprocess(image, rule)
+        image_id = content_id(pixels, self.store.secret)
+        ended = time.perf_counter()
+        return PreparedImage(image_id, pixels, decoded - started, ended - decoded, ended)
 
 
 @contextmanager

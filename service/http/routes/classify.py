@@ -13,6 +13,7 @@ from models.manifest import Manifest
 from service.errors import (
     AnswerTooLarge,
     CorruptImage,
+    CrossOrigin,
     DeadlineExceeded,
     EngineUnavailable,
     ImageTooLarge,
@@ -74,6 +75,7 @@ class ClassifyParameters(DeadlineParameters):
         NoImage,
         CorruptImage,
         MalformedUpload,
+        CrossOrigin,
         UnknownModel,
         UploadTooLarge,
         TooManyImages,
