@@ -60,8 +60,8 @@ def new_secret() -> bytes:
 def content_id(pixels: Pixels, secret: bytes) -> str:
     """The id of an input, 32 hex digits: equal pixels have equal ids, on every replica.
 
-    If it followed from the pixels alone, whoever has a picture could compute its id, ask for it, and
-    learn whether somebody has had that picture classified.
+    If it followed from the pixels alone, whoever has a picture could compute its id, ask for it,
+    and learn whether somebody has had that picture classified.
     """
     shape = "x".join(map(str, pixels.shape)).encode()
     return hmac.digest(secret, shape + pixels.tobytes(), "sha256").hex()[:32]
