@@ -38,7 +38,7 @@ def test_a_wrong_setting_ends_the_start(flags: list[str], said: str) -> None:
 
 
 def test_where_ray_listens_decides_who_may_ask() -> None:
-    """Its configuration is not among the settings, whose default host would be a loopback address."""
+    """Its configuration is not among the settings, whose default host is a loopback address."""
     alone = ClusterSettings(fronts=1)  # type: ignore[call-arg]
     assert (alone.host_names, alone.clients_control_models) == ([], True)
     unknown = alone.listening_as_ray_says()
