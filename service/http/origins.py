@@ -63,8 +63,8 @@ def _from_elsewhere(headers: Headers) -> bool:
 
 def _refusal() -> CrossOrigin:
     return CrossOrigin(
-        "the browser says that a page of another origin sends this: let the page send an API key, "
-        "or name its origin in DEEPVIT_CORS_ORIGINS, which is not enough to load or unload models; "
-        "if the page is the service's own, let the proxy in front pass Host on, or set "
+        "the browser says that a page of another origin has sent this; such a page needs an API "
+        "key, or its origin in DEEPVIT_CORS_ORIGINS, which is not enough to load or unload models; "
+        "if it is the service's own page, the proxy in front has to pass Host on, or to set "
         "X-Forwarded-Host"
     )
