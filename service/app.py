@@ -17,7 +17,9 @@ from models.imaging import MAX_BYTES_PER_PIXEL
 from service import __version__
 from service.errors import StartupError
 from service.http import problems
+from service.http.hosts import CheckHost
 from service.http.middleware import PROBES, AnswerHead, AnswerRefusals, ObserveRequests
+from service.http.origins import RefuseOtherOrigins, refuse_other_origins
 from service.http.prefix import PutBelowPrefix
 from service.http.routes import (
     attention,
@@ -42,7 +44,7 @@ from service.inference.repository import ModelRepository, QueueOptions
 from service.inference.sessions import EngineOptions
 from service.pipeline import Pipeline
 from service.runtime import Replicas, Runtime, UploadLimits
-from service.settings import Settings, comma_separated, read_formats, traces_wanted
+from service.settings import Settings, traces_wanted
 from service.store import Store
 from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics
@@ -122,6 +124,7 @@ def build_runtime(
         request_timeout_s=settings.request_timeout_s,
         render_pool=ThreadPoolExecutor(1, "render"),
         metrics=Metrics(repository, store),
+        model_control=settings.clients_control_models,
         replicas=replicas,
     )
 
@@ -131,7 +134,7 @@ def _decode_options(settings: Settings) -> DecodeOptions:
         max_pixels=settings.max_image_pixels,
         max_bytes=_DECODER_BYTES + MAX_BYTES_PER_PIXEL * settings.max_image_pixels,
         max_s=settings.max_decode_s,
-        formats=read_formats(settings.image_formats),
+        formats=settings.formats,
         reduced=settings.reduced_decode,
     )
 
@@ -167,9 +170,7 @@ def build_grpc_server(settings: Settings, runtime: Runtime) -> "GrpcServer | Non
         return None
     with _needs_extra("grpc_port needs the package grpcio", "grpc"):
         from service.oip.grpc.server import GrpcServer
-    return GrpcServer(
-        runtime, host=settings.host, port=settings.grpc_port, api_keys=_api_keys(settings)
-    )
+    return GrpcServer(runtime, host=settings.host, port=settings.grpc_port, api_keys=settings.keys)
 
 
 @contextmanager
@@ -187,16 +188,13 @@ def build_app(settings: Settings, runtime: Runtime) -> FastAPI:
     return create_app(
         runtime,
         tracing=build_tracing(),
-        api_keys=_api_keys(settings),
-        cors_origins=comma_separated(settings.cors_origins),
+        api_keys=settings.keys,
+        allowed_hosts=settings.host_names,
+        cors_origins=settings.origins,
         root_path=settings.root_path or "",
         repository_poll_s=settings.repository_poll_s,
         drain_timeout_s=settings.drain_timeout_s,
     )
-
-
-def _api_keys(settings: Settings) -> list[str]:
-    return comma_separated(settings.api_keys.get_secret_value() if settings.api_keys else None)
 
 
 def create_app(
@@ -204,6 +202,7 @@ def create_app(
     *,
     tracing: "Tracing | None" = None,
     api_keys: Sequence[str] = (),
+    allowed_hosts: Sequence[str] | None = None,
     cors_origins: Sequence[str] = (),
     root_path: str = "",
     repository_poll_s: float = 0,
@@ -211,7 +210,8 @@ def create_app(
 ) -> FastAPI:
     """The HTTP application for a running service; its shutdown finishes queued work.
 
-    Clients reach it below `root_path`; if that is empty, where a trusted proxy says.
+    Clients reach it below `root_path`; if that is empty, where a trusted proxy says. They may call
+    it any name if there are no `allowed_hosts`, not even an empty list.
     """
 
     @asynccontextmanager
@@ -241,12 +241,19 @@ def create_app(
     # Routes are matched in this order, the most requested ones first.
     for protected in (classify, v2, attention, similarity, images, models, v2_repository):
         app.include_router(protected.router, dependencies=needs_key)
+    app.include_router(
+        v2_repository.control, dependencies=needs_key or [Depends(refuse_other_origins)]
+    )
     for public in (explorer, health, v2_health, metrics):
         app.include_router(public.router)
     app.mount("/web", explorer.Files(directory=explorer.WEB), name="web")
     problems.add_handlers(app)
     app.openapi = Specification(app)  # type: ignore[method-assign]
     app.add_middleware(AnswerRefusals, answer=problems.service_error)
+    if not api_keys:
+        app.add_middleware(RefuseOtherOrigins, allowed=cors_origins)
+    if allowed_hosts is not None:
+        app.add_middleware(CheckHost, names=allowed_hosts)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -37,12 +37,20 @@ class Unauthorized(ServiceError):
     status, code, title = 401, "unauthorized", "A valid API key is needed"
 
 
+class CrossOrigin(ServiceError):
+    status, code, title = 403, "cross-origin", "Pages of other origins may not ask for this"
+
+
 class RequestTimeout(ServiceError):
     status, code, title = 408, "request-timeout", "The request took too long to arrive"
 
 
 class UriTooLong(ServiceError):
     status, code, title = 414, "uri-too-long", "The address is too long"
+
+
+class MisdirectedRequest(ServiceError):
+    status, code, title = 421, "misdirected-request", "The service does not answer to this name"
 
 
 class HeadersTooLarge(ServiceError):
@@ -147,6 +155,10 @@ class InputMismatch(ServiceError):
 
 
 # The state of the server.
+
+
+class ModelControlOff(ServiceError):
+    status, code, title = 403, "model-control-off", "Clients may not load or unload models here"
 
 
 class LoadFailed(ServiceError):

@@ -79,7 +79,7 @@ class Pipeline:
         images = await self.preparer.prepare(uploads, rule, ticket.deadline)
         pixels = [image.pixels for image in images]
         done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
-        ids = [content_id(image) for image in pixels]
+        ids = [content_id(image, self.store.secret) for image in pixels]
         await _gather(list(map(self.store.put, ids, pixels)))
         return [
             Classification(image_id, image, one.value, one.queue_s, one.run_s, one.ended)

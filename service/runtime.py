@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.errors import Stopped
+from service.errors import ModelControlOff, Stopped
 from service.pipeline import Pipeline
 from service.telemetry.metrics import Metrics
 
@@ -41,6 +41,7 @@ class Runtime:
     request_timeout_s: float
     render_pool: Executor  # one thread, because matplotlib keeps global state
     metrics: Metrics
+    model_control: bool = False  # whether clients may load and unload models
     replicas: Replicas | None = None  # none: this process is alone
     draining: bool = False
 
@@ -56,6 +57,18 @@ class Runtime:
         """Refuse new work once the process shuts down. Raises `Stopped`."""
         if self.draining:
             raise Stopped("the server is shutting down; ask another one", retry_after_s=1)
+
+    def check_model_control(self) -> None:
+        """Refuse a client that asks to load or unload a model.
+
+        Raises `ModelControlOff`, or `Stopped` once the process shuts down.
+        """
+        if not self.model_control:
+            raise ModelControlOff(
+                "DEEPVIT_MODEL_CONTROL=on allows it to all, and with DEEPVIT_REPOSITORY_POLL_S the "
+                "service finds new versions by itself"
+            )
+        self.check_working()
 
     def deadline(self, timeout_s: float | None = None) -> float:
         """The deadline of a request that starts now, as a time of `time.perf_counter`.

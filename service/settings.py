@@ -1,19 +1,37 @@
 """Settings, typed, with their units in their names; each is an environment variable and a flag."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.imaging import COMMON_FORMATS, FORMATS, MAX_BYTES_PER_PIXEL, MAX_PIXELS
+from models.imaging import COMMON_FORMATS, MAX_BYTES_PER_PIXEL, MAX_PIXELS
+from service import comma_separated
 from service.errors import StartupError
 from service.inference.cpus import available_cpus
 from service.telemetry.log import LogFormat
 
 _PREFIX = "DEEPVIT_"
+_CLOSING = ("allowed_hosts", "api_keys")  # settings whose absence opens the service
+
+
+def _readable(read: Callable[[str], Any]) -> Any:
+    """A validator of text, or of a secret, that `read` takes without a `ValueError`."""
+
+    def check(value: Any) -> Any:
+        try:
+            read(value.get_secret_value() if isinstance(value, SecretStr) else value)
+        except ValueError as exc:
+            raise PydanticCustomError("unreadable", "{reason}", {"reason": str(exc)}) from None
+        return value
+
+    return AfterValidator(check)
 
 
 class Settings(BaseSettings):
@@ -113,12 +131,23 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         25, gt=0, description="time after that to finish requests in flight; then they are cut off"
     )
-    api_keys: SecretStr | None = Field(
+    api_keys: Annotated[SecretStr, _readable(comma_separated.api_keys)] | None = Field(
         None,
         description="API keys, comma-separated; a request needs one of them; open to all if unset",
     )
-    cors_origins: str | None = Field(
+    allowed_hosts: Annotated[str, _readable(comma_separated.host_names)] | None = Field(
+        None,
+        description="names that clients reach the service by, comma-separated, `*.example.org` for "
+        "all below one, `*` for all; addresses and localhost always are; if unset, names without a "
+        "dot on a loopback address, else all",
+    )
+    cors_origins: Annotated[str, _readable(comma_separated.origins)] | None = Field(
         None, description="origins whose pages may call the API, comma-separated; `*` for all"
+    )
+    model_control: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="whether clients may load and unload models; auto where API keys are set, or "
+        "on a loopback address",
     )
     root_path: str | None = Field(
         None,
@@ -139,7 +168,7 @@ class Settings(BaseSettings):
     max_decode_s: int = Field(
         10, ge=1, description="processor time that decoding one image may take, in whole seconds"
     )
-    image_formats: str | None = Field(
+    image_formats: Annotated[str, _readable(comma_separated.image_formats)] | None = Field(
         None,
         description="image formats that are read, comma-separated, or `all`; if unset "
         f"{', '.join(COMMON_FORMATS).lower()}",
@@ -172,6 +201,46 @@ class Settings(BaseSettings):
     )
     store_ttl_s: float = Field(3600, gt=0, description="how long an image's id stays valid")
 
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nothing but this machine reaches the service by itself."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def keys(self) -> list[str]:
+        """API keys; none if the service is open to all."""
+        return comma_separated.api_keys(self.api_keys.get_secret_value()) if self.api_keys else []
+
+    @property
+    def formats(self) -> list[str]:
+        """Formats of images, as their reader names them."""
+        if self.image_formats is None:
+            return list(COMMON_FORMATS)
+        return comma_separated.image_formats(self.image_formats)
+
+    @property
+    def origins(self) -> list[str]:
+        """Origins whose pages may call the API, or `*`."""
+        return comma_separated.origins(self.cors_origins) if self.cors_origins else []
+
+    @property
+    def host_names(self) -> list[str] | None:
+        """What http/hosts.py admits; None for whatever a client calls the service."""
+        if self.allowed_hosts is None:
+            return [] if self.on_loopback else None
+        names = comma_separated.host_names(self.allowed_hosts)
+        return None if "*" in names else names
+
+    @property
+    def clients_control_models(self) -> bool:
+        """Whether clients may load and unload models."""
+        if self.model_control == "auto":
+            return bool(self.keys) or self.on_loopback
+        return self.model_control == "on"
+
     @classmethod
     def load(cls, arguments: list[str] | None = None) -> Self:
         """Settings from flags, which come first, and the environment. Raises `StartupError`."""
@@ -181,6 +250,7 @@ class Settings(BaseSettings):
         )
         if unknown:
             raise StartupError(f"no such setting: {', '.join(unknown)}")
+        _refuse_empty(arguments or ())
         try:
             return cls(_cli_parse_args=arguments)  # type: ignore[call-arg]
         except ValidationError as exc:
@@ -214,21 +284,17 @@ def traces_wanted(environment: Mapping[str, str]) -> bool:
     return True
 
 
-def read_formats(names: str | None) -> tuple[str, ...]:
-    """The formats that a setting names. Raises `StartupError`."""
-    if names is None:
-        return COMMON_FORMATS
-    wanted = [name.upper() for name in comma_separated(names)]
-    if wanted == ["ALL"]:
-        return FORMATS
-    if unknown := [name for name in wanted if name not in FORMATS]:
-        raise StartupError(
-            f"image_formats has {', '.join(unknown)}; there are {', '.join(FORMATS)}"
-            + ("" if "HEIF" in FORMATS else ", and HEIF where the package pillow-heif is installed")
-        )
-    return tuple(wanted)
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty setting means an unset one, which must not open what it was meant to close.
 
-
-def comma_separated(text: str | None) -> list[str]:
-    """The parts of a setting that holds several values."""
-    return [part for part in map(str.strip, (text or "").split(",")) if part]
+    It is empty where a script that reads a key has failed. Raises `StartupError`.
+    """
+    for name in _CLOSING:
+        flag = "--" + name.replace("_", "-")
+        variable = _PREFIX + name.upper()
+        if (
+            any(value == "" for key, value in os.environ.items() if key.upper() == variable)
+            or not {f"{flag}=", f"{flag}=None"}.isdisjoint(arguments)
+            or not {(flag, ""), (flag, "None")}.isdisjoint(pairwise(arguments))
+        ):
+            raise StartupError(f"wrong setting: {name}: it is empty; leave it out instead")

@@ -30,4 +30,5 @@ def app(arguments: dict[str, Any]) -> "Application":
     from service.cluster.application import application
     from service.cluster.settings import ClusterSettings
 
-    return application(ClusterSettings(**arguments) if arguments else ClusterSettings.load([]))
+    settings = ClusterSettings(**arguments) if arguments else ClusterSettings.load([])
+    return application(settings.listening_as_ray_says())

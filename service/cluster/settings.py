@@ -75,6 +75,15 @@ class ClusterSettings(Settings):
         unset = threads.keys() - self.model_fields_set
         return self.model_copy(update={name: threads[name] for name in unset})
 
+    def listening_as_ray_says(self) -> Self:
+        """With all interfaces as the host, unless one was set.
+
+        Ray's own configuration has the real one, which need not be the default, a loopback address.
+        """
+        if "host" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"host": "0.0.0.0"})
+
     def check(self) -> None:
         """Refuse what cannot work in a cluster. Raises `StartupError`."""
         if self.store_url is None and max(self.fronts, self.max_fronts) > 1:

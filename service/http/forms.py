@@ -29,7 +29,7 @@ async def read_form(content_type: str, body: AsyncIterator[bytes], most: int) ->
             parser.write(chunk)
         parser.finalize()
     except FormParserError as exc:
-        raise MalformedUpload(f"the form cannot be parsed: {exc}") from exc
+        raise MalformedUpload("the form cannot be parsed") from exc
     if not form.ended:
         raise MalformedUpload("the form is cut short: its closing boundary is missing")
     return [bytes(part) for part in form.parts]

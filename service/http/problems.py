@@ -17,6 +17,7 @@ from service.errors import (
     HeadersTooLarge,
     InvalidRequest,
     MalformedRequest,
+    MisdirectedRequest,
     RequestTimeout,
     ServiceError,
     Unauthorized,
@@ -33,6 +34,7 @@ _OF_EVERY_ROUTE: tuple[type[ServiceError], ...] = (
     MalformedRequest,
     RequestTimeout,
     UriTooLong,
+    MisdirectedRequest,
     HeadersTooLarge,
     ServiceError,
 )

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +43,7 @@ class DecodeOptions:
     max_pixels: int
     max_bytes: int  # of memory, above what an idle process takes
     max_s: int  # of processor time for one image
-    formats: tuple[str, ...]
+    formats: Sequence[str]
     reduced: bool = False
 
 

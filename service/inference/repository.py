@@ -25,6 +25,9 @@ from service.inference.statistics import Statistics
 
 _logger = logging.getLogger(__name__)
 
+# What clients are told; the reason itself has paths, and what libraries say.
+_FAILED = "the newest version cannot be loaded; the server's log says why"
+
 
 @dataclass(frozen=True)
 class QueueOptions:
@@ -146,7 +149,7 @@ class ModelRepository:
             RepositoryEntry(model.manifest.name, model.manifest.version, ready=True)
             for model in self
         ]
-        entries += [RepositoryEntry(name, reason=reason) for name, reason in self._failures.items()]
+        entries += [RepositoryEntry(name, reason=_FAILED) for name in self._failures]
         others = set(self._model_names()) - self._served.keys() - self._failures.keys()
         entries += [
             RepositoryEntry(name, version, reason="unloaded")
@@ -216,7 +219,7 @@ class ModelRepository:
                 if self._failures.get(name) != exc.detail:  # polling repeats
                     _logger.error("loading %s failed: %s", name, exc.detail)
                 self._failures[name] = exc.detail
-                raise LoadFailed(exc.detail) from exc
+                raise LoadFailed(f"{name}: {_FAILED}") from exc
             self._failures.pop(name, None)
             available = serving | loaded
             self._served[name] = {number: available[number] for number in sorted(wanted)}

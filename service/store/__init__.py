@@ -4,7 +4,8 @@ It keeps the model input for a limited time, not the maps computed from it: thes
 larger, and are recomputed on request.
 """
 
-import hashlib
+import hmac
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ class Store(Protocol):
 
     @property
     def state(self) -> StoreState: ...
+    @property
+    def secret(self) -> bytes:
+        """What ids are made with: the same for all processes that share the store."""
+
     @property
     def lookups(self) -> Mapping[str, int]:
         """The number of `get` calls since the start, by outcome."""
@@ -48,10 +53,18 @@ class Store(Protocol):
         """Called once, after all other methods."""
 
 
-def content_id(pixels: Pixels) -> str:
-    """The id of an input, 32 hex digits: equal pixels have equal ids, on every replica."""
+def new_secret() -> bytes:
+    return secrets.token_bytes(32)
+
+
+def content_id(pixels: Pixels, secret: bytes) -> str:
+    """The id of an input, 32 hex digits: equal pixels have equal ids, on every replica.
+
+    If it followed from the pixels alone, whoever has a picture could compute its id, ask for it,
+    and learn whether somebody has had that picture classified.
+    """
     shape = "x".join(map(str, pixels.shape)).encode()
-    return hashlib.sha256(shape + pixels.tobytes()).hexdigest()[:32]
+    return hmac.digest(secret, shape + pixels.tobytes(), "sha256").hex()[:32]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from models.arrays import Pixels
-from service.store import StoreState, count_lookup, expired_image, unknown_image
+from service.store import StoreState, count_lookup, expired_image, new_secret, unknown_image
 
 _MAX_EXPIRED_IDS = 10_000  # that are remembered, to tell expired images from unknown ones
 
@@ -29,6 +29,7 @@ class MemoryStore:
         self._expired: OrderedDict[str, None] = OrderedDict()  # ids; oldest first
         self._bytes = 0
         self.lookups: Counter[str] = Counter()
+        self.secret = new_secret()
 
     @property
     def bytes(self) -> int:

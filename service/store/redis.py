@@ -6,6 +6,7 @@ Time is limited here (TTL); bytes are limited by Redis itself, with `maxmemory` 
     deepvit:input:ID  the input; expires after the TTL
     deepvit:seen:ID   empty; expires after ten TTLs, to tell expired images from unknown ones
     deepvit:alive     empty; every replica writes it every second to see whether Redis works
+    deepvit:secret    what ids are made with; of the first replica, which all others take over
 """
 
 import asyncio
@@ -27,13 +28,14 @@ from redis.exceptions import RedisError
 
 from models.arrays import Pixels
 from service.errors import StartupError, StoreUnavailable
-from service.store import StoreState, count_lookup, expired_image, unknown_image
+from service.store import StoreState, count_lookup, expired_image, new_secret, unknown_image
 
 _logger = logging.getLogger(__name__)
 
 _INPUT = "deepvit:input:"
 _SEEN = "deepvit:seen:"
 _ALIVE = "deepvit:alive"
+_SECRET = "deepvit:secret"
 _SEEN_TTLS = 10
 _MAX_TTL_MS = 10**12  # 30 years; Redis refuses times that overflow
 _HEARTBEAT_S = 1
@@ -60,6 +62,7 @@ class RedisStore:
         self._ttl_s = ttl_s
         self._unavailable = False
         self.lookups: Counter[str] = Counter()
+        self.secret = new_secret()  # until there is one in Redis
         self._heartbeat: asyncio.Task[None] | None = None
 
     @property
@@ -112,10 +115,17 @@ class RedisStore:
             await self._check()
 
     async def _check(self) -> None:
-        """Find out whether Redis accepts writes; one that is full would still answer a PING."""
+        """Find out whether Redis accepts writes; one that is full would still answer a PING.
+
+        A secret that Redis has lost, with or without its inputs, is put there again by the replicas
+        that still have it.
+        """
         with suppress(StoreUnavailable):
-            async with self._exchange():
-                await self._redis.set(_ALIVE, b"", ex=60)
+            async with self._exchange(), self._redis.pipeline(transaction=False) as commands:
+                commands.set(_ALIVE, b"", ex=60)
+                commands.set(_SECRET, self.secret, nx=True)
+                commands.get(_SECRET)
+                self.secret = (await commands.execute())[-1] or self.secret
             if self._unavailable:
                 self._unavailable = False
                 _logger.info("store: Redis at %s is available again", self._address)

@@ -66,6 +66,12 @@ def ours() -> list[Found]:
     ]
 
 
+def variables(container: Found) -> Iterator[tuple[str, str]]:
+    """Names and values, those of secrets as somebody could have made them."""
+    for variable in container["env"]:
+        yield variable["name"], variable.get("value", "key-of-a-client")
+
+
 def probes(container: Found) -> Iterator[Found]:
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
         if name in container:
@@ -100,10 +106,19 @@ def test_every_variable_is_a_setting_with_a_value_that_it_takes(
     container: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert container["env"]
-    for variable in container["env"]:
-        assert variable["name"].startswith("DEEPVIT_")
-        monkeypatch.setenv(variable["name"], variable["value"])
-    Settings.load([])
+    for name, value in variables(container):
+        assert name.startswith("DEEPVIT_")
+        monkeypatch.setenv(name, value)
+    assert Settings.load([]).keys == ["key-of-a-client"]
+
+
+@pytest.mark.parametrize("container", ours(), ids=lambda found: found["name"])
+def test_keys_come_from_a_secret_that_may_be_missing(container: Found) -> None:
+    (keys,) = (one for one in container["env"] if one["name"] == "DEEPVIT_API_KEYS")
+    secret = keys["valueFrom"]["secretKeyRef"]
+    assert (secret["name"], secret["key"], secret["optional"]) == ("deepvit", "api-keys", True)
+    made = "kubectl create secret generic deepvit --from-literal=api-keys=KEY"
+    assert made in (ROOT / "docs" / "operations.md").read_text()
 
 
 @pytest.mark.parametrize("container", ours(), ids=lambda found: found["name"])
@@ -133,8 +148,8 @@ def test_a_pod_has_time_to_finish_its_requests(
 ) -> None:
     pod = overlaid(overlay)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    for variable in container["env"]:
-        monkeypatch.setenv(variable["name"], variable["value"])
+    for name, value in variables(container):
+        monkeypatch.setenv(name, value)
     settings = Settings.load([])
     waited_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     needed_s = waited_s + settings.drain_delay_s + settings.drain_timeout_s
@@ -167,8 +182,8 @@ def test_names_that_refer_to_each_other_agree() -> None:
     for service in services.values():
         assert any(service["selector"].items() <= label.items() for label in labels)
     for container in ours():
-        for variable in container["env"]:
-            if match := re.fullmatch(r"redis://([\w-]+):(\d+)", variable["value"]):
+        for _, value in variables(container):
+            if match := re.fullmatch(r"redis://([\w-]+):(\d+)", value):
                 assert services[match[1]]["ports"][0]["port"] == int(match[2])
 
 

@@ -27,6 +27,7 @@ THIS_RUN = "make test"  # the command that runs this test
 IN_PROCESS = re.compile(r"\.venv/bin/python -m (export|models\.training) (?!inspect)(.*)")
 RUN_IN_PLACE = re.compile(r"make |.*-m pytest ")  # these need the project's own configuration
 VOLATILE = ("timings_ms", "request_id")
+SHOWN_ID = "e9a3b5634d201ff6380184628b19e8ff"  # in place of one that no other process would give
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +40,24 @@ def run_before() -> set[str]:
 def test_requests_answer_what_is_shown(
     block: Block, server: Server, photo: bytes, checkout: Path, environment: dict[str, str]
 ) -> None:
-    classify_first(server, photo)
-    found = run(block.code.replace(ADDRESS, server.url), checkout, environment)
+    image_id = classify_first(server, photo)
+    found = run(block.code.replace(ADDRESS, server.url), checkout, environment | {"ID": image_id})
     if block.shown is not None:
-        assert same(json.loads(found), json.loads(block.shown))
+        assert same(json.loads(found), json.loads(block.shown.replace(SHOWN_ID, image_id)))
+
+
+def test_the_id_that_the_pages_ask_with_is_what_they_read_from_an_answer(
+    server: Server, photo: bytes, checkout: Path, environment: dict[str, str]
+) -> None:
+    (block,) = (block for block in blocks("sh") if block.code.startswith("ID="))
+    code = block.code.replace(ADDRESS, server.url) + "echo $ID"
+    assert run(code, checkout, environment).strip() == classify_first(server, photo)
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_programs_print_what_is_shown(
-    block: Block, server: Server, photo: bytes, checkout: Path, environment: dict[str, str]
+    block: Block, server: Server, checkout: Path, environment: dict[str, str]
 ) -> None:
-    classify_first(server, photo)
     (checkout / "example.py").write_text(block.code.replace(ADDRESS, server.url))
     assert run(".venv/bin/python example.py", checkout, environment) == block.shown
 
@@ -94,7 +102,8 @@ def test_nginx_publishes_the_service(
 
 def test_only_what_needs_docker_or_a_gpu_or_a_cluster_or_triton_is_not_run() -> None:
     allowed = re.compile(
-        r"docker |nvidia-|kubectl |make cluster|serve |.*(tests\.triton|tritonserver) "
+        r"(DEEPVIT_\w+=.* )?docker |nvidia-|kubectl |make cluster|serve |"
+        r".*(tests\.triton|tritonserver) "
     )
     skipped = [block for block in blocks("console") if block.not_run is not None]
     assert skipped
@@ -109,10 +118,12 @@ def test_every_block_is_of_a_known_language() -> None:
     assert all(known)
 
 
-def classify_first(server: Server, photo: bytes) -> None:
-    """The image that the shown id stands for."""
+def classify_first(server: Server, photo: bytes) -> str:
+    """The id of the image that the pages ask about."""
     with server.client() as client:
-        assert client.post("/classify", files={"image": photo}).status_code == 200
+        answer = client.post("/classify", files={"image": photo})
+    image_id: str = answer.json()["results"][0]["id"]
+    return image_id
 
 
 def serve(command: str, folder: Path, environment: dict[str, str]) -> None:

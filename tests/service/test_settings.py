@@ -37,11 +37,15 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "drain_delay_s": ("0", 0.0),
     "drain_timeout_s": ("6", 6.0),
     "api_keys": ("a,b", SecretStr("a,b")),
+    "allowed_hosts": ("a.example, *.b.example", "a.example, *.b.example"),
     "cors_origins": ("https://a.example", "https://a.example"),
+    "model_control": ("off", "off"),
     "root_path": ("/apps/deepvit", "/apps/deepvit"),
     "log_format": ("text", "text"),
     "max_upload_bytes": ("1024", 1024),
     "max_image_pixels": ("1000", 1000),
+    "max_decode_s": ("3", 3),
+    "image_formats": ("jpeg,tiff", "jpeg,tiff"),
     "max_request_images": ("2", 2),
     "max_answer_bytes": ("2048", 2048),
     "store_url": ("rediss://cache:6380/1", SecretStr("rediss://cache:6380/1")),
@@ -112,6 +116,25 @@ def test_unknown_variables_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("root_path", "/deepvit/"),
         ("root_path", "//deepvit.example"),
         ("root_path", "/deepvit\n"),
+        ("api_keys", ","),
+        ("api_keys", " "),
+        ("api_keys", " , ,"),
+        ("api_keys", "a-key,\tanother\nkey"),
+        ("api_keys", f"a-key,{'k' * 5000}"),
+        ("cors_origins", ","),
+        ("cors_origins", " "),
+        ("cors_origins", "a.example"),
+        ("cors_origins", "https://a.example/"),
+        ("cors_origins", "*,https://a.example/path"),
+        ("cors_origins", "null"),
+        ("allowed_hosts", ","),
+        ("allowed_hosts", " "),
+        ("allowed_hosts", "https://a.example"),
+        ("allowed_hosts", "a.example:8000"),
+        ("allowed_hosts", "a.*.example"),
+        ("allowed_hosts", ".a.example"),
+        ("allowed_hosts", "a.example b.example"),
+        ("model_control", "yes"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +177,58 @@ def test_every_limit_is_refused_beyond_its_bounds(name: str, written: str) -> No
     with pytest.raises(StartupError, match=f"wrong setting: {name}: ") as refusal:
         Settings.load([f"{flag(name)}={written}"])
     assert "\n" not in refusal.value.detail
+
+
+@pytest.mark.parametrize("name", ["api_keys", "allowed_hosts"])
+@pytest.mark.parametrize(
+    "arguments", [["FLAG", ""], ["FLAG="], ["FLAG", "None"], ["FLAG=None"], []]
+)
+def test_what_would_open_the_service_must_not_be_empty(
+    name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not arguments:
+        monkeypatch.setenv(variable(name), "")
+    with pytest.raises(StartupError, match=f"wrong setting: {name}: it is empty; leave it out"):
+        Settings.load(["--port", "1", *(part.replace("FLAG", flag(name)) for part in arguments)])
+
+
+def test_no_message_repeats_a_secret() -> None:
+    with pytest.raises(StartupError, match=r"api_keys: a key has a control character") as refusal:
+        Settings.load(["--api-keys", "letmein\0,"])
+    assert "letmein" not in refusal.value.detail
+
+
+def test_parts_are_read_without_their_spaces_and_empty_ones_left_out() -> None:
+    settings = Settings.load(
+        [
+            *("--api-keys", " first key ,, second,"),
+            *("--cors-origins", "https://A.example , http://b.example:8080,"),
+            *("--allowed-hosts", " API.example.org , *.b.example, [::1], 10.0.0.1 ,"),
+        ]
+    )
+    assert settings.keys == ["first key", "second"]
+    assert settings.origins == ["https://a.example", "http://b.example:8080"]
+    assert settings.host_names == ["api.example.org", "*.b.example", "[::1]", "10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed_hosts", "meant"),
+    [
+        ("127.0.0.1", None, []),
+        ("localhost", None, []),
+        ("::1", None, []),
+        ("0.0.0.0", None, None),
+        ("192.168.0.7", None, None),
+        ("127.0.0.1", "*", None),
+        ("127.0.0.1", "a.example, *", None),
+        ("0.0.0.0", "a.example", ["a.example"]),
+    ],
+)
+def test_host_names_are_checked_on_loopback_or_if_told_to(
+    host: str, allowed_hosts: str | None, meant: list[str] | None
+) -> None:
+    allowed = [] if allowed_hosts is None else ["--allowed-hosts", allowed_hosts]
+    assert Settings.load(["--host", host, *allowed]).host_names == meant
 
 
 def test_all_wrong_values_are_named_at_once() -> None:

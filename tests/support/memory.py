@@ -1,5 +1,6 @@
 """Memory of processes: limits, peaks and current use."""
 
+import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -63,3 +64,27 @@ class Footprint:
             threads=int(status["Threads"]),
             files=len(list((process / "fd").iterdir())),
         )
+
+
+def resident_bytes(pid: int) -> int:
+    """What a process has in memory now; 0 if it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return pages * resource.getpagesize()
+
+
+def processor_s(pid: int) -> float:
+    """The processor time that a process has used; 0 if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def processes_under(pid: int) -> set[int]:
+    """The processes that another one has started, on any of its threads."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for one in lists for child in one.read_text().split()}

@@ -13,6 +13,7 @@ from models.manifest import Manifest
 from service.errors import (
     AnswerTooLarge,
     CorruptImage,
+    CrossOrigin,
     DeadlineExceeded,
     EngineUnavailable,
     ImageTooCostly,
@@ -75,6 +76,7 @@ class ClassifyParameters(DeadlineParameters):
         NoImage,
         CorruptImage,
         MalformedUpload,
+        CrossOrigin,
         UnknownModel,
         UploadTooLarge,
         TooManyImages,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from models.arrays import Float32Array
 from service.errors import (
     AnswerTooLarge,
+    CrossOrigin,
     DeadlineExceeded,
     EngineUnavailable,
     InferenceFailed,
@@ -131,6 +132,7 @@ async def model_statistics(served: Served) -> StatisticsResponse:
     openapi_extra={"requestBody": _REQUEST} | documented(DeadlineParameters),
     responses=_ANSWER
     | oip_problems(
+        CrossOrigin,
         UnknownModel,
         InvalidInference,
         MalformedUpload,

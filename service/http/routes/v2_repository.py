@@ -5,9 +5,17 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from service.errors import LoadFailed, MalformedUpload, Stopped, UnknownModel, UploadTooLarge
+from service.errors import (
+    CrossOrigin,
+    LoadFailed,
+    MalformedUpload,
+    ModelControlOff,
+    Stopped,
+    UnknownModel,
+    UploadTooLarge,
+)
 from service.http.bodies import read_body
-from service.http.dependencies import RuntimeDep, WorkingDep
+from service.http.dependencies import RuntimeDep
 from service.http.problems import oip_problems
 from service.http.routes.v2 import TAG
 from service.oip import metadata
@@ -15,7 +23,16 @@ from service.oip.schemas import PREFIX, IndexEntry
 
 _MAX_BODY_BYTES = 64 * 1024
 
-router = APIRouter(prefix=f"{PREFIX}/repository", tags=[TAG])
+_PREFIX = f"{PREFIX}/repository"
+
+
+async def _check_control(runtime: RuntimeDep) -> None:
+    runtime.check_model_control()
+
+
+router = APIRouter(prefix=_PREFIX, tags=[TAG])
+# Loads and unloads models. Refusals come before the body is read.
+control = APIRouter(prefix=_PREFIX, tags=[TAG], dependencies=[Depends(_check_control)])
 
 
 async def _read_object(request: Request, runtime: RuntimeDep) -> dict[str, Any]:
@@ -31,24 +48,32 @@ async def _read_object(request: Request, runtime: RuntimeDep) -> dict[str, Any]:
 
 
 Body = Annotated[dict[str, Any], Depends(_read_object)]
+_CONTROL_ERRORS = (
+    CrossOrigin,
+    ModelControlOff,
+    UnknownModel,
+    MalformedUpload,
+    UploadTooLarge,
+    Stopped,
+)
 
 
 @router.post(
     "/index",
     response_model_exclude_defaults=True,  # as Triton leaves out what is empty
-    responses=oip_problems(MalformedUpload, UploadTooLarge),
+    responses=oip_problems(CrossOrigin, MalformedUpload, UploadTooLarge),
 )
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
     """Every served version and, unless `ready` is true, the models that are not served."""
     return metadata.index(runtime.pipeline.models, ready=body.get("ready") is True)
 
 
-@router.post(
+@control.post(
     "/models/{model}/load",
     response_class=Response,
-    responses=oip_problems(UnknownModel, LoadFailed, MalformedUpload, UploadTooLarge, Stopped),
+    responses=oip_problems(LoadFailed, *_CONTROL_ERRORS),
 )
-async def load(runtime: WorkingDep, model: str, body: Body) -> Response:
+async def load(runtime: RuntimeDep, model: str, body: Body) -> Response:
     """Load the versions that the repository now holds; if that fails, the served ones stay."""
     if body.get("parameters"):
         raise LoadFailed("models are loaded as the repository holds them: send no parameters")
@@ -56,13 +81,13 @@ async def load(runtime: WorkingDep, model: str, body: Body) -> Response:
     return Response()
 
 
-@router.post(
+@control.post(
     "/models/{model}/unload",
     response_class=Response,
     dependencies=[Depends(_read_object)],
-    responses=oip_problems(UnknownModel, MalformedUpload, UploadTooLarge, Stopped),
+    responses=oip_problems(*_CONTROL_ERRORS),
 )
-async def unload(runtime: WorkingDep, model: str) -> Response:
+async def unload(runtime: RuntimeDep, model: str) -> Response:
     """Stop serving a model; requests that use it are answered first."""
     await runtime.unload(model)
     return Response()

@@ -89,7 +89,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: ServicerContext
     ) -> pb.RepositoryModelLoadResponse:
-        self._runtime.check_working()
+        self._runtime.check_model_control()
         if request.parameters:
             raise LoadFailed("models are loaded as the repository holds them: send no parameters")
         await self._runtime.load(request.model_name)
@@ -98,7 +98,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: ServicerContext
     ) -> pb.RepositoryModelUnloadResponse:
-        self._runtime.check_working()
+        self._runtime.check_model_control()
         await self._runtime.unload(request.model_name)
         return pb.RepositoryModelUnloadResponse()
 

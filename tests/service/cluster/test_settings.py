@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from service.cluster.settings import ClusterSettings
 from tests.support.server import ROOT
 
 
@@ -34,3 +35,13 @@ def test_a_wrong_setting_ends_the_start(flags: list[str], said: str) -> None:
     assert found.stderr.startswith("service.cluster: ")
     assert said in found.stderr
     assert found.stderr.count("\n") == 1
+
+
+def test_where_ray_listens_decides_who_may_ask() -> None:
+    """Its configuration is not among the settings, whose default host is a loopback address."""
+    alone = ClusterSettings(fronts=1)  # type: ignore[call-arg]
+    assert (alone.host_names, alone.clients_control_models) == ([], True)
+    unknown = alone.listening_as_ray_says()
+    assert (unknown.host_names, unknown.clients_control_models) == (None, False)
+    told = ClusterSettings(fronts=1, host="127.0.0.1")  # type: ignore[call-arg]
+    assert told.listening_as_ray_says() == told

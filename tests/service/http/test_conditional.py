@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import DEEPVIT, VIT
+from tests.support.redis_server import RedisServer
 from tests.support.server import ROOT, running_server
 from tests.support.versions import add_version, copied
 
@@ -141,15 +142,19 @@ def test_an_error_is_told_whatever_the_client_has(
 
 
 def test_replicas_agree_and_versions_differ(
-    repository: Path, tmp_path: Path, client: httpx.Client, photo: bytes
+    repository: Path, tmp_path: Path, redis_server: RedisServer, photo: bytes
 ) -> None:
     """And without a key, the tag opens nothing."""
     add_version(repository, copied(repository, tmp_path))
-    maps = f"/attention-maps?id={classified(client, photo)}&layer=3"
     settings = {"api_keys": "key", "served_versions": 2}
-    with running_server(tmp_path, **settings) as replica, replica.client() as other:
+    with (
+        running_server(repository, store_url=redis_server.url) as first,
+        running_server(tmp_path, store_url=redis_server.url, **settings) as replica,
+        first.client() as client,
+        replica.client() as other,
+    ):
+        maps = f"/attention-maps?id={classified(client, photo)}&layer=3"
         other.headers["X-API-Key"] = "key"
-        classified(other, photo)
         assert tag(other, f"{maps}&version=1") == tag(client, maps)
         assert tag(other, f"{maps}&version=2") == tag(other, maps) != tag(client, maps)
         known = {"If-None-Match": tag(other, maps), "X-API-Key": "wrong"}

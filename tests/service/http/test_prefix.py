@@ -146,7 +146,12 @@ def test_only_a_trusted_proxy_names_the_prefix(
 ) -> None:
     """The proxy is who connects, whatever client it names."""
     headers = {"X-Forwarded-Prefix": PREFIX, "X-Forwarded-For": "192.0.2.1"}
-    for trusted, prefix in (("192.0.2.1", ""), ("10.0.0.0/8,127.0.0.0/8", PREFIX), ("*", PREFIX)):
+    for trusted, prefix in (
+        ("192.0.2.1", ""),
+        ("10.0.0.0/8,127.0.0.0/8", PREFIX),
+        ("*", PREFIX),
+        (",", ""),
+    ):
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
         with running_server(repository) as server:
             answer = httpx.get(f"{server.url}/models", headers=headers).json()

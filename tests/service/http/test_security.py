@@ -1,13 +1,19 @@
 """API keys, headers and cross-origin calls on a real server."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from subprocess import run
 from typing import Any
 
 import httpx
 import pytest
 
+from service.api_keys import ApiKeys
+from service.errors import Unauthorized
 from tests.conftest import DEEPVIT
-from tests.support.server import running_server
+from tests.support.server import ROOT, Server, environment, running_server
+from tests.support.sockets import connected, read_all, statuses
 
 
 def test_a_key_is_taken_in_either_header(repository: Path, photo: bytes) -> None:
@@ -43,6 +49,65 @@ def test_a_key_is_taken_in_either_header(repository: Path, photo: bytes) -> None
         opened = client.get("/v2", headers={"Authorization": "Bearer second-key"})
         assert opened.json()["name"] == "deepvit-inference"
         assert "first-key" not in "".join(server.log)
+
+
+@pytest.mark.parametrize("keys", [",", " ", " , ", ""])
+def test_keys_that_are_none_end_the_start(repository: Path, keys: str) -> None:
+    found = run(
+        [sys.executable, "-m", "service", "--port", "0", "--model-repository", repository],
+        cwd=ROOT,
+        env=environment({"api_keys": keys}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert found.stderr.startswith("service: wrong setting: api_keys: ")
+    assert found.stderr.count("\n") == 1
+
+
+LONG = "k" * 4096  # the longest that may be set
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"ascii", 200),
+        ("schlüssel".encode(), 200),  # as curl sends what is typed
+        ("schlüssel".encode("latin-1"), 200),  # as browsers send it
+        ("ключ".encode(), 200),
+        (b"two words", 200),
+        (LONG.encode(), 200),
+        (LONG.encode() * 7, 401),
+        (b"", 401),
+        (b"schl?ssel", 401),
+        (b"\xff\xfe", 401),
+        (b"ascii\xff", 401),
+        (b"ascii,schl", 401),
+    ],
+)
+def test_a_key_may_have_any_characters(keyed: Server, sent: bytes, status: int) -> None:
+    for header in (b"X-API-Key: " + sent, b"Authorization: Bearer " + sent):
+        request = b"GET /models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + header
+        with connected(keyed, request + b"\r\n\r\n") as connection:
+            assert statuses(read_all(connection)) == [status]
+
+
+def test_a_key_may_be_bytes_that_are_no_text() -> None:
+    """As Python reads them from a variable."""
+    keys = ApiKeys([b"\xff\xfekey".decode("utf-8", "surrogateescape")])
+    keys.check("\xff\xfekey")
+    for wrong in ("", "key", "\udcff\udcfekey"):
+        with pytest.raises(Unauthorized):
+            keys.check(wrong)
+
+
+@pytest.fixture(scope="module")
+def keyed(repository: Path) -> Iterator[Server]:
+    keys = f"ascii, schlüssel, ключ, two words, {LONG}"
+    with running_server(repository, api_keys=keys) as running:
+        yield running
 
 
 def test_every_answer_has_security_headers(client: httpx.Client) -> None:

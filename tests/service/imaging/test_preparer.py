@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 
 from models.imaging import FORMATS
 from models.preprocess import Preprocessing
+from models.size import Size
 from service.errors import (
     CorruptImage,
     DeadlineExceeded,
@@ -35,7 +36,7 @@ from service.imaging.process import DecodeOptions
 from tests.service.imaging.encoded import noise, quarters, save
 from tests.support.hostile import bmp_of_line_ends, precincts
 
-RULE = Preprocessing(size=48)
+RULE = Preprocessing(size=Size.of(48))
 PROGRESSIVE = save(quarters().resize((300, 200)), "JPEG", progressive=True)
 # It takes many seconds.
 SLOW = bmp_of_line_ends(60 * 10**6)
@@ -44,7 +45,7 @@ MAX_PIXELS = 64 * 10**6
 
 @contextmanager
 def preparing(
-    processes: int = 2, max_s: int = 60, max_bytes: int = 2**31, formats: tuple[str, ...] = FORMATS
+    processes: int = 2, max_s: int = 60, max_bytes: int = 2**31, formats: Sequence[str] = FORMATS
 ) -> Iterator[Preparer]:
     options = DecodeOptions(MAX_PIXELS, max_bytes, max_s, formats)
     with ThreadPoolExecutor(1) as threads:

@@ -90,7 +90,7 @@ def test_an_engine_that_cannot_be_made_fails_the_load(tiny_repository: Path) -> 
     async def serve() -> None:
         models = ModelRepository(tiny_repository, make_engine, QueueOptions(max_images=4))
         await models.unload(TINY)
-        with pytest.raises(LoadFailed, match="the other process is away"):
+        with pytest.raises(LoadFailed, match="the server's log says why"):
             await models.load(TINY)
         assert models.failures == {TINY: "the other process is away"}
         models.stop()

@@ -31,6 +31,7 @@ from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import ROOT, Server, running_server
 from tests.support.waiting import until
 
+SECRET = "deepvit:secret"
 REDIS_UNAVAILABLE = "redis, unavailable"
 STORE_TIMEOUT_S = 2  # long enough not to mistake a loaded machine for an outage
 RESPONSE_TIMEOUT_S = 20  # far above one classification and one store timeout
@@ -113,6 +114,25 @@ def test_replicas_can_explain_what_another_one_classified(replicas: Replicas, ph
         one.get("/attention-maps", params=query).content
         == other.get("/attention-maps", params=query).content
     )
+
+
+def test_replicas_give_a_picture_one_id_that_follows_from_a_secret_in_redis(
+    replicas: Replicas, repository: Path, photo: bytes
+) -> None:
+    one, other = replicas.clients
+    image_id = classify(one, photo)
+    assert classify(other, photo) == image_id
+    with replicas.redis.client() as client:
+        until(lambda: client.exists(SECRET))  # again, since this test began with an empty Redis
+        secret = client.get(SECRET)
+        settings = {"store_url": replicas.redis.url}
+        with running_server(repository, **settings) as late, late.client() as third:
+            assert classify(third, photo) == image_id
+        client.flushall()
+        until(lambda: client.get(SECRET) == secret)
+        assert classify(one, photo) == image_id
+        client.set(SECRET, b"of another replica, which was first")
+        until(lambda: classify(one, photo) == classify(other, photo) != image_id)
 
 
 def test_several_images_of_one_request_are_all_kept(replicas: Replicas) -> None:

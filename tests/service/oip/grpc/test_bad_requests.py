@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from models.arrays import Pixels
-from service.errors import HeadersTooLarge, RequestTimeout, ServiceError, UriTooLong
+from service.errors import (
+    HeadersTooLarge,
+    MisdirectedRequest,
+    RequestTimeout,
+    ServiceError,
+    UriTooLong,
+)
 from service.oip.grpc.interceptor import STATUS_CODES
 from tests.conftest import DEEPVIT
 from tests.service.oip.grpc.calls import (
@@ -208,7 +214,7 @@ def test_every_error_has_a_code() -> None:
         for child in error.__subclasses__():
             yield from tree(child)
 
-    only_over_http = {RequestTimeout, UriTooLong, HeadersTooLarge}
+    only_over_http = {RequestTimeout, UriTooLong, MisdirectedRequest, HeadersTooLarge}
     assert {error.status for error in {*tree(ServiceError)} - only_over_http} <= STATUS_CODES.keys()
 
 
