@@ -170,8 +170,8 @@ class Settings(BaseSettings):
     )
     image_formats: Annotated[str, _readable(comma_separated.image_formats)] | None = Field(
         None,
-        description="image formats that are read, comma-separated, or `all`; if unset "
-        f"{', '.join(COMMON_FORMATS).lower()}",
+        description="image formats that are read, comma-separated, or `all`; if unset jpeg, png, "
+        "webp, gif, bmp, avif and, where it can be read, heif",
     )
     reduced_decode: bool = Field(
         False,

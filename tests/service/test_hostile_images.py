@@ -99,6 +99,24 @@ def test_a_decoder_that_the_system_ends_is_not_a_damaged_image(
         assert post(client, noise("GIF")).status_code == 200
 
 
+def test_a_shutdown_does_not_wait_for_an_image(repository: Path) -> None:
+    """It would take a minute."""
+    settings = {"drain_delay_s": 0, "drain_timeout_s": 1, "max_decode_s": 300}
+    with (
+        running_server(repository, image_formats="all", **settings) as server,
+        server.client() as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(post, client, b"P2\n1000 1000\n255\n" + b"#\n" * 4_000_000)
+        decoder = busy_decoder(server)
+        assert server.terminate() == 0
+        assert isinstance(asked.exception(), httpx.RemoteProtocolError) or (
+            asked.result().status_code in (503, 504)
+        )
+        with pytest.raises(ProcessLookupError):
+            os.kill(decoder, 0)
+
+
 def busy_decoder(server: Server) -> int:
     """The process that is at an image, once it has used processor time for it."""
     used: dict[int, float] = {}
