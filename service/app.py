@@ -38,6 +38,7 @@ from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.repository import ModelRepository, QueueOptions
 from service.inference.sessions import EngineOptions
+from service.inflight import InflightUploads
 from service.pipeline import Pipeline
 from service.runtime import Replicas, Runtime, UploadLimits
 from service.settings import Settings, comma_separated, traces_wanted
@@ -109,6 +110,10 @@ def build_runtime(
             max_bytes=settings.max_upload_bytes,
             max_images=min(settings.max_request_images, settings.max_queue_images),
             timeout_s=settings.request_timeout_s,
+        ),
+        uploads=InflightUploads(
+            max(settings.max_inflight_bytes, settings.max_upload_bytes),
+            settings.max_inflight_uploads,
         ),
         max_answer_bytes=settings.max_answer_bytes,
         request_timeout_s=settings.request_timeout_s,

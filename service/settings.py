@@ -129,6 +129,15 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         32 * 2**20, ge=1, description="largest request body; a higher value admits larger photos"
     )
+    max_inflight_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="memory for all request bodies at once, until their images are decoded; never "
+        "less than max_upload_bytes; beyond it slow uploads and new ones get a 429",
+    )
+    max_inflight_uploads: int = Field(
+        512, ge=1, description="most request bodies that may be arriving at once"
+    )
     max_image_pixels: int = Field(
         MAX_PIXELS, ge=1, description="largest image; decoding takes up to 20 bytes per pixel"
     )
