@@ -155,6 +155,10 @@ class UploadsFull(ServiceError):
     status, code, title = 429, "uploads-full", "Too many uploads at once"
 
 
+class AnswersUnread(ServiceError):
+    status, code, title = 429, "answers-unread", "Too many answers wait to be read"
+
+
 class InferenceFailed(ServiceError):
     status, code, title = 500, "inference-failed", "The model failed on this input"
 

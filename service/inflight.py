@@ -1,39 +1,33 @@
 """Uploads in flight, over all protocols: bounded in bytes and in number, and shared fairly.
 
-Knows nothing of protocols. Used from the event loop alone. The policy, all of it:
-- An upload counts in number until it has arrived, and in bytes until nothing of it is kept.
-- When there is no room, an upload that is still arriving gives way: the slowest one of the client
-  that holds the most. A client that holds the most itself is refused, unless it has an upload that
-  has had some time and is slow; many clients may share the address of a proxy.
-- If too little can give way, nothing does, and whoever needs the room is refused.
-A client is an address, or the network of 64 bits that an IPv6 address is in.
+Knows nothing of protocols. Used from the event loop alone. An upload counts in number until it has
+arrived, and in bytes until nothing of it is kept. When there is no room, uploads that are still
+arriving give way as `service.fairness` says. If too little can give way, nothing does, and whoever
+needs the room is refused.
 """
 
 import asyncio
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from ipaddress import IPv6Address
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from service.errors import UploadsFull
+from service.fairness import Clock, Pace, client_at, who_leaves
 
-GRACE_S = 2.0  # before this an upload gives way to other clients only
-SLOW_BYTES_PER_S = 64 * 2**10  # from this speed on an upload gives way to other clients only
-_SPEED_WINDOW_S = 2.0  # what came this long ago counts 1/e of what comes now
 _RETRY_AFTER_S = 1
 
 
 class Upload:
-    """One request body. `with` blocks of `InflightUploads.begin` have one each."""
+    """One request body; `InflightUploads.begin` makes them."""
 
-    def __init__(self, uploads: "InflightUploads", client: str, task: "asyncio.Task[object]"):
+    def __init__(
+        self, uploads: "InflightUploads", client: str, pace: Pace, task: "asyncio.Task[object]"
+    ) -> None:
         self._uploads = uploads
         self._task = task
-        self._began = self._measured = uploads.now()
-        self._recent = 0.0  # bytes
         self.client = client
+        self.pace = pace
         self.bytes = 0
         self.arriving = True
         self.gave_way = False
@@ -42,8 +36,7 @@ class Upload:
         """So many more bytes have arrived. Raises `UploadsFull`."""
         self._uploads.make_room(self, size)
         self.bytes += size
-        self._recent = self._recent_bytes() + size
-        self._measured = self._uploads.now()
+        self.pace.moved(size)
 
     def complete(self) -> None:
         """All has arrived: from now on it does not give way."""
@@ -59,39 +52,23 @@ class Upload:
         self._uploads.forget(self)
         self._task.cancel()
 
-    @property
-    def bytes_per_s(self) -> float:
-        """The speed at which it has arrived in the last few seconds."""
-        return self._recent_bytes() / _SPEED_WINDOW_S
-
-    @property
-    def slow(self) -> bool:
-        """Whether it has had some time and did not use it."""
-        age_s = self._uploads.now() - self._began
-        return age_s >= GRACE_S and self.bytes_per_s < SLOW_BYTES_PER_S
-
-    def _recent_bytes(self) -> float:
-        return self._recent * math.exp((self._measured - self._uploads.now()) / _SPEED_WINDOW_S)
-
 
 class InflightUploads:
-    """All uploads of a process. `clock` gives the time in seconds."""
+    """All uploads of a process."""
 
-    def __init__(
-        self, max_bytes: int, max_uploads: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, max_bytes: int, max_uploads: int, clock: Clock = time.monotonic) -> None:
         self._max_bytes = max_bytes
         self._max_uploads = max_uploads
-        self._uploads: dict[Upload, None] = {}  # ordered by age
-        self.now = clock
+        self._clock = clock
+        self._uploads: dict[Upload, None] = {}  # a set that keeps its order
 
     @property
     def bytes(self) -> int:
-        return sum(upload.bytes for upload in self._uploads)
+        return _bytes(self._uploads)
 
     @property
     def arriving(self) -> int:
-        return sum(upload.arriving for upload in self._uploads)
+        return _arriving(self._uploads)
 
     @contextmanager
     def begin(self, address: str, declared: int = 0) -> Iterator[Upload]:
@@ -103,14 +80,14 @@ class InflightUploads:
         task = asyncio.current_task()
         assert task
         cancelling = task.cancelling()
-        upload = Upload(self, _client(address), task)
+        upload = Upload(self, client_at(address), Pace(self._clock), task)
         self.make_room(upload, declared, number=1)
         self._uploads[upload] = None
         try:
             yield upload
         except asyncio.CancelledError:
             if upload.gave_way and task.uncancel() <= cancelling:
-                raise _full("this upload was slow, and others needed its room") from None
+                raise _full("the body came slowly, and others needed its room") from None
             raise
         finally:
             self.forget(upload)
@@ -120,54 +97,41 @@ class InflightUploads:
 
     def make_room(self, wanting: Upload, size: int, number: int = 0) -> None:
         """Have uploads give way until there is room for more. Raises `UploadsFull`."""
-        leaving: list[Upload] = []
-        staying = self._uploads
-        while not self._fits(staying, size, number):
-            one = self._first_to_leave(staying, wanting, size, number)
-            if one is None:
-                raise _full("too many bytes or request bodies are on their way")
-            leaving.append(one)
-            staying = {upload: None for upload in staying if upload is not one}
+        leaving = who_leaves(
+            self._uploads,
+            wanting.client,
+            fits=lambda uploads: (
+                _bytes(uploads) + size <= self._max_bytes
+                and _arriving(uploads) + number <= self._max_uploads
+            ),
+            shares=lambda uploads: self._shares(uploads, wanting.client, size, number),
+            may_leave=lambda upload: upload.arriving and upload is not wanting,
+        )
+        if leaving is None:
+            raise _full("too many request bodies, or too large ones, are on their way")
         for upload in leaving:
             upload.give_way()
 
-    def _fits(self, uploads: Collection[Upload], size: int, number: int) -> bool:
-        return (
-            sum(upload.bytes for upload in uploads) + size <= self._max_bytes
-            and sum(upload.arriving for upload in uploads) + number <= self._max_uploads
-        )
-
-    def _first_to_leave(
-        self, uploads: Collection[Upload], wanting: Upload, size: int, number: int
-    ) -> Upload | None:
-        sizes = Counter({wanting.client: size})
-        numbers = Counter({wanting.client: number})
+    def _shares(
+        self, uploads: Iterable[Upload], client: str, size: int, number: int
+    ) -> dict[str, float]:
+        """The part of either bound that each client holds, and that `client` would hold."""
+        sizes, numbers = Counter({client: size}), Counter({client: number})
         for upload in uploads:
             sizes[upload.client] += upload.bytes
             numbers[upload.client] += upload.arriving
-
-        def share(client: str) -> float:
-            return max(sizes[client] / self._max_bytes, numbers[client] / self._max_uploads)
-
-        own = share(wanting.client)
-        candidates = [
-            upload
-            for upload in uploads
-            if upload.arriving
-            and upload is not wanting
-            and (share(upload.client) > own or (upload.client == wanting.client and upload.slow))
-        ]
-        return max(candidates, key=lambda one: (share(one.client), -one.bytes_per_s), default=None)
+        return {
+            one: max(sizes[one] / self._max_bytes, numbers[one] / self._max_uploads)
+            for one in sizes
+        }
 
 
-def _client(address: str) -> str:
-    """Whose upload it is: one subscriber has a whole network of IPv6, or one address of IPv4."""
-    if ":" not in address:
-        return address
-    with suppress(ValueError):
-        whole = IPv6Address(address)
-        return str(whole.ipv4_mapped or IPv6Address(int(whole) >> 64 << 64))
-    return address
+def _bytes(uploads: Iterable[Upload]) -> int:
+    return sum(upload.bytes for upload in uploads)
+
+
+def _arriving(uploads: Iterable[Upload]) -> int:
+    return sum(upload.arriving for upload in uploads)
 
 
 def _full(detail: str) -> UploadsFull:

@@ -152,6 +152,15 @@ class Settings(BaseSettings):
     max_answer_bytes: int = Field(
         64 * 2**20, ge=1, description="largest answer of /attention-maps, /classify and /v2"
     )
+    max_unsent_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="memory for answers that their clients have yet to read; never less than "
+        "max_answer_bytes; beyond it slow readers are cut off and new answers get a 429",
+    )
+    write_timeout_s: float = Field(
+        30, gt=0, description="a client that reads nothing of its answer for this long is cut off"
+    )
     store_url: SecretStr | None = Field(
         None,
         description="Redis that replicas share, `redis://HOST:PORT/DATABASE` or `rediss://` for "

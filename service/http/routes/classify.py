@@ -11,6 +11,7 @@ from pydantic import Field
 from models.collapse import THRESHOLD
 from models.manifest import Manifest
 from service.errors import (
+    AnswersUnread,
     AnswerTooLarge,
     CorruptImage,
     DeadlineExceeded,
@@ -25,11 +26,13 @@ from service.errors import (
     TooManyImages,
     UnknownModel,
     UnsupportedMedia,
+    UploadsFull,
     UploadTooLarge,
 )
 from service.explain import similarity
 from service.explain.selection import Selection
 from service.http import answers
+from service.http.bodies import receiving
 from service.http.dependencies import use_model, working_runtime_of
 from service.http.disconnects import while_connected
 from service.http.parameters import (
@@ -81,6 +84,8 @@ class ClassifyParameters(DeadlineParameters):
         UnsupportedMedia,
         AnswerTooLarge,
         QueueFull,
+        UploadsFull,
+        AnswersUnread,
         InferenceFailed,
         EngineUnavailable,
         Stopped,
@@ -97,10 +102,19 @@ async def classify(request: Request) -> Response:
     with use_model(request, params.model, params.version) as served:
         manifest = served.manifest
         extras = _Extras(manifest, params)
-        with pipeline.admit(served, deadline, extras.outputs) as ticket:
-            images = await read_images(request, runtime.upload_limits)
+        pipeline.check_room(served, extras.outputs)
+        limits = runtime.upload_limits
+        with receiving(request, limits.max_bytes) as upload:
+            images = await read_images(request, upload, limits)
             extras.check_size(len(images), runtime.max_answer_bytes)
-            classified = await while_connected(request, pipeline.classify(ticket, images))
+
+            def forget_upload() -> None:
+                images.clear()
+                upload.keep(0)
+
+            with pipeline.admit(served, deadline, extras.outputs) as ticket:
+                classifying = pipeline.classify(ticket, images, decoded=forget_upload)
+                classified = await while_connected(request, classifying)
     root_path = request.scope["root_path"]
     build = partial(_answer, manifest, params, extras, classified, root_path)
     if extras.outputs or len(classified) > 1:

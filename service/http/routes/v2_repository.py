@@ -5,8 +5,15 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from service.errors import LoadFailed, MalformedUpload, Stopped, UnknownModel, UploadTooLarge
-from service.http.bodies import read_body
+from service.errors import (
+    LoadFailed,
+    MalformedUpload,
+    Stopped,
+    UnknownModel,
+    UploadsFull,
+    UploadTooLarge,
+)
+from service.http.bodies import read_body, receiving
 from service.http.dependencies import RuntimeDep, WorkingDep
 from service.http.problems import oip_problems
 from service.http.routes.v2 import TAG
@@ -20,7 +27,9 @@ router = APIRouter(prefix=f"{PREFIX}/repository", tags=[TAG])
 
 async def _read_object(request: Request, runtime: RuntimeDep) -> dict[str, Any]:
     """The JSON object in the body; the body may be missing."""
-    body = await read_body(request, _MAX_BODY_BYTES, runtime.upload_limits.timeout_s)
+    with receiving(request, _MAX_BODY_BYTES) as upload:
+        timeout_s = runtime.upload_limits.timeout_s
+        body = await read_body(request, upload, _MAX_BODY_BYTES, timeout_s)
     try:
         found = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as exc:
@@ -36,7 +45,7 @@ Body = Annotated[dict[str, Any], Depends(_read_object)]
 @router.post(
     "/index",
     response_model_exclude_defaults=True,  # as Triton leaves out what is empty
-    responses=oip_problems(MalformedUpload, UploadTooLarge),
+    responses=oip_problems(MalformedUpload, UploadTooLarge, UploadsFull),
 )
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
     """Every served version and, unless `ready` is true, the models that are not served."""
@@ -46,7 +55,9 @@ async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
 @router.post(
     "/models/{model}/load",
     response_class=Response,
-    responses=oip_problems(UnknownModel, LoadFailed, MalformedUpload, UploadTooLarge, Stopped),
+    responses=oip_problems(
+        UnknownModel, LoadFailed, MalformedUpload, UploadTooLarge, UploadsFull, Stopped
+    ),
 )
 async def load(runtime: WorkingDep, model: str, body: Body) -> Response:
     """Load the versions that the repository now holds; if that fails, the served ones stay."""
@@ -60,7 +71,7 @@ async def load(runtime: WorkingDep, model: str, body: Body) -> Response:
     "/models/{model}/unload",
     response_class=Response,
     dependencies=[Depends(_read_object)],
-    responses=oip_problems(UnknownModel, MalformedUpload, UploadTooLarge, Stopped),
+    responses=oip_problems(UnknownModel, MalformedUpload, UploadTooLarge, UploadsFull, Stopped),
 )
 async def unload(runtime: WorkingDep, model: str) -> Response:
     """Stop serving a model; requests that use it are answered first."""
