@@ -33,6 +33,7 @@ from service.http.routes import (
 )
 from service.http.security import RequireApiKey
 from service.http.specification import Specification
+from service.http.unsent import RefuseUnread
 from service.imaging import Decoder
 from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
@@ -233,6 +234,7 @@ def create_app(
     problems.add_handlers(app)
     app.openapi = Specification(app)  # type: ignore[method-assign]
     app.add_middleware(AnswerRefusals, answer=problems.service_error)
+    app.add_middleware(RefuseUnread, answer=problems.service_error)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
