@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 
 from service import __version__
 from service.errors import StartupError
+from service.heap import Heap
 from service.http import problems
 from service.http.middleware import PROBES, AnswerHead, AnswerRefusals, ObserveRequests
 from service.http.prefix import PutBelowPrefix
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
 
 _logger = logging.getLogger(__name__)
+_TRIM_EVERY_S = 5
 
 # What pages of other origins may read of an answer besides its type, length and Cache-Control.
 _EXPOSED_HEADERS = (
@@ -206,9 +208,11 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await runtime.pipeline.store.open()
         polling = asyncio.create_task(_poll_repository(runtime.pipeline.models, repository_poll_s))
+        trimming = asyncio.create_task(_trim_heap())
         yield
         runtime.draining = True
         polling.cancel()
+        trimming.cancel()
         runtime.pipeline.models.stop(drain_timeout_s)
         runtime.pipeline.pool.shutdown()
         runtime.render_pool.shutdown()
@@ -263,6 +267,13 @@ def _telemetry_config(tracing: "Tracing | None", root_path: str) -> "TelemetryCo
             scope["path"].removeprefix(root_path or scope.get("root_path", "")) in PROBES
         ),
     }
+
+
+async def _trim_heap() -> None:
+    heap = Heap()
+    while True:
+        await asyncio.sleep(_TRIM_EVERY_S)
+        await asyncio.to_thread(heap.trim)
 
 
 async def _poll_repository(models: ModelRepository, every_s: float) -> None:

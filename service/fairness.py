@@ -5,7 +5,6 @@ client that holds the most itself gets more only in place of a transfer of its o
 time and is slow; many people may share the address of a proxy.
 """
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import IPv6Address
@@ -13,7 +12,7 @@ from typing import Protocol, TypeVar
 
 GRACE_S = 2.0  # before this a transfer gives way to other clients only
 SLOW_BYTES_PER_S = 64 * 2**10  # from this speed on it gives way to other clients only
-_WINDOW_S = 2.0  # what moved this long ago counts 1/e of what moves now
+_WINDOW_S = 2.0
 
 Clock = Callable[[], float]  # gives the time in seconds
 
@@ -23,25 +22,29 @@ class Pace:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._began = self._measured = clock()
-        self._recent = 0.0  # bytes
+        self._began = self._window_began = clock()
+        self._now = self._before = 0  # bytes in this window of time, and in the one before
 
     def moved(self, size: int) -> None:
-        self._recent = self._recent_now() + size
-        self._measured = self._clock()
+        self._renew_windows()
+        self._now += size
 
     @property
     def bytes_per_s(self) -> float:
         """The speed in the last few seconds."""
-        return self._recent_now() / _WINDOW_S
+        self._renew_windows()
+        return (self._before + self._now) / (_WINDOW_S + self._clock() - self._window_began)
 
     @property
     def slow(self) -> bool:
         """Whether it has had some time and did not use it."""
         return self._clock() - self._began >= GRACE_S and self.bytes_per_s < SLOW_BYTES_PER_S
 
-    def _recent_now(self) -> float:
-        return self._recent * math.exp((self._measured - self._clock()) / _WINDOW_S)
+    def _renew_windows(self) -> None:
+        passed = int((self._clock() - self._window_began) / _WINDOW_S)
+        if passed:
+            self._window_began += passed * _WINDOW_S
+            self._before, self._now = self._now if passed == 1 else 0, 0
 
 
 class Transfer(Protocol):

@@ -1,8 +1,8 @@
 """Answers that their clients do not read: bounded in time, and all together in bytes.
 
 An answer stays in memory until the client has taken it. A client that takes nothing for a while
-loses its connection. When all unsent answers have too many bytes, slow ones give way to new ones as
-`service.fairness` says, or the new one is refused.
+loses its connection. When all answers that are computed or sent have too many bytes, those that are
+read slowly give way to new ones as `service.fairness` says, or the new one is refused.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _RETRY_AFTER_S = 1
 
 
 class Outbox:
-    """What one connection has still to send."""
+    """What one connection has still to send, and what is being computed for it."""
 
     def __init__(self, answers: "UnsentAnswers", transport: asyncio.Transport) -> None:
         self._answers = answers
@@ -32,6 +32,7 @@ class Outbox:
         self._written = self._sent = 0
         self._moved = 0.0  # when the client last took something
         self.client = ""
+        self.expected = 0  # bytes of an answer that is being computed
         self.pace = Pace(answers.now)
 
     @property
@@ -43,21 +44,26 @@ class Outbox:
     def stalled_s(self) -> float:
         return self._answers.now() - self._moved
 
+    def expect(self, address: str, size: int) -> None:
+        """An answer to a client at this address is about to be computed. Raises `AnswersUnread`."""
+        self.make_room(address, size)
+        self.expected = size
+        self._answers.hold(self, size)
+
     def make_room(self, address: str, size: int) -> None:
-        """For an answer to a client at this address. Raises `AnswersUnread`."""
+        """The answer is there, and about to be sent. Raises `AnswersUnread`."""
         self.client = client_at(address)
+        self.expected = 0
         self._answers.make_room(self, size)
 
     def wrote(self, size: int) -> None:
         """So many bytes have been handed to the transport."""
         self._written += size
-        self._answers.written(self, size)
-
-    def begin(self) -> None:
-        """From now on its progress counts."""
-        self._sent = self._written - self.unsent
-        self._moved = self._answers.now()
-        self.pace = Pace(self._answers.now)
+        if self.unsent <= size:  # there was nothing before
+            self._sent = self._written - self.unsent
+            self._moved = self._answers.now()
+            self.pace = Pace(self._answers.now)
+        self._answers.hold(self, size)
 
     def measure(self) -> None:
         """Take note of what the client has taken since the last time."""
@@ -88,13 +94,12 @@ class UnsentAnswers:
         self._timer: asyncio.TimerHandle | None = None
         self.now = clock
 
-    def written(self, outbox: Outbox, size: int) -> None:
+    def hold(self, outbox: Outbox, size: int) -> None:
+        """So many bytes more are in an outbox, or will be."""
         self._at_most += size
-        if outbox not in self._outboxes:
-            outbox.begin()
-            self._outboxes[outbox] = None
-            if self._timer is None:
-                self._start_timer()
+        self._outboxes[outbox] = None
+        if self._timer is None:
+            self._start_timer()
 
     def forget(self, outbox: Outbox) -> None:
         self._outboxes.pop(outbox, None)
@@ -103,11 +108,11 @@ class UnsentAnswers:
         """Cut off whoever has taken nothing for too long."""
         for outbox in list(self._outboxes):
             outbox.measure()
-            if not outbox.unsent:
-                self.forget(outbox)
-            elif outbox.stalled_s >= self._stall_s:
+            if outbox.unsent and outbox.stalled_s >= self._stall_s:
                 outbox.cut_off()
-        self._at_most = _unsent(self._outboxes)
+            elif not (outbox.unsent or outbox.expected):
+                self.forget(outbox)
+        self._at_most = _held(self._outboxes)
 
     def make_room(self, wanting: Outbox, size: int) -> None:
         """Have answers give way until there is room. Raises `AnswersUnread`."""
@@ -117,13 +122,13 @@ class UnsentAnswers:
         leaving = who_leaves(
             self._outboxes,
             wanting.client,
-            fits=lambda outboxes: _unsent(outboxes) + size <= self._max_bytes,
+            fits=lambda outboxes: _held(outboxes) + size <= self._max_bytes,
             shares=lambda outboxes: _shares(outboxes, wanting.client, size),
-            may_leave=lambda outbox: outbox is not wanting,
+            may_leave=lambda outbox: not outbox.expected and outbox is not wanting,
         )
         if leaving is None and size > _SMALL_BYTES:
             raise AnswersUnread(
-                f"{self._at_most:,} bytes of answers wait for their clients to read them",
+                f"{self._at_most:,} bytes of answers are being computed or wait to be read",
                 retry_after_s=_RETRY_AFTER_S,
             )
         for outbox in leaving or ():
@@ -139,15 +144,22 @@ class UnsentAnswers:
             self._start_timer()
 
 
-def _unsent(outboxes: Iterable[Outbox]) -> int:
-    return sum(outbox.unsent for outbox in outboxes)
+def expect_answer(request: Request, size: int) -> None:
+    """Call before an answer of about so many bytes is computed. Raises `AnswersUnread`."""
+    outbox: Outbox | None = request.scope.get("state", {}).get(OUTBOX)
+    if outbox and size > _SMALL_BYTES:
+        outbox.expect(_address(request.scope), size)
+
+
+def _held(outboxes: Iterable[Outbox]) -> int:
+    return sum(outbox.unsent + outbox.expected for outbox in outboxes)
 
 
 def _shares(outboxes: Iterable[Outbox], client: str, size: int) -> Counter[str]:
     """The bytes of each client, and those that `client` would have."""
     shares = Counter({client: size})
     for outbox in outboxes:
-        shares[outbox.client] += outbox.unsent
+        shares[outbox.client] += outbox.unsent + outbox.expected
     return shares
 
 
@@ -174,7 +186,7 @@ class RefuseUnread:
             nonlocal refused
             if message["type"] == "http.response.start":
                 try:
-                    outbox.make_room((scope.get("client") or ("",))[0], _length(message))
+                    outbox.make_room(_address(scope), _length(message))
                 except AnswersUnread as error:
                     refused = True
                     response = await self._answer(Request(scope), error)
@@ -183,6 +195,11 @@ class RefuseUnread:
                 await send(message)
 
         await self._app(scope, receive, send_or_refuse)
+
+
+def _address(scope: Scope) -> str:
+    address: str = (scope.get("client") or ("",))[0]
+    return address
 
 
 def _length(message: Message) -> int:

@@ -48,6 +48,7 @@ from service.http.pools import in_pool
 from service.http.problems import problems
 from service.http.schemas import ClassifyAnswer
 from service.http.stages import note_classification
+from service.http.unsent import expect_answer
 from service.http.uploads import BODY, read_images
 from service.json_arrays import BYTES_PER_NUMBER
 from service.pipeline import Classification
@@ -106,7 +107,7 @@ async def classify(request: Request) -> Response:
         limits = runtime.upload_limits
         with receiving(request, limits.max_bytes) as upload:
             images = await read_images(request, upload, limits)
-            extras.check_size(len(images), runtime.max_answer_bytes)
+            expect_answer(request, extras.checked_size(len(images), runtime.max_answer_bytes))
 
             def forget_upload() -> None:
                 images.clear()
@@ -173,13 +174,18 @@ class _Extras:
             names += tuple(similarity.outputs(self._manifest, self._params.stage).values())
         return names
 
-    def check_size(self, images: int, max_bytes: int) -> None:
-        """Raises `AnswerTooLarge`. Without these parts no answer is too large."""
+    def checked_size(self, images: int, max_bytes: int) -> int:
+        """The bytes of these parts, about; without them no answer is large.
+
+        Raises `AnswerTooLarge`.
+        """
         numbers = math.prod(self._selection.shape) if self._selection else 0
         if self._params.similarity:
             numbers += similarity.numbers(self._manifest, self._params.stage)
         smaller = "send fewer images in one request, or ask for less about them"
-        AnswerTooLarge.check(images * numbers * BYTES_PER_NUMBER, max_bytes, smaller)
+        length = images * numbers * BYTES_PER_NUMBER
+        AnswerTooLarge.check(length, max_bytes, smaller)
+        return length
 
     def fields(self, classified: Classification) -> dict[str, object]:
         fields: dict[str, object] = {}

@@ -32,6 +32,7 @@ from service.http.problems import oip_problems
 from service.http.schemas import BINARY
 from service.http.specification import reference
 from service.http.stages import note_inference
+from service.http.unsent import expect_answer
 from service.inference.repository import ServedModel
 from service.inflight import Upload
 from service.oip import compression, metadata, rest
@@ -165,6 +166,7 @@ async def infer(request: Request, runtime: WorkingDep, served: Served) -> Respon
         del content, decode
         upload.keep(wanted.images.nbytes)
         wanted.check_response_size(contract, runtime.max_answer_bytes)
+        expect_answer(request, wanted.response_bytes(contract))
         with pipeline.admit(served, deadline, wanted.explain_outputs) as ticket:
             done = await while_connected(request, pipeline.infer(ticket, wanted.images))
     note_inference(request, done)
