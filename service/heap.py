@@ -1,7 +1,7 @@
 """Freed memory goes back to the system, also from the middle of the heap.
 
 By itself glibc returns what is free at the end of a heap alone: one small object that lives on
-above finished uploads keeps all of their pages. Where the C library is another one, nothing is done.
+above finished uploads keeps all of their pages. With another C library nothing is done.
 """
 
 import ctypes
