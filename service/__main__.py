@@ -7,8 +7,9 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -16,6 +17,7 @@ from service.app import build_app, build_grpc_server, build_runtime
 from service.errors import StartupError
 from service.http.prefix import ReadProxyHeaders
 from service.http.protocol import BoundedProtocol
+from service.http.unsent import UnsentAnswers
 from service.runtime import Runtime
 from service.settings import Settings
 from service.telemetry import log
@@ -44,7 +46,7 @@ def _serve(settings: Settings) -> None:
         ReadProxyHeaders(build_app(settings, runtime), _trusted_proxies()),
         host=settings.host,
         port=settings.port,
-        http=BoundedProtocol,
+        http=_protocol(settings),
         ws="none",
         log_config=None,
         access_log=False,
@@ -54,6 +56,12 @@ def _serve(settings: Settings) -> None:
     )
     gc.freeze()  # what is loaded by now stays, so garbage collections need not scan it
     _Server(config, runtime, settings, grpc_server).run()
+
+
+def _protocol(settings: Settings) -> Any:
+    """uvicorn's protocol of a connection, as a class or anything else that makes one."""
+    max_bytes = max(settings.max_unsent_bytes, settings.max_answer_bytes)
+    return partial(BoundedProtocol, UnsentAnswers(max_bytes, settings.write_timeout_s))
 
 
 def _trusted_proxies() -> str:

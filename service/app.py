@@ -16,6 +16,7 @@ from fastapi_offline import FastAPIOffline
 from models.imaging import MAX_BYTES_PER_PIXEL
 from service import __version__
 from service.errors import StartupError
+from service.heap import Heap
 from service.http import problems
 from service.http.hosts import CheckHost
 from service.http.middleware import PROBES, AnswerHead, AnswerRefusals, ObserveRequests
@@ -36,12 +37,14 @@ from service.http.routes import (
 )
 from service.http.security import RequireApiKey
 from service.http.specification import Specification
+from service.http.unsent import RefuseUnread
 from service.imaging.preparer import Preparer
 from service.imaging.process import DecodeOptions
 from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.repository import ModelRepository, QueueOptions
 from service.inference.sessions import EngineOptions
+from service.inflight import InflightUploads
 from service.pipeline import Pipeline
 from service.runtime import Replicas, Runtime, UploadLimits
 from service.settings import Settings, traces_wanted
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from service.telemetry.tracing import Tracing
 
 _logger = logging.getLogger(__name__)
+_TRIM_EVERY_S = 5
 
 # What pages of other origins may read of an answer besides its type, length and Cache-Control.
 _EXPOSED_HEADERS = (
@@ -119,6 +123,10 @@ def build_runtime(
             max_bytes=settings.max_upload_bytes,
             max_images=min(settings.max_request_images, settings.max_queue_images),
             timeout_s=settings.request_timeout_s,
+        ),
+        uploads=InflightUploads(
+            max(settings.max_inflight_bytes, settings.max_upload_bytes),
+            settings.max_inflight_uploads,
         ),
         max_answer_bytes=settings.max_answer_bytes,
         request_timeout_s=settings.request_timeout_s,
@@ -218,9 +226,11 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await runtime.pipeline.store.open()
         polling = asyncio.create_task(_poll_repository(runtime.pipeline.models, repository_poll_s))
+        trimming = asyncio.create_task(_trim_heap())
         yield
         runtime.draining = True
         polling.cancel()
+        trimming.cancel()
         runtime.pipeline.preparer.close()
         runtime.pipeline.models.stop(drain_timeout_s)
         runtime.pipeline.pool.shutdown(cancel_futures=True)
@@ -254,6 +264,7 @@ def create_app(
         app.add_middleware(RefuseOtherOrigins, allowed=cors_origins)
     if allowed_hosts is not None:
         app.add_middleware(CheckHost, names=allowed_hosts)
+    app.add_middleware(RefuseUnread, answer=problems.service_error)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -282,6 +293,13 @@ def _telemetry_config(tracing: "Tracing | None", root_path: str) -> "TelemetryCo
             scope["path"].removeprefix(root_path or scope.get("root_path", "")) in PROBES
         ),
     }
+
+
+async def _trim_heap() -> None:
+    heap = Heap()
+    while True:
+        await asyncio.sleep(_TRIM_EVERY_S)
+        await asyncio.to_thread(heap.trim)
 
 
 async def _poll_repository(models: ModelRepository, every_s: float) -> None:

@@ -169,6 +169,14 @@ class QueueFull(ServiceError):
     status, code, title = 429, "queue-full", "The server is busy"
 
 
+class UploadsFull(ServiceError):
+    status, code, title = 429, "uploads-full", "Too many uploads at once"
+
+
+class AnswersUnread(ServiceError):
+    status, code, title = 429, "answers-unread", "Too many answers wait to be read"
+
+
 class InferenceFailed(ServiceError):
     status, code, title = 500, "inference-failed", "The model failed on this input"
 

@@ -4,6 +4,7 @@ Composes the decoder, the store and the models. Knows nothing of HTTP.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -67,16 +68,27 @@ class Pipeline:
         with admission:
             yield Ticket(model, admission, tuple(explain), deadline)
 
-    async def classify(self, ticket: Ticket, uploads: Sequence[bytes]) -> list[Classification]:
+    def check_room(self, model: ServedModel, explain: Sequence[str] = ()) -> None:
+        """Refuse a request before its body is read. Raises `QueueFull` or `Stopped`."""
+        with self.admit(model, math.inf, explain):
+            pass  # a slot that waited for a body would be lost to those whose bodies are there
+
+    async def classify(
+        self,
+        ticket: Ticket,
+        uploads: Sequence[bytes],
+        decoded: Callable[[], None] = lambda: None,
+    ) -> list[Classification]:
         """The logits of each upload, in order, and the other outputs that the ticket names.
 
         One bad image fails the request before any image is queued. Raises `QueueFull` before
-        any image is decoded.
+        any image is decoded. Once all are, `decoded` is called: the uploads are needed no more.
         """
         with _counting_failures(ticket.model):
             ticket.admission.reserve(len(uploads))
         rule = ticket.model.manifest.preprocessing
         images = await self.preparer.prepare(uploads, rule, ticket.deadline)
+        decoded()
         pixels = [image.pixels for image in images]
         done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
         ids = [content_id(image, self.store.secret) for image in pixels]

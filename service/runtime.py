@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.errors import ModelControlOff, Stopped
+from service.inflight import InflightUploads
 from service.pipeline import Pipeline
 from service.telemetry.metrics import Metrics
 
@@ -37,6 +38,7 @@ class Replicas(Protocol):
 class Runtime:
     pipeline: Pipeline
     upload_limits: UploadLimits
+    uploads: InflightUploads
     max_answer_bytes: int
     request_timeout_s: float
     render_pool: Executor  # one thread, because matplotlib keeps global state

@@ -159,6 +159,15 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         32 * 2**20, ge=1, description="largest request body; a higher value admits larger photos"
     )
+    max_inflight_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="memory for all request bodies at once, until their images are decoded; never "
+        "less than max_upload_bytes; beyond it slow uploads and new ones get a 429",
+    )
+    max_inflight_uploads: int = Field(
+        512, ge=1, description="most request bodies that may be arriving at once"
+    )
     max_image_pixels: int = Field(
         MAX_PIXELS,
         ge=1,
@@ -183,6 +192,15 @@ class Settings(BaseSettings):
     )
     max_answer_bytes: int = Field(
         64 * 2**20, ge=1, description="largest answer of /attention-maps, /classify and /v2"
+    )
+    max_unsent_bytes: int = Field(
+        256 * 2**20,
+        ge=1,
+        description="memory for answers that their clients have yet to read; never less than "
+        "max_answer_bytes; beyond it slow readers are cut off and new answers get a 429",
+    )
+    write_timeout_s: float = Field(
+        30, gt=0, description="a client that reads nothing of its answer for this long is cut off"
     )
     store_url: SecretStr | None = Field(
         None,

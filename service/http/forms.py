@@ -1,5 +1,6 @@
 """Forms of images (multipart/form-data, RFC 7578) to the bytes of each."""
 
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,14 @@ async def read_form(content_type: str, body: AsyncIterator[bytes], most: int) ->
         raise MalformedUpload("the form cannot be parsed") from exc
     if not form.ended:
         raise MalformedUpload("the form is cut short: its closing boundary is missing")
-    return [bytes(part) for part in form.parts]
+    return [bytes(form.parts.popleft()) for _ in range(len(form.parts))]  # never all twice
 
 
 class _Form:
     """What the parser has met so far."""
 
     def __init__(self, most: int) -> None:
-        self.parts: list[bytearray] = []
+        self.parts: deque[bytearray] = deque()
         self.ended = False
         self._most = most
         self._field, self._value = b"", b""

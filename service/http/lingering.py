@@ -5,6 +5,7 @@ unread bytes makes the operating system reset it, and the answer is lost.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 MAX_LINGER_BYTES = 256 * 2**20
@@ -17,17 +18,22 @@ class LingeringTransport(asyncio.Transport):
 
     `unread` says whether more of a request is to come. If so, `close` ends only what the server
     sends; the connection ends when the client closes it, is silent for `idle_s`, or goes beyond a
-    bound.
+    bound. `wrote` is told of the bytes that are written.
     """
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, idle_s: float
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        idle_s: float,
+        wrote: Callable[[int], None],
     ) -> None:
         super().__init__()
         self.unread = False
         self._transport = transport
         self._loop = loop
         self._idle_s = idle_s
+        self._wrote = wrote
         self._longest_s: float = _LINGER_S
         self._closing = False
         self._discarded = 0  # bytes
@@ -92,6 +98,7 @@ class LingeringTransport(asyncio.Transport):
     def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
         if not self._closing:
             self._transport.write(data)
+            self._wrote(len(data))
 
     def pause_reading(self) -> None:
         self._transport.pause_reading()

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from models.arrays import Float32Array, Pixels
 from service.errors import (
+    AnswersUnread,
     DeadlineExceeded,
     EngineUnavailable,
     ExpiredImage,
@@ -33,6 +34,7 @@ ERRORS = (
     ExpiredImage,
     InputMismatch,
     QueueFull,
+    AnswersUnread,
     InferenceFailed,
     EngineUnavailable,
     Stopped,

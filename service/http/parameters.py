@@ -19,6 +19,7 @@ from starlette.datastructures import QueryParams
 from models.manifest import Stage
 
 _TIMEOUT_HEADER: Final = "x-request-timeout-ms"
+_LONGEST_TIMEOUT_MS = 10**9
 _MOST_TOLD = 8  # parameters that are refused by name; an address has room for thousands
 
 ModelName = Annotated[str | None, Field(description="a served model; the default one if left out")]
@@ -48,7 +49,9 @@ class DeadlineParameters(BaseModel):
 
     @property
     def timeout_s(self) -> float | None:
-        return None if self.timeout_ms is None else self.timeout_ms / 1000
+        if self.timeout_ms is None:
+            return None
+        return min(self.timeout_ms, _LONGEST_TIMEOUT_MS) / 1000  # no float has hundreds of digits
 
 
 Parameters = TypeVar("Parameters", bound=BaseModel)

@@ -18,7 +18,8 @@ from service.errors import (
     UriTooLong,
 )
 from service.http.lingering import LingeringTransport
-from service.http.upgrades import UpgradeIgnoringProtocol
+from service.http.pipelining import PipeliningProtocol
+from service.http.unsent import OUTBOX, Outbox, UnsentAnswers
 
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS = 100
@@ -29,33 +30,39 @@ _MAX_BYTES_OUTSIDE_BODIES = 2 * (MAX_URI_BYTES + MAX_HEADERS_BYTES)
 _SHOWN_PATH = re.compile(rb"/[!-~]{,255}")  # the part of a refused path that the answer repeats
 
 
-class BoundedProtocol(UpgradeIgnoringProtocol):
+class BoundedProtocol(PipeliningProtocol):
     """Refuses a request whose line and headers are too large, too slow or not HTTP.
 
     The limit in bytes counts everything since the last byte of a body, so that it covers trailers
     and chunk extensions too. A connection may stay without a complete request line and headers
     for as long as it may be idle. The rest of a body that was not read before its answer is
-    discarded (`LingeringTransport`); if it ends within bounds, the connection is kept.
+    discarded (`LingeringTransport`); if it ends within bounds, the connection is kept. What is to
+    be sent counts among the unsent answers of all connections.
     """
 
     transport: LingeringTransport
+    _outbox: Outbox
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, answers: UnsentAnswers, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._answers = answers
         self.url = b""
         self.headers = []
         self._reading_headers = False
-        self._input_closed = False
         self._bytes_outside_bodies = 0  # since the last byte of a body
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(LingeringTransport(transport, self.loop, self.timeout_keep_alive))
+        self._outbox = Outbox(self._answers, transport)
+        super().connection_made(
+            LingeringTransport(transport, self.loop, self.timeout_keep_alive, self._outbox.wrote)
+        )
         self._start_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()
         self.transport.stop_discarding()
+        self._outbox.discard()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -64,18 +71,22 @@ class BoundedProtocol(UpgradeIgnoringProtocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.received(len(data))
-        if self._input_closed or self.transport.is_closing():
+        if self.input_closed or self.transport.is_closing():
             return
         if not self.transport.unread and (self.cycle is None or self.cycle.response_complete):
             self._start_header_timer()
-        self._bytes_outside_bodies += len(data)
-        super().data_received(data)  # calls the on_... methods below
+        super().data_received(data)
+
+    def parse(self, piece: bytes) -> None:
+        self._bytes_outside_bodies += len(piece)
+        super().parse(piece)  # calls the on_... methods below
         if self._bytes_outside_bodies > _MAX_BYTES_OUTSIDE_BODIES:
             error = _exceeded_limit(self.url, self.headers)
             self._refuse_and_close(error or HeadersTooLarge("they never end"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"][OUTBOX] = self._outbox
         self._reading_headers = True
         self._bytes_outside_bodies = 0  # the parser does not say where in the data it begins
         self._start_header_timer()
@@ -144,7 +155,7 @@ class BoundedProtocol(UpgradeIgnoringProtocol):
 
     def _refuse_and_close(self, error: ServiceError) -> None:
         """Read no more, and answer with the error if there is at least a part of a URL."""
-        self._input_closed = True
+        self.input_closed = True
         if self.transport.is_closing():
             return
         if not (self._reading_headers and self.url):

@@ -3,9 +3,10 @@
 from fastapi import Request
 
 from service.errors import NoImage, UnsupportedMedia
-from service.http.bodies import body_timeout, check_declared_length, limited_chunks, read_body
+from service.http.bodies import body_timeout, limited_chunks, read_body
 from service.http.forms import read_form
 from service.http.schemas import BINARY
+from service.inflight import Upload
 from service.runtime import UploadLimits
 
 # The request body in OpenAPI.
@@ -32,23 +33,23 @@ BODY = {
 }
 
 
-async def read_images(request: Request, limits: UploadLimits) -> list[bytes]:
+async def read_images(request: Request, upload: Upload, limits: UploadLimits) -> list[bytes]:
     """The bytes of each image in a request.
 
-    Raises `UploadTooLarge`, `RequestTimeout`, `TooManyImages`, `NoImage`, `MalformedUpload` or
-    `UnsupportedMedia`.
+    Raises `UploadTooLarge`, `UploadsFull`, `RequestTimeout`, `TooManyImages`, `NoImage`,
+    `MalformedUpload` or `UnsupportedMedia`.
     """
-    check_declared_length(request, limits.max_bytes)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         async with body_timeout(limits.timeout_s):
-            chunks = limited_chunks(request, limits.max_bytes)
+            chunks = limited_chunks(request, upload, limits.max_bytes)
             images = await read_form(request.headers["content-type"], chunks, limits.max_images)
+        upload.complete()
         if not images:
             raise NoImage("the form has no file; with curl: -F image=@FILE")
         return images
     if media_type.startswith("image/") or media_type == "application/octet-stream":
-        data = await read_body(request, limits.max_bytes, limits.timeout_s)
+        data = await read_body(request, upload, limits.max_bytes, limits.timeout_s)
         if not data:
             raise NoImage("the request body is empty")
         return [data]

@@ -275,7 +275,10 @@ class ModelRepository:
         """The versions of a model that the folder says to serve."""
         if Path(name).name != name or name.startswith(".") or "\0" in name:
             return {}
-        highest = version_folders(self._folder / name)[-self.versions :]
+        try:
+            highest = version_folders(self._folder / name)[-self.versions :]
+        except (OSError, UnicodeError):  # longer than names of files can be, or not to be encoded
+            return {}
         return {int(version.name): version for version in highest}
 
     def _load(self, version: Path) -> ServedModel:

@@ -120,7 +120,7 @@ def _from_binary(binary: memoryview, declared: Any, shape: tuple[int, ...]) -> P
             f"{INPUT}: binary_data_size is {quoted(declared)}, and {len(binary)} bytes follow "
             "the JSON"
         )
-    return inference.from_bytes(binary, shape)
+    return inference.from_bytes(binary, shape).copy()  # a view would keep the whole body
 
 
 def _from_json(data: Any, shape: tuple[int, ...]) -> Pixels:

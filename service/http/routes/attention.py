@@ -22,6 +22,7 @@ from service.http.parameters import documented, read_parameters
 from service.http.pools import in_pool
 from service.http.problems import problems
 from service.http.schemas import BINARY, AttentionMapsAnswer
+from service.http.unsent import expect_answer
 from service.json_arrays import BYTES_PER_NUMBER
 
 router = APIRouter(tags=[TAG])
@@ -85,21 +86,22 @@ async def attention_maps(request: Request, runtime: WorkingDep) -> Response:
             query=params.query,
             direction=params.direction,
         )
-        _check_size(selection, params, runtime.max_answer_bytes)
+        size = _checked_size(selection, params, runtime.max_answer_bytes)
         pixels = await runtime.pipeline.input(served, params.id)
         tag = answer_tag(served, params)
         if unchanged := not_modified(request, tag):
             return unchanged
+        expect_answer(request, size)
         outputs = await explain(request, served, pixels, selection.outputs, deadline)
     pool = runtime.render_pool if params.format == "png" else runtime.pipeline.pool
     build = partial(_answer, selection, params, outputs, pixels, caching(tag))
     return await in_pool(request, pool, deadline, build)
 
 
-def _check_size(
+def _checked_size(
     selection: Selection, params: AttentionMapsParameters, max_answer_bytes: int
-) -> None:
-    """Raises `AnswerTooLarge`."""
+) -> int:
+    """The bytes of the answer, about. Raises `AnswerTooLarge`."""
     smaller = "ask for fewer layers, heads or queries"
     if params.format == "json":
         smaller += ", or format=npy"
@@ -107,6 +109,7 @@ def _check_size(
     AnswerTooLarge.check(length, max_answer_bytes, smaller)
     if params.format == "png":
         pictures.check_attention(selection, params.scale, params.overlay)
+    return length
 
 
 def _answer(

@@ -11,6 +11,7 @@ from pydantic import Field
 from models.collapse import THRESHOLD
 from models.manifest import Manifest
 from service.errors import (
+    AnswersUnread,
     AnswerTooLarge,
     CorruptImage,
     CrossOrigin,
@@ -27,11 +28,13 @@ from service.errors import (
     TooManyImages,
     UnknownModel,
     UnsupportedMedia,
+    UploadsFull,
     UploadTooLarge,
 )
 from service.explain import similarity
 from service.explain.selection import Selection
 from service.http import answers
+from service.http.bodies import receiving
 from service.http.dependencies import use_model, working_runtime_of
 from service.http.disconnects import while_connected
 from service.http.parameters import (
@@ -47,6 +50,7 @@ from service.http.pools import in_pool
 from service.http.problems import problems
 from service.http.schemas import ClassifyAnswer
 from service.http.stages import note_classification
+from service.http.unsent import expect_answer
 from service.http.uploads import BODY, read_images
 from service.json_arrays import BYTES_PER_NUMBER
 from service.pipeline import Classification
@@ -85,6 +89,8 @@ class ClassifyParameters(DeadlineParameters):
         UnsupportedMedia,
         AnswerTooLarge,
         QueueFull,
+        UploadsFull,
+        AnswersUnread,
         InferenceFailed,
         EngineUnavailable,
         Stopped,
@@ -101,10 +107,19 @@ async def classify(request: Request) -> Response:
     with use_model(request, params.model, params.version) as served:
         manifest = served.manifest
         extras = _Extras(manifest, params)
-        with pipeline.admit(served, deadline, extras.outputs) as ticket:
-            images = await read_images(request, runtime.upload_limits)
-            extras.check_size(len(images), runtime.max_answer_bytes)
-            classified = await while_connected(request, pipeline.classify(ticket, images))
+        pipeline.check_room(served, extras.outputs)
+        limits = runtime.upload_limits
+        with receiving(request, limits.max_bytes) as upload:
+            images = await read_images(request, upload, limits)
+            expect_answer(request, extras.checked_size(len(images), runtime.max_answer_bytes))
+
+            def forget_upload() -> None:
+                images.clear()
+                upload.keep(0)
+
+            with pipeline.admit(served, deadline, extras.outputs) as ticket:
+                classifying = pipeline.classify(ticket, images, decoded=forget_upload)
+                classified = await while_connected(request, classifying)
     root_path = request.scope["root_path"]
     build = partial(_answer, manifest, params, extras, classified, root_path)
     if extras.outputs or len(classified) > 1:
@@ -163,13 +178,18 @@ class _Extras:
             names += tuple(similarity.outputs(self._manifest, self._params.stage).values())
         return names
 
-    def check_size(self, images: int, max_bytes: int) -> None:
-        """Raises `AnswerTooLarge`. Without these parts no answer is too large."""
+    def checked_size(self, images: int, max_bytes: int) -> int:
+        """The bytes of these parts, about; without them no answer is large.
+
+        Raises `AnswerTooLarge`.
+        """
         numbers = math.prod(self._selection.shape) if self._selection else 0
         if self._params.similarity:
             numbers += similarity.numbers(self._manifest, self._params.stage)
         smaller = "send fewer images in one request, or ask for less about them"
-        AnswerTooLarge.check(images * numbers * BYTES_PER_NUMBER, max_bytes, smaller)
+        length = images * numbers * BYTES_PER_NUMBER
+        AnswerTooLarge.check(length, max_bytes, smaller)
+        return length
 
     def fields(self, classified: Classification) -> dict[str, object]:
         fields: dict[str, object] = {}

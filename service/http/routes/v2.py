@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 
 from models.arrays import Float32Array
 from service.errors import (
+    AnswersUnread,
     AnswerTooLarge,
     CrossOrigin,
     DeadlineExceeded,
@@ -21,19 +22,22 @@ from service.errors import (
     Stopped,
     UnknownModel,
     UnsupportedEncoding,
+    UploadsFull,
     UploadTooLarge,
 )
-from service.http.bodies import read_body
-from service.http.dependencies import RuntimeDep, WorkingDep, use_model
+from service.http.bodies import read_body, receiving
+from service.http.dependencies import RuntimeDep, WorkingDep, runtime_of, use_model
 from service.http.disconnects import while_connected
 from service.http.parameters import DeadlineParameters, documented, read_parameters
 from service.http.problems import oip_problems
 from service.http.schemas import BINARY
 from service.http.specification import reference
 from service.http.stages import note_inference
+from service.http.unsent import expect_answer
 from service.inference.repository import ServedModel
+from service.inflight import Upload
 from service.oip import compression, metadata, rest
-from service.oip.inference import Contract, InferRequest, version_number
+from service.oip.inference import InferRequest, version_number
 from service.oip.schemas import (
     PREFIX,
     InferRequestBody,
@@ -43,6 +47,7 @@ from service.oip.schemas import (
     ServerMetadata,
     StatisticsResponse,
 )
+from service.runtime import UploadLimits
 
 TAG = "open inference protocol"
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -140,6 +145,8 @@ async def model_statistics(served: Served) -> StatisticsResponse:
         UnsupportedEncoding,
         AnswerTooLarge,
         QueueFull,
+        UploadsFull,
+        AnswersUnread,
         InferenceFailed,
         EngineUnavailable,
         Stopped,
@@ -152,24 +159,34 @@ async def infer(request: Request, runtime: WorkingDep, served: Served) -> Respon
     deadline = runtime.deadline(read_parameters(request, DeadlineParameters).timeout_s)
     limits = runtime.upload_limits
     contract = metadata.contract(served, limits.max_images)
-    # Only the body says how many slots of which queue the request needs. While it is read, the
-    # request holds one slot of the classifier's queue, so that a busy server reads no bodies.
-    with runtime.pipeline.admit(served, deadline):
-        body = await read_body(request, limits.max_bytes, limits.timeout_s)
-        decode = partial(_decode, request, body, contract, limits.max_bytes)
-        wanted = await runtime.pipeline.in_pool(decode)
-    wanted.check_response_size(contract, runtime.max_answer_bytes)
-    with runtime.pipeline.admit(served, deadline, wanted.explain_outputs) as ticket:
-        done = await while_connected(request, runtime.pipeline.infer(ticket, wanted.images))
+    pipeline = runtime.pipeline
+    pipeline.check_room(served)  # only the body says which queue the request needs
+    with receiving(request, limits.max_bytes) as upload:
+        content = await _read_content(request, upload, limits)
+        decode = partial(rest.decode, content, request.headers.get(LENGTH_HEADER), contract)
+        wanted = await pipeline.in_pool(decode)
+        del content, decode
+        upload.keep(wanted.images.nbytes)
+        wanted.check_response_size(contract, runtime.max_answer_bytes)
+        expect_answer(request, wanted.response_bytes(contract))
+        with pipeline.admit(served, deadline, wanted.explain_outputs) as ticket:
+            done = await while_connected(request, pipeline.infer(ticket, wanted.images))
     note_inference(request, done)
     answers = [one.value for one in done]
-    return await runtime.pipeline.in_pool(partial(_answer, request, served, wanted, answers))
+    return await pipeline.in_pool(partial(_answer, request, served, wanted, answers))
 
 
-def _decode(request: Request, body: bytes, contract: Contract, max_bytes: int) -> InferRequest:
+async def _read_content(request: Request, upload: Upload, limits: UploadLimits) -> bytes:
+    """The body without its content encoding."""
+    body = await read_body(request, upload, limits.max_bytes, limits.timeout_s)
     encoding = request.headers.get("content-encoding", "")
-    content = compression.decompress(body, encoding, max_bytes)
-    return rest.decode(content, request.headers.get(LENGTH_HEADER), contract)
+    if not encoding:
+        return body
+    decompress = partial(compression.decompress, body, encoding, limits.max_bytes)
+    content = await runtime_of(request).pipeline.in_pool(decompress)
+    upload.keep(0)
+    upload.grow(len(content))
+    return content
 
 
 def _answer(

@@ -12,9 +12,10 @@ from service.errors import (
     ModelControlOff,
     Stopped,
     UnknownModel,
+    UploadsFull,
     UploadTooLarge,
 )
-from service.http.bodies import read_body
+from service.http.bodies import read_body, receiving
 from service.http.dependencies import RuntimeDep
 from service.http.problems import oip_problems
 from service.http.routes.v2 import TAG
@@ -37,7 +38,9 @@ control = APIRouter(prefix=_PREFIX, tags=[TAG], dependencies=[Depends(_check_con
 
 async def _read_object(request: Request, runtime: RuntimeDep) -> dict[str, Any]:
     """The JSON object in the body; the body may be missing."""
-    body = await read_body(request, _MAX_BODY_BYTES, runtime.upload_limits.timeout_s)
+    with receiving(request, _MAX_BODY_BYTES) as upload:
+        timeout_s = runtime.upload_limits.timeout_s
+        body = await read_body(request, upload, _MAX_BODY_BYTES, timeout_s)
     try:
         found = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as exc:
@@ -54,6 +57,7 @@ _CONTROL_ERRORS = (
     UnknownModel,
     MalformedUpload,
     UploadTooLarge,
+    UploadsFull,
     Stopped,
 )
 
@@ -61,7 +65,7 @@ _CONTROL_ERRORS = (
 @router.post(
     "/index",
     response_model_exclude_defaults=True,  # as Triton leaves out what is empty
-    responses=oip_problems(CrossOrigin, MalformedUpload, UploadTooLarge),
+    responses=oip_problems(CrossOrigin, MalformedUpload, UploadTooLarge, UploadsFull),
 )
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
     """Every served version and, unless `ready` is true, the models that are not served."""
