@@ -189,9 +189,9 @@ struct AttentionNode : Node {
 
 private:
     Status* read_shape(const void* info, const char* name, Shape& shape) const {
-        int64_t axes[4] = {};
+        int64_t axes[4] = {}, *const to = axes;
         size_t count = 4;
-        if (Status* s = call<INTEGERS_ATTRIBUTE>(api, info, name, static_cast<int64_t*>(axes), &count)) return s;
+        if (Status* s = call<INTEGERS_ATTRIBUTE>(api, info, name, to, &count)) return s;
         for (const int64_t length : {axes[1], axes[2], axes[3]})
             if (count != 4 || length < 1 || length > LONGEST)
                 return error("queries and keys must be [-1, tokens, heads, width]");

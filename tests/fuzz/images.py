@@ -41,6 +41,7 @@ _OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "JPEG2000": ({}, {"tile_size": (16, 16)}, {"no_jp2": True}),
     "ICO": ({}, {"bitmap_format": "bmp"}),
 }
+_MODES_OF_COMPRESSIONS = {"jpeg": ("L", "RGB"), "group4": ("1",)}
 _ANIMATED = ("PNG", "WEBP", "GIF", "TIFF", "AVIF")
 
 
@@ -67,7 +68,8 @@ def _files() -> tuple[bytes, ...]:
     for name in FORMATS:
         for mode in _MODES[name]:
             for options in _OPTIONS.get(name, ({},)):
-                found += _saved(_picture(mode), name, **options)
+                if mode in _MODES_OF_COMPRESSIONS.get(options.get("compression", ""), (mode,)):
+                    found += _saved(_picture(mode), name, **options)
         if name in _ANIMATED:
             others = [_picture("RGB").transpose(Image.Transpose.ROTATE_180)]
             found += _saved(_picture("RGB"), name, save_all=True, append_images=others)
