@@ -12,11 +12,15 @@ DEVELOPING := $(SERVING) ray export dev
 CORE := tests/models tests/export tests/service/http tests/service/oip
 OLDEST := $(VENV)-oldest
 
+# How long `make fuzz` takes, and what makes its inputs
+SECONDS ?= 3600
+SEED ?= 0
+
 # Modules are compiled once, whatever the shell's environment says: compiling them in each of the
 # many processes of the tests would take a third of their time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve cluster test test-cluster test-js test-oldest check check-js format export evaluate bench soak docker help
+.PHONY: serve cluster test test-cluster test-js test-oldest check check-js format export evaluate bench soak fuzz docker help
 .DELETE_ON_ERROR:
 
 serve: $(PYTHON)  ## serve the bundled models on port 8000; the first run installs what that needs
@@ -71,6 +75,9 @@ bench: $(VENV)/bench.txt $(KERNEL)  ## speed against what a user would run inste
 
 soak: $(VENV)/developing.txt $(KERNEL)  ## five minutes of mixed traffic: every answer right, memory bounded
 	$(PYTHON) -m tests.soak
+
+fuzz: $(VENV)/developing.txt  ## changed images and inference requests for an hour, or SECONDS=600
+	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 docker:  ## build the image
 	docker build --tag deepvit-inference .

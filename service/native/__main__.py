@@ -1,12 +1,13 @@
 """`python -m service.native`: compile the kernels into libraries beside their sources.
 
-Those for CPUs are compiled by the C++ compiler that the variable CXX names, or g++; it must be GCC
-12 or newer, whose extensions they use. Those for GPUs are compiled if there is an nvcc: the one
-that NVCC names, one on the path, or pip's.
+Those for CPUs are compiled by the C++ compiler that the variable CXX names, or g++, with the flags
+in CXXFLAGS added; it must be GCC 12 or newer, whose extensions they use. Those for GPUs are
+compiled if there is an nvcc: the one that NVCC names, one on the path, or pip's.
 """
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from service.native import CUDA_LIBRARY, LIBRARY
 from service.native.sources import CUDA, FOLDER, KERNELS, OPERATORS, hash_of_sources
 
 _OLDEST_GCC = 12
-_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-Wno-psabi"]
+_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
 _FLAGS += ["-fno-math-errno"]  # or square roots would not be vectorised
 # Each kernel is compiled once for each instruction set; which copy runs is chosen at run time.
 _INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
@@ -79,14 +80,15 @@ def _build(library: Path, steps: list[list[str]]) -> int:
 
 
 def _cpu_commands(compiler: str) -> list[list[str]]:
+    command = [compiler, *_FLAGS, *shlex.split(os.environ.get("CXXFLAGS", ""))]
     steps, objects = [], []
     for (instruction_set, flags), kernel in product(_INSTRUCTION_SETS.items(), KERNELS):
         name = f"{kernel}_{instruction_set}"
         define, source = f"-D{kernel.upper()}={name}", str(FOLDER / f"{kernel}.cpp")
-        steps.append([compiler, *_FLAGS, *flags, define, "-c", source, "-o", f"{name}.o"])
+        steps.append([*command, *flags, define, "-c", source, "-o", f"{name}.o"])
         objects.append(f"{name}.o")
     inputs = [_define_hash(LIBRARY), *_paths(OPERATORS), *objects]
-    return [*steps, [compiler, *_FLAGS, "-shared", *inputs, "-o", LIBRARY.name]]
+    return [*steps, [*command, "-shared", *inputs, "-o", LIBRARY.name]]
 
 
 def _cuda_commands(nvcc: str) -> list[list[str]]:

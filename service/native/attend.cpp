@@ -167,7 +167,7 @@ void tile(const Attention& a, int64_t number, Vector* scratch) {
 extern const Kernel ATTEND = {
     LANES,
     [](const Attention& a) {
-        return size_t(a.heads * a.keys + a.width + 5 * a.heads) * sizeof(Vector);
+        return Bytes{size_t(a.heads * a.keys + a.width + 5 * a.heads)} * sizeof(Vector);
     },
     [](const Attention& a, int64_t number, void* scratch) {
         tile(a, number, static_cast<Vector*>(scratch));

@@ -2,8 +2,9 @@
 
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+
+#include "sizes.h"
 
 // Tensors have the layout of linear layers' outputs: [images, tokens, heads * width].
 struct Attention {
@@ -16,8 +17,8 @@ struct Attention {
 };
 
 struct Kernel {
-    int64_t lanes;                              // queries in a tile
-    size_t (*scratch_bytes)(const Attention&);  // for each thread, aligned to 64
+    int64_t lanes;                             // queries in a tile
+    Bytes (*scratch_bytes)(const Attention&);  // for each thread, aligned to 64
     // A task: one of images * ceil(queries / lanes).
     void (*tile)(const Attention&, int64_t number, void* scratch);
 };

@@ -27,15 +27,16 @@ inline Vector exponential(Vector x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    return p * (Vector)((Integers)shifted << 23);
+    return p * (Vector)((Bits)shifted << 23);
 }
 
 // log(x) of normal x > 0, to about 1e-7: the exponent times log(2), plus a polynomial in the
 // mantissa, fitted for the smallest error between sqrt(1/2) and sqrt(2).
 inline Vector logarithm(Vector x) {
-    const Integers bits = (Integers)x, power = (bits - 0x3f3504f3) >> 23;  // from sqrt(1/2) on
+    const Bits bits = (Bits)x;
+    const Integers power = (Integers)(bits - 0x3f3504f3u) >> 23;  // from sqrt(1/2) on
     const Vector n = __builtin_convertvector(power, Vector);
-    const Vector r = (Vector)(bits - (power << 23)) - 1.0f, square = r * r;
+    const Vector r = (Vector)(bits - ((Bits)power << 23)) - 1.0f, square = r * r;
     Vector p = r * 8.700435915e-2f - 1.426748697e-1f;
     p = p * r + 1.491476788e-1f;
     p = p * r - 1.657758467e-1f;

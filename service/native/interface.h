@@ -9,10 +9,13 @@
 #include <cstdint>
 #include <initializer_list>
 #include <mutex>
+#include <new>
 
 #define VISIBLE __attribute__((visibility("default")))  // from outside the library
 
 constexpr uint32_t API_VERSION = 17;
+// No tensor's axis, and none in an attribute, is longer: the product of two then fits into int64_t.
+constexpr int64_t LONGEST = 1 << 30;
 enum Element { FLOAT = 1, HALF = 10 };  // ONNXTensorElementDataType
 enum Characteristic { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
 
@@ -79,6 +82,24 @@ enum Index {
     PARALLEL_FOR = 274,
 };
 
+inline Status* failure(const void* const* api, const char* message) {
+    constexpr int FAIL = 1;
+    return call<CREATE_STATUS>(api, FAIL, message);
+}
+
+// What body() returns, or the status of an exception, which must not reach ONNX Runtime: its
+// interface is that of C.
+template <typename Body>
+Status* guarded(const void* const* api, const Body& body) noexcept {
+    try {
+        return body();
+    } catch (const std::bad_alloc&) {
+        return failure(api, "no memory for an operator");
+    } catch (...) {
+        return failure(api, "an operator failed");
+    }
+}
+
 struct Tensor {
     void* data = nullptr;
     size_t axes = 0;
@@ -99,15 +120,13 @@ struct Node {
 
     const void* const* api;
 
-    Status* error(const char* message) const {
-        constexpr int FAIL = 1;
-        return call<CREATE_STATUS>(api, FAIL, message);
-    }
+    Status* error(const char* message) const { return failure(api, message); }
 
     Status* read(const Context* context, size_t index, Tensor& tensor) const {
         const void* value = nullptr;
         void* info = nullptr;
         if (Status* s = call<INPUT>(api, context, index, &value)) return s;
+        if (!value) return error("an input is missing");
         if (Status* s = call<TENSOR_INFO>(api, value, &info)) return s;
         tensor = {};
         Status* status =
@@ -119,16 +138,19 @@ struct Node {
         reinterpret_cast<Release>(const_cast<void*>(api[RELEASE_TENSOR_INFO]))(info);
         if (status) return status;
         if (tensor.axes > 4) return error("an input has more than four axes");
+        for (const int64_t length : tensor.shape)
+            if (length < 0 || length > LONGEST) return error("an axis of an input is too long");
         return call<TENSOR_DATA>(api, const_cast<void*>(value), &tensor.data);
     }
 
-    // `data` becomes null if the graph does not use the output.
+    // `data` becomes null if the output is optional and the graph does not use it.
     template <typename Element>
     Status* allocate(Context* context, size_t index, std::initializer_list<int64_t> shape,
-                     Element*& data) const {
+                     Element*& data, bool optional = false) const {
         void *value = nullptr, *found = nullptr;
         if (Status* s = call<OUTPUT>(api, context, index, shape.begin(), shape.size(), &value))
             return s;
+        if (!value && !optional) return error("an output is missing");
         Status* status = value ? call<TENSOR_DATA>(api, value, &found) : nullptr;
         data = static_cast<Element*>(found);
         return status;
@@ -137,7 +159,7 @@ struct Node {
 
 // The shape that rows [images * tokens, heads * width] are reshaped to.
 struct Shape {
-    int64_t images, tokens, heads, width;
+    int64_t tokens, heads, width;
     bool fits(const Tensor& tensor) const {
         return tensor.axes == 2 && tensor.columns() == heads * width && tensor.rows() % tokens == 0;
     }
@@ -154,10 +176,9 @@ struct AttentionNode : Node {
     Status* read_shapes(const void* info) {
         if (Status* s = read_shape(info, "queries", queries)) return s;
         if (Status* s = read_shape(info, "keys", keys)) return s;
-        if (queries.tokens < 1 || keys.tokens < 1 || keys.heads < 1 || keys.width < 1 ||
-            queries.heads != keys.heads || queries.width != keys.width)
-            return error("queries and keys must be [-1, tokens, heads, width]");
-        return nullptr;
+        return queries.heads == keys.heads && queries.width == keys.width
+                   ? nullptr
+                   : error("queries and keys differ in heads or width");
     }
 
     bool fit(const Tensor& theta, const Tensor& offset) const {
@@ -168,8 +189,14 @@ struct AttentionNode : Node {
 
 private:
     Status* read_shape(const void* info, const char* name, Shape& shape) const {
-        size_t size = 4;
-        return call<INTEGERS_ATTRIBUTE>(api, info, name, &shape.images, &size);
+        int64_t axes[4] = {}, *const to = axes;
+        size_t count = 4;
+        if (Status* s = call<INTEGERS_ATTRIBUTE>(api, info, name, to, &count)) return s;
+        for (const int64_t length : {axes[1], axes[2], axes[3]})
+            if (count != 4 || length < 1 || length > LONGEST)
+                return error("queries and keys must be [-1, tokens, heads, width]");
+        shape = {axes[1], axes[2], axes[3]};
+        return nullptr;
     }
 };
 
@@ -198,15 +225,18 @@ Operator make() {
     op.variadic_output_min = [](const Operator*) { return 1; };
     op.variadic_output_homogeneous = [](const Operator*) { return 1; };
     op.create_with_status = [](const Operator*, const void* const* api, const void* info,
-                               void** kernel) -> Status* {
-        Kernel made{};
-        made.api = api;
-        if (Status* s = made.prepare(info)) return s;
-        *kernel = new Kernel(made);
-        return nullptr;
+                               void** kernel) {
+        return guarded(api, [=]() -> Status* {
+            Kernel made{};
+            made.api = api;
+            if (Status* s = made.prepare(info)) return s;
+            *kernel = new Kernel(made);
+            return nullptr;
+        });
     };
     op.compute_with_status = [](void* kernel, Context* context) {
-        return static_cast<Kernel*>(kernel)->compute(context);
+        const Kernel& made = *static_cast<Kernel*>(kernel);
+        return guarded(made.api, [&] { return made.compute(context); });
     };
     op.start_version = [](const Operator*) { return 1; };
     op.end_version = [](const Operator*) { return INT32_MAX; };
@@ -219,16 +249,20 @@ Status* add_operators(void* options, const ApiBase* base,
                       const Operator* const (&operators)[COUNT]) {
     static std::mutex one_at_a_time;
     static void* domain = nullptr;
-    const std::lock_guard<std::mutex> lock(one_at_a_time);
     const void* const* api = base->get_api(API_VERSION);
-    if (!domain) {
-        void* made = nullptr;
-        if (Status* s = call<CREATE_DOMAIN>(api, "deepvit", &made)) return s;
-        for (const Operator* op : operators)
-            if (Status* s = call<ADD_OPERATOR>(api, made, op)) return s;
-        domain = made;
-    }
-    return call<ADD_DOMAIN>(api, options, domain);
+    if (!api)  // the first version has the function that makes a status, and is always there
+        return failure(base->get_api(1), "the kernels need ONNX Runtime 1.17 or newer");
+    return guarded(api, [&]() -> Status* {
+        const std::lock_guard<std::mutex> lock(one_at_a_time);
+        if (!domain) {
+            void* made = nullptr;
+            if (Status* s = call<CREATE_DOMAIN>(api, "deepvit", &made)) return s;
+            for (const Operator* op : operators)
+                if (Status* s = call<ADD_OPERATOR>(api, made, op)) return s;
+            domain = made;
+        }
+        return call<ADD_DOMAIN>(api, options, domain);
+    });
 }
 
 // The function that ONNX Runtime looks up in a library of operators.

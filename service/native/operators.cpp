@@ -48,7 +48,8 @@ struct Attend : AttentionNode {
         a.heads = keys.heads, a.width = keys.width;
         float** const maps[] = {&a.softmax, &a.reattention};
         for (size_t i = 0; i + 1 < OUTPUTS; i++)
-            if (Status* s = allocate(context, i, {images, a.heads, a.queries, a.keys}, *maps[i]))
+            if (Status* s = allocate(context, i, {images, a.heads, a.queries, a.keys}, *maps[i],
+                                     /* optional = */ true))
                 return s;
         if (Status* s = allocate(context, OUTPUTS - 1, {q.rows(), q.columns()}, a.out)) return s;
         const int64_t lanes = kernel->lanes, tiles = (queries.tokens + lanes - 1) / lanes;

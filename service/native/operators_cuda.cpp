@@ -33,8 +33,9 @@ struct Attend : AttentionNode {
         const int64_t images = inputs[PACKED ? 0 : 1].rows() / keys.tokens;
         if (PACKED) {
             const Tensor &qkv = inputs[0], &bias = inputs[1];
-            if (queries.tokens != keys.tokens || qkv.rows() != images * keys.tokens ||
-                qkv.columns() != 3 * columns || bias.columns() != columns)
+            if (queries.tokens != keys.tokens || qkv.axes != 2 || bias.axes != 1 ||
+                qkv.rows() != images * keys.tokens || qkv.columns() != 3 * columns ||
+                bias.columns() != columns)
                 return error("qkv and its bias do not fit each other and their shape");
             a.q = qkv.of<__half>(), a.k = a.q + columns, a.v = a.k + columns;
             a.q_bias = bias.of<__half>();

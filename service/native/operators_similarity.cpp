@@ -29,6 +29,7 @@ struct OfBlocks : Node {
                         std::vector<const float*>& blocks) const {
         size_t inputs = 0;
         if (Status* s = call<INPUTS_COUNT>(api, context, &inputs)) return s;
+        if (inputs <= before) return error("tensors of blocks are missing");
         blocks.resize(inputs - before);
         for (size_t block = 0; block < blocks.size(); block++) {
             Tensor tensor;
@@ -114,7 +115,7 @@ struct CompareFeatures : OfBlocks {
         const int64_t B = first.shape[1], L = int64_t(outputs.size());
         Features f{outputs.data(), B, L, first.rows(), first.columns(), nullptr};
         if (Status* s = allocate(context, 0, {B, L}, f.similarity)) return s;
-        return run_tasks(*this, asked, B * L, 64,
+        return run_tasks(*this, asked, B * L, Bytes{0},
                          [&](int64_t number, void*) { kernel->compare(f, number); });
     }
 };

@@ -12,9 +12,9 @@
 //
 // Compiled once for each instruction set, under the name that SIMILARITY stands for.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #include "map_vectors.h"
 #include "products.h"
@@ -38,8 +38,9 @@ struct Compared {
         centred_unit = unit + s.blocks;
         products = centred_unit + s.blocks;  // of heads
     }
-    static size_t bytes(const Similarity& s) {
-        return size_t(s.blocks * ((s.tokens | 1) + 3) + s.heads * s.heads) * sizeof(Vector);
+    static Bytes bytes(const Similarity& s) {
+        const Bytes of_blocks = Bytes{size_t(s.tokens | 1) + 3} * size_t(s.blocks);
+        return (of_blocks + Bytes{size_t(s.heads)} * size_t(s.heads)) * sizeof(Vector);
     }
     Vector operator()(int64_t block, int64_t n) const { return vectors[block * stride + n]; }
 
@@ -76,6 +77,11 @@ struct Parts {
         const int64_t L = s.blocks, rows = s.heads * s.tokens;
         return groups(rows) * 3 * L * L + (s.reach ? 2 * L * rows : 0);
     }
+    static Bytes bytes(const Similarity& s) {
+        const size_t L = size_t(s.blocks), rows = size_t(s.heads * s.tokens);
+        const Bytes matrices = Bytes{size_t(groups(int64_t(rows)))} * 3 * L * L;
+        return (matrices + Bytes{s.reach ? 2u : 0u} * L * rows) * size_t(s.images) * sizeof(float);
+    }
 };
 
 void compare_columns(const Similarity& s, int64_t image, int64_t number, Compared compared) {
@@ -87,7 +93,7 @@ void compare_columns(const Similarity& s, int64_t image, int64_t number, Compare
     for (int64_t l = 0; l < L; l++)
         compared.take_columns(l, of_block(l), of_block((l + 1) % L), columns, N, group.mask());
     float *column = parts.matrix(number, 0), *centred = parts.matrix(number, 1);
-    std::memset(column, 0, size_t(2 * L * L) * sizeof(float));
+    std::fill_n(column, 2 * L * L, 0.0f);
     float* neighbours = s.neighbours + image * (L - 1) * all;
     Totals totals;
     pairs(L, N, compared, [&](int64_t i, int64_t j, Vector product) {
@@ -117,7 +123,7 @@ void compare_rows(const Similarity& s, int64_t image, int64_t number, Compared c
         group.write(distance, parts.distance + l * all);
     }
     float* row = parts.matrix(number, 2);
-    std::memset(row, 0, size_t(L * L) * sizeof(float));
+    std::fill_n(row, L * L, 0.0f);
     Totals totals;
     pairs(L, N, compared,
           [&](int64_t i, int64_t j, Vector product) { totals.add(product, row + i * L + j); });
@@ -127,7 +133,7 @@ void compare_rows(const Similarity& s, int64_t image, int64_t number, Compared c
 // Between the heads of one block; a lane is a key, whose columns are multiplied where they lie.
 template <typename At>
 void compare_heads(int64_t H, int64_t N, const Group& group, At at, Vector* products, float* out) {
-    std::memset(products, 0, size_t(H * H) * sizeof(Vector));
+    std::fill_n(products, H * H, Vector{});
     for (int64_t first = 0; first < N; first += QUERIES)
         pairs(
             H, N - first < QUERIES ? N - first : QUERIES,
@@ -148,7 +154,7 @@ void compare_heads(const Similarity& s, int64_t image, int64_t block, Compared c
     const int64_t H = s.heads, N = s.tokens;
     const float* maps = s.maps[block] + image * H * N * N;
     float* out = s.between_heads + (image * s.blocks + block) * H * H;
-    std::memset(out, 0, size_t(H * H) * sizeof(float));
+    std::fill_n(out, H * H, 0.0f);
     for (int64_t number = 0; number < groups(N); number++) {
         const Group group(number, N);
         const auto consecutive = [&](int64_t h, int64_t q) {
@@ -217,7 +223,7 @@ void finish(const Similarity& s) {
 }  // namespace
 
 extern const SimilarityKernel SIMILARITY = {
-    [](const Similarity& s) { return size_t(s.images * Parts::size(s)) * sizeof(float); },
+    Parts::bytes,
     Compared::bytes,
     [](const Similarity& s) { return s.images * tasks_of_image(s); },
     task,

@@ -2,8 +2,9 @@
 
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+
+#include "sizes.h"
 
 // All measures of the maps of one stage. A map is [queries, keys], both as many as tokens.
 struct Similarity {
@@ -19,8 +20,8 @@ struct Similarity {
 };
 
 struct SimilarityKernel {
-    size_t (*parts_bytes)(const Similarity&);    // aligned to 64
-    size_t (*scratch_bytes)(const Similarity&);  // for each thread, aligned to 64
+    Bytes (*parts_bytes)(const Similarity&);    // aligned to 64
+    Bytes (*scratch_bytes)(const Similarity&);  // for each thread, aligned to 64
     int64_t (*tasks)(const Similarity&);
     void (*task)(const Similarity&, int64_t number, void* scratch);
     void (*finish)(const Similarity&);  // once all tasks are done

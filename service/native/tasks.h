@@ -6,17 +6,20 @@
 #include <cstdlib>
 
 #include "interface.h"
+#include "sizes.h"
 
 // Memory aligned to 64 bytes, kept for the next call.
 struct Scratch {
     void* memory = nullptr;
     size_t bytes = 0;
     ~Scratch() { std::free(memory); }
-    void* of(size_t wanted) {
-        if (wanted > bytes) {
+    // Null if there is not as much memory.
+    void* of(Bytes wanted) {
+        if (wanted.count > bytes || !memory) {
             std::free(memory);
-            bytes = (wanted + 63) / 64 * 64;
-            memory = std::aligned_alloc(64, bytes);
+            const Bytes blocks{wanted.count / 64 + 1};
+            bytes = (blocks * 64).count;
+            memory = bytes < SIZE_MAX ? std::aligned_alloc(64, bytes) : nullptr;
             if (!memory) bytes = 0;
         }
         return memory;
@@ -25,11 +28,11 @@ struct Scratch {
 
 // Runs task(number, scratch) for every number below `count`.
 template <typename Task>
-Status* run_tasks(const Node& node, const Context* context, int64_t count, size_t scratch_bytes,
+Status* run_tasks(const Node& node, const Context* context, int64_t count, Bytes scratch_bytes,
                   const Task& task) {
     struct Work {
         const Task& task;
-        size_t scratch_bytes;
+        Bytes scratch_bytes;
         std::atomic<bool> out_of_memory;
     } work{task, scratch_bytes, {false}};
     const auto run = [](void* argument, size_t number) {

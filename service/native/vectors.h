@@ -17,6 +17,7 @@ constexpr int LANES = 8;
 
 typedef float Vector __attribute__((vector_size(LANES * 4)));
 typedef int32_t Integers __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Bits __attribute__((vector_size(LANES * 4)));  // arithmetic on them may wrap
 
 // Lane by lane; `b` where `a` is NaN, and NaN where `b` is.
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
