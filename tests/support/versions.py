@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from models import sums
 from tests.conftest import DEEPVIT
 
 
@@ -26,6 +27,7 @@ def add_version(repository: Path, folder: Path, damage: bool = False) -> Path:
         old, new = (f'"version":{space}{number},'.encode() for number in (highest, highest + 1))
         assert old in content
         (staged / name).write_bytes(content.replace(old, new))
+    sums.write(staged)
     if damage:
         with (staged / "weights.bin").open("r+b") as weights:
             weights.truncate(4096)

@@ -40,7 +40,7 @@ Body = Annotated[dict[str, Any], Depends(_read_object)]
 )
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
     """Every served version and, unless `ready` is true, the models that are not served."""
-    return metadata.index(runtime.pipeline.models, ready=body.get("ready") is True)
+    return await metadata.index(runtime.pipeline.models, ready=body.get("ready") is True)
 
 
 @router.post(

@@ -141,7 +141,7 @@ def test_a_version_that_cannot_be_loaded_is_listed_with_the_reason(
             (None, "UNAVAILABLE"),
         ]
         assert index[1]["name"] == DEEPVIT
-        assert "out of bounds" in index[1]["reason"]
+        assert "not copied completely yet" in index[1]["reason"]
         ready = client.post("/v2/repository/index", json={"ready": True}).json()
         assert ready == index[:1]
         assert client.post(INFER, json=image_request(pixels)).json()["model_version"] == "1"
