@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from models.arrays import Pixels
 from models.size import Size
@@ -38,7 +38,7 @@ class Preprocessing(BaseModel):
         default="shorter_side", description="both_sides does not keep the image's proportions"
     )
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
 
     @property
     def resize(self) -> Size:

@@ -45,8 +45,11 @@ class Folder:
 
 
 def printable(name: str) -> str:
-    """A file's name as text, where bytes that are not UTF-8 are written as \\xff."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+    r"""A file's name as one line of text, with what cannot be printed as \xff or \u202e."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
 
 
 def _holds_versions(folder: Path) -> bool:

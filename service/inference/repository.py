@@ -69,9 +69,8 @@ class ModelRepository:
             raise StartupError(f"{self._folder} cannot be read: {exc.strerror}") from exc
         if not names:
             raise StartupError(f"no model in {self._folder}: export one with python -m export")
-        self.default = default_model or names[0]
-        if self.default not in names:
-            raise StartupError(f"no model {self.default} in {self._folder}")
+        if default_model and default_model not in names:
+            raise StartupError(f"no model {default_model} in {self._folder}")
         for name in names:
             found: Mapping[int, Found] = {}
             try:
@@ -84,6 +83,7 @@ class ModelRepository:
                 self._failures.add(name, exc.detail, found)
         if not self._served:
             raise StartupError(f"no model in {self._folder} can be loaded: see the log")
+        self.default = default_model or next(iter(self._served))
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Every served version."""

@@ -1,9 +1,14 @@
 """Copies of a model repository that a test may change, with further versions of its model."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
+
+import onnx
 
 from models import sums
+from models.manifest import METADATA_KEY
 from tests.conftest import DEEPVIT
 
 
@@ -32,3 +37,16 @@ def add_version(repository: Path, folder: Path, damage: bool = False) -> Path:
         with (staged / "weights.bin").open("r+b") as weights:
             weights.truncate(4096)
     return staged.rename(folder / DEEPVIT / str(highest + 1))
+
+
+def rewrite(folder: Path, /, **changes: Any) -> None:
+    """Change the manifest in a version's folder, in its file and in its graphs, and hash all anew."""
+    text = json.dumps(json.loads((folder / "manifest.json").read_text()) | changes)
+    (folder / "manifest.json").write_text(text)
+    for path in folder.glob("*.onnx"):
+        graph = onnx.load(path, load_external_data=False)
+        for entry in graph.metadata_props:
+            if entry.key == METADATA_KEY:
+                entry.value = text
+        path.write_bytes(graph.SerializeToString())
+    sums.write(folder)
