@@ -1,5 +1,6 @@
 """An engine in this process, on ONNX Runtime: one classifier, and a few explain sessions."""
 
+import ctypes
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ class OnnxEngine:
         first = next(one.name for one in self.manifest.outputs if one.measure == "map")
         session = self._sessions.explainer(["logits", first], self.plan.threads)
         session.run(None, {"images": np.zeros((1, *self._image_shape), np.uint8)})
+        del session
+        _return_freed_memory()
 
     def _run_each_size(self) -> None:
         sizes = self._graph_batches.sizes if self._graph_batches else (1, self.plan.batch)
@@ -150,3 +153,10 @@ def _group(output: Output) -> str:
     if output.stage is None or output.measure in ("map", "class_rows", "rollout"):
         return output.measure
     return f"measures of {output.stage}"
+
+
+def _return_freed_memory() -> None:
+    """To the system, which the GNU C library does not do by itself with what sessions free."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

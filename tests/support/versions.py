@@ -40,7 +40,7 @@ def add_version(repository: Path, folder: Path, damage: bool = False) -> Path:
 
 
 def rewrite(folder: Path, /, **changes: Any) -> None:
-    """Change the manifest in a version's folder, in its file and in its graphs, and hash all anew."""
+    """Change the manifest of a version, in its file and in its graphs, and hash all of them."""
     text = json.dumps(json.loads((folder / "manifest.json").read_text()) | changes)
     (folder / "manifest.json").write_text(text)
     for path in folder.glob("*.onnx"):
