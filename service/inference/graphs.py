@@ -23,7 +23,10 @@ _OPTIONAL = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 
 @dataclass(frozen=True)
 class Graph:
-    """What a session is opened with; its weights are those of all sessions, not a copy."""
+    """What a session is opened with.
+
+    The weights are those of all sessions, not a copy: they are valid as long as `Graphs` is.
+    """
 
     content: bytes
     weights: dict[str, ort.OrtValue]
@@ -50,8 +53,9 @@ class Graphs:
                 _check(model, self.manifest, key)
                 end = max([end, *(tensor.end for tensor in _external(model))])
             except Exception as exc:  # Protocol Buffers and ONNX have classes of their own
+                said = " ".join(str(exc).split())
                 raise StartupError(
-                    f"{folder / file} is not a graph of its manifest: {exc}"
+                    f"{folder / file} is not a graph of its manifest: {said}"
                 ) from exc
         self._weights = files.copy(_WEIGHTS, end)
 
@@ -92,7 +96,7 @@ class _External:
         return self.start + math.prod(self.shape) * self.dtype.itemsize
 
     def value(self, weights: mmap | bytes) -> ort.OrtValue:
-        """Without a copy; it keeps `weights` alive."""
+        """Without a copy: it is valid as long as `weights` is."""
         values = np.frombuffer(weights, self.dtype, math.prod(self.shape), self.start)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
             values.reshape(self.shape), self.type

@@ -66,7 +66,7 @@ class ModelRepository:
         try:
             names = self._folder.models()
         except OSError as exc:
-            raise StartupError(f"{self._folder} cannot be read: {exc.strerror}") from exc
+            raise StartupError(f"no model in {self._folder}: {exc.strerror}") from exc
         if not names:
             raise StartupError(f"no model in {self._folder}: export one with python -m export")
         if default_model and default_model not in names:
@@ -188,6 +188,7 @@ class ModelRepository:
         A folder that cannot be read, or in which there is no model at all, is away: it may have
         been unmounted, and what is served stays.
         """
+        before = set(self._served)
         try:
             names = await asyncio.to_thread(self._folder.models)
         except OSError as exc:
@@ -202,7 +203,7 @@ class ModelRepository:
                     with suppress(LoadFailed, UnknownModel):  # logged; what is served stays
                         await self._bring_up_to_date(name, polled=True)
         async with self._lock:
-            for name in self._served.keys() - names:
+            for name in before.difference(names) & self._served.keys():
                 self._retire_all(name)
             self._failures.keep_only(names)
 

@@ -86,6 +86,8 @@ def test_models_are_loaded_and_unloaded_on_request(
         assert config["version_policy"] == {"latest": {"num_versions": 2}}
         triton.unload_model(DEEPVIT)
         assert not triton.is_model_ready(DEEPVIT)
+        assert not triton.is_server_ready()  # no model is served
+        assert (client.get("/readyz").status_code, client.get("/livez").status_code) == (503, 200)
         assert triton.get_model_repository_index() == [
             {"name": DEEPVIT, "version": version, "state": "UNAVAILABLE", "reason": "unloaded"}
             for version in ("1", "2")
