@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     try:
         written = export(options, Progress())
     except (checkpoint.CheckpointError, VerificationError, OSError, ValueError) as exc:
-        print(f"export: {exc}", file=sys.stderr)
+        print("export:", " ".join(str(exc).splitlines()), file=sys.stderr)
         return 1
     print(written)
     return 0
@@ -89,19 +89,29 @@ def _labels(given: str | None, source: Checkpoint) -> tuple[str, ...]:
     """From a file, built in, from the checkpoint, or numbered."""
     classes = source.config.num_classes
     if given is None:
-        return source.labels or tuple(f"class {index}" for index in range(classes))
-    labels = checkpoint.imagenet_1k() if given == IMAGENET_1K else _lines(Path(given))
+        labels = source.labels or tuple(f"class {index}" for index in range(classes))
+    else:
+        labels = checkpoint.imagenet_1k() if given == IMAGENET_1K else _lines(Path(given))
     if len(labels) != classes:
         raise ValueError(f"{given} names {len(labels)} classes, the checkpoint has {classes}")
+    for label in labels:
+        if "\n" in label or "\r" in label or not _is_unicode(label):
+            raise ValueError(f"the label {label!r} is not one line of text: give others (--labels)")
     return labels
 
 
 def _lines(path: Path) -> tuple[str, ...]:
     """The lines of a text file in UTF-8, with or without a byte order mark. Raises `ValueError`."""
     try:
-        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
         raise ValueError(f"{path} is not text in UTF-8: save it in that encoding") from exc
+    return tuple(text.removesuffix("\n").split("\n")) if text else ()  # labels may have U+2028
+
+
+def _is_unicode(text: str) -> bool:
+    """Not so half of a surrogate pair, which JSON can spell and no encoding can hold."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 def _choose_donor(options: argparse.Namespace, trained: Checkpoint, say: Progress) -> Choice | None:

@@ -1,12 +1,12 @@
 """The command lines of all commands."""
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any, Literal
 
 from models.collapse import THRESHOLD
 from models.config import ARCHITECTURES
+from models.manifest import NAME_RULE, is_model_name
 from models.size import Size
 
 # First arguments that are commands rather than a checkpoint, and the modules that run them.
@@ -202,8 +202,8 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def _model_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
-        raise argparse.ArgumentTypeError("at most 64 letters, digits, '.', '_' and '-' are allowed")
+    if not is_model_name(text):
+        raise argparse.ArgumentTypeError(f"not the name of a model: {NAME_RULE}")
     return text
 
 

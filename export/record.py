@@ -14,6 +14,7 @@ from models.config import DeepViTConfig
 from models.deepvit import DeepViT
 from models.manifest import Checkpoint as CheckpointRecord
 from models.manifest import Manifest, ReAttention, Versions
+from models.sums import SUMS
 
 _MAX_EXPLAIN_BYTES = 256 * 2**20  # of attention maps in one batch
 _MAX_EXPLAIN_BATCH = 8
@@ -55,6 +56,7 @@ def record_of(
             opset=OPSET,
         ),
         parity=(),
+        sums=SUMS,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models import sums
 from models.manifest import Manifest, version_folders
 
 _STAGING = ".staging-"
@@ -47,6 +48,7 @@ def publish(staged: Path, repository: Path, manifest: Manifest) -> Path:
     """
     text = manifest.model_dump_json(indent=1)
     (staged / "manifest.json").write_text(text, encoding="utf-8")
+    sums.write(staged)  # the last file, so that it has the hashes of all others
     staged.chmod(0o755)
     model = repository / manifest.name
     model.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ from models.formats import Source, files, heads, known
 from models.formats.architecture import fitted, infer, patch_of, resize_positions
 from models.formats.facts import Facts
 from models.formats.geometry import StatedSize
+from models.formats.source import File
 from models.preprocess import Preprocessing
 from models.size import Size
 
@@ -72,7 +73,7 @@ def load(
     file = files.read(paths)
     file.img_size, file.patch_size = overrides.get("img_size"), overrides.get("patch_size")
     file.gets_head = head is not None
-    source = formats.convert(file)
+    source = _convert(file)
     if head is not None:
         heads.attach(source, files.read([head]))
     facts = Facts(source, told, overrides)
@@ -104,6 +105,21 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 def imagenet_1k() -> tuple[str, ...]:
     """The names of the 1000 classes (see models/labels/README.md)."""
     return tuple(_IMAGENET_1K.read_text(encoding="utf-8").splitlines())
+
+
+def _convert(file: File) -> Source:
+    """Raises `CheckpointError`, also where JSON beside the weights has values of other types."""
+    try:
+        return formats.convert(file)
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+        if not (file.config or file.processor):
+            raise
+        raise CheckpointError(
+            f"config.json or preprocessor_config.json beside the weights is not as its program "
+            f"writes it: {str(exc).partition(chr(10))[0]}"
+        ) from exc
 
 
 def _sha256(paths: Sequence[Path]) -> str:

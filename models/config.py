@@ -21,7 +21,7 @@ Scores = Literal["softmax", "sigmoid"]
 class DeepViTConfig(BaseModel):
     """Everything that defines the network besides its weights."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     img_size: Size = Field(description="in pixels: one number for a square, or height and width")
     patch_size: Size

@@ -4,11 +4,12 @@ Written by export/, read by service/, free of torch. The same JSON is in manifes
 metadata of each graph, under `METADATA_KEY`.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from models.collapse import VARIANTS
@@ -16,6 +17,8 @@ from models.config import DeepViTConfig
 from models.preprocess import Preprocessing
 
 METADATA_KEY = "deepvit.manifest"
+_TOLD = 5  # errors that one line tells
+_TOLD_LENGTH = 80  # characters of what the manifest itself says
 
 Graph = Literal["model", "model.fp16", "explain"]
 Stage = Literal["softmax", "reattention"]
@@ -49,9 +52,31 @@ def map_measures(stage: Stage) -> dict[str, tuple[str, ...]]:
     return _MAP_MEASURES | _SOFTMAX_MEASURES if stage == "softmax" else dict(_MAP_MEASURES)
 
 
+NAME_RULE = (
+    "at most 64 letters, digits, '.', '_' and '-', of which the first is a letter or a digit, and "
+    "not 'stats'"
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a model may be called so: names are parts of paths, headers and metrics.
+
+    `/v2/models/stats` is not about a model.
+    """
+    return _NAME.fullmatch(text) is not None and text != "stats"
+
+
 def version_folders(model: Path) -> list[Path]:
-    """The folders of a model's versions in a model repository, the highest one last."""
-    found = [folder for folder in model.glob("*") if folder.name.isdecimal()]
+    """The folders of a model's versions in a model repository, the highest one last.
+
+    None if there is no such folder; raises `OSError` if it cannot be read.
+    """
+    try:
+        found = [folder for folder in model.iterdir() if _VERSION.fullmatch(folder.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     return sorted(found, key=lambda folder: int(folder.name))
 
 
@@ -70,22 +95,30 @@ def _in_one_line(errors: Sequence[ErrorDetails]) -> ManifestError:
         if error["type"] == "extra_forbidden":
             unknown.append(field)
         elif error["type"] == "literal_error":
-            unknown.append(f"{field} {error['input']!r}")
+            unknown.append(f"{field} {repr(error['input'])[:_TOLD_LENGTH]}")
     if unknown:
-        names = ", ".join(dict.fromkeys(unknown))
         return NewerManifest(
-            f"a newer version wrote the manifest, with what this one does not know: {names}"
+            "a newer version wrote the manifest, with what this one does not know: "
+            + _few(unknown, ", ")
         )
-    return ManifestError("; ".join(f"{_field(error)}: {error['msg']}" for error in errors))
+    return ManifestError(_few([f"{_field(error)}: {error['msg']}" for error in errors], "; "))
+
+
+def _few(found: Sequence[str], between: str) -> str:
+    """The first ones, since a damaged manifest may have any number of errors."""
+    different = list(dict.fromkeys(found))
+    more = f" and {len(different) - _TOLD:,} more" if len(different) > _TOLD else ""
+    return between.join(different[:_TOLD]) + more
 
 
 def _field(error: ErrorDetails) -> str:
     """Its path, without the places in lists: a field of all outputs is one field."""
-    return ".".join(part for part in error["loc"] if isinstance(part, str)) or "the manifest"
+    parts = [part[:_TOLD_LENGTH] for part in error["loc"] if isinstance(part, str)]
+    return ".".join(parts) or "the manifest"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Output(_Record):
@@ -94,7 +127,7 @@ class Output(_Record):
     name: str
     measure: str = Field(description="what is measured, or map, class_rows, rollout or logits")
     axes: tuple[str, ...] = Field(description="the meaning of each dimension, batch first")
-    shape: tuple[int, ...] = Field(description="without the batch")
+    shape: tuple[NonNegativeInt, ...] = Field(description="without the batch")
     stage: Stage | None = Field(
         default=None,
         description="; ".join(f"{name}: {words}" for name, words in STAGE_WORDS.items()),
@@ -192,7 +225,7 @@ class Manifest(_Record):
 
     schema_version: Literal[1] = 1
     name: str
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, lt=10**18)
     exported_at: str
     config: DeepViTConfig
     preprocessing: Preprocessing
@@ -217,6 +250,28 @@ class Manifest(_Record):
     undefined: tuple[Undefined, ...] = Field(
         default=(), description="measures that are not defined in some blocks, found by the export"
     )
+    sums: Literal["SHA256SUMS"] | None = Field(
+        default=None,
+        description="the file beside this one with the SHA-256 of every file of the version; "
+        "earlier exports have none",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Manifest":
+        if not is_model_name(self.name):
+            raise ValueError(
+                f"{self.name[:_TOLD_LENGTH]!r} is not the name of a model: {NAME_RULE}"
+            )
+        if len(self.labels) != self.config.num_classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.config.num_classes} classes")
+        if self.preprocessing.size != self.config.img_size:
+            raise ValueError(
+                f"pictures are prepared at {self.preprocessing.size} pixels for a network of "
+                f"{self.config.img_size}"
+            )
+        if len({output.name for output in self.outputs}) != len(self.outputs):
+            raise ValueError("two outputs have one name")
+        return self
 
     @classmethod
     def read(cls, text: str) -> "Manifest":

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from models.arrays import Pixels
 from models.size import Size
@@ -25,20 +25,20 @@ _MAX_ASPECT = 16
 class Preprocessing(BaseModel):
     """How a picture becomes network input (the published values are in models/config.py)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: Size = Field(
         description="of the network input in pixels: one number for a square, or height and width"
     )
     crop_pct: float = Field(
-        default=0.9, gt=0, le=1, description="share of the resized shorter side that is kept"
+        default=0.9, ge=0.05, le=1, description="share of the resized shorter side that is kept"
     )
     interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
     resize_mode: Literal["shorter_side", "both_sides"] = Field(
         default="shorter_side", description="both_sides does not keep the image's proportions"
     )
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.5, 0.5, 0.5)
 
     @property
     def resize(self) -> Size:

@@ -109,6 +109,7 @@ def build_runtime(
         QueueOptions(settings.max_queue_images, settings.max_wait_ms / 1000),
         default_model=settings.default_model,
         versions=settings.served_versions,
+        require_all=settings.require_all_models,
     )
     threads = ThreadPoolExecutor(settings.decode_threads, "decode")
     pipeline = Pipeline(

@@ -53,7 +53,8 @@ class Runtime:
 
     @property
     def ready(self) -> bool:
-        return self.alive and not self.draining
+        """Whether requests are answered; not if no model is served."""
+        return self.alive and not self.draining and any(True for _ in self.pipeline.models)
 
     def check_working(self) -> None:
         """Refuse new work once the process shuts down. Raises `Stopped`."""

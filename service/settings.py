@@ -120,8 +120,14 @@ class Settings(BaseSettings):
     served_versions: int = Field(
         1, ge=1, description="how many versions of each model to serve, the highest ones"
     )
+    require_all_models: bool = Field(
+        True,
+        description="refuse to start unless every model loads; if false, start with those that do",
+    )
     repository_poll_s: float = Field(
-        0, ge=0, description="how often to look for new versions; 0 looks only on request"
+        0,
+        ge=0,
+        description="how often to look for new or changed versions; 0 looks only on request",
     )
     drain_delay_s: float = Field(
         2,

@@ -8,7 +8,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -18,6 +18,7 @@ from torch import Tensor
 from models.formats.source import CheckpointError, File, names
 from models.formats.wrappers import find_state_dict, is_averaged
 
+_T = TypeVar("_T")
 _Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 
 # NumPy has moved these functions; files name the place where they were.
@@ -41,7 +42,8 @@ _HARMLESS: list[_Allowed] = [
     ),
 ]
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
-_OUR_HEADER = {"arch", "config", "preprocessing", "labels"}
+_OUR_HEADER = ("arch", "config", "preprocessing", "labels")
+_MAX_UNBACKED_BYTES = 2**30  # of a tensor that repeats fewer values than its shape has
 
 
 def weights_files(path: Path) -> list[Path]:
@@ -99,9 +101,16 @@ def _plain(key: str, tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         raise CheckpointError(f"{key} holds complex numbers")
     tensor = tensor.detach()
+    length = tensor.numel() * tensor.element_size()
+    if length > max(_stored_bytes(tensor), _MAX_UNBACKED_BYTES):
+        raise CheckpointError(f"{key} {[*tensor.shape]} has more values than the file holds")
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+
+
+def _stored_bytes(tensor: Tensor) -> int:
+    return tensor.untyped_storage().nbytes() if tensor.layout == torch.strided else 0
 
 
 def _not_a_checkpoint(begin: bytes) -> str | None:
@@ -121,7 +130,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise CheckpointError(f"{path.name} beside the weights is not readable JSON") from exc
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} beside the weights does not hold an object")
@@ -137,13 +146,32 @@ def _read_safetensors(path: Path) -> File:
         raise CheckpointError(f"{path.name} is not a readable safetensors file: {exc}") from exc
     if not tensors:
         raise CheckpointError(f"{path.name} holds no tensors")
-    if not header.keys() >= _OUR_HEADER:  # another program's, or none
+    if not header.keys() >= set(_OUR_HEADER):  # another program's, or none
         return File(tensors)
-    facts = json.loads(header["config"]) | json.loads(header["preprocessing"])
-    labels = tuple(json.loads(header["labels"])) or None
+    config, preprocessing = (_from_header(path, header, key, dict) for key in _OUR_HEADER[1:3])
+    labels = _from_header(path, header, "labels", list)
+    if not all(isinstance(label, str) for label in labels):
+        raise CheckpointError(f"{path.name}: labels in its header are not all text")
     return File(
-        tensors, header["arch"] or None, facts, labels, ["facts read from the header"], ours=True
+        tensors,
+        header["arch"] or None,
+        config | preprocessing,
+        tuple(labels) or None,
+        ["facts read from the header"],
+        ours=True,
     )
+
+
+def _from_header(path: Path, header: Mapping[str, str], key: str, kind: type[_T]) -> _T:
+    """JSON that this project has written into the header of a safetensors file."""
+    try:
+        found = json.loads(header[key])
+    except (ValueError, RecursionError) as exc:
+        raise CheckpointError(f"{path.name}: {key} in its header is not readable JSON") from exc
+    if not isinstance(found, kind):
+        wanted = "a list" if kind is list else "an object"
+        raise CheckpointError(f"{path.name}: {key} in its header is not {wanted}")
+    return found
 
 
 def _read_torch(path: Path) -> File:

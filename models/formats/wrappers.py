@@ -12,6 +12,7 @@ from models.formats.source import names
 # such scripts evaluate.
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "teacher")
 _PLAIN = ("state_dict", "model_state_dict", "model", "net", "network", "student", "module")
+_MAX_DEPTH = 5
 # What modules around a network put before the names of its tensors.
 _ANYWHERE = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.", "timm_model.")
@@ -23,14 +24,17 @@ _BESIDE = re.compile(
 )
 
 
-def find_state_dict(content: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
+def find_state_dict(
+    content: Mapping[Any, Any], depth: int = _MAX_DEPTH
+) -> tuple[dict[str, Tensor], list[str]]:
     """The innermost mapping that holds tensors, and the keys that lead to it.
 
-    Of several, averaged weights are preferred. Tensors are empty if there are none.
+    Of several, averaged weights are preferred. Tensors are empty if there are none. A pickle may
+    hold a mapping that contains itself, so no more than `depth` of them are opened.
     """
-    for key in (*_AVERAGED, *_PLAIN):
+    for key in (*_AVERAGED, *_PLAIN) if depth else ():
         if isinstance(inner := content.get(key), Mapping):
-            tensors, keys = find_state_dict(inner)
+            tensors, keys = find_state_dict(inner, depth - 1)
             if tensors:
                 return tensors, [key, *keys]
     found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}

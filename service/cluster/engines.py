@@ -50,14 +50,15 @@ class Engines:
             QueueOptions(_UNBOUNDED),
             default_model=settings.default_model,
             versions=settings.served_versions,
+            require_all=settings.require_all_models,
         )
         # The version before stays, because fronts go over to a new one at different moments.
         self._models.versions += 1
         self._metrics = EngineMetrics(self._models)
 
     async def prepare(self, name: str, version: int) -> Described:
-        """Load a version, if that has not been done. Raises `UnknownModel` or `LoadFailed`."""
-        model = await self._find(name, version)
+        """Load a version as the folder holds it now. Raises `UnknownModel` or `LoadFailed`."""
+        model = await self._models.ensure(name, version)
         engine = model.engine
         return Described(
             manifest=model.manifest,

@@ -1,12 +1,19 @@
 """The graphs of one exported version, held in memory with their weights."""
 
-import mmap
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import onnxruntime as ort
 
+from models.manifest import METADATA_KEY, Manifest
 from service.errors import StartupError
+from service.inference.files import Files
 
 EXPLAIN = "explain"
 _WEIGHTS = "weights.bin"
@@ -14,50 +21,130 @@ _REQUIRED = {"fp32": "model.onnx", EXPLAIN: "explain.onnx"}
 _OPTIONAL = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 
 
+@dataclass(frozen=True)
+class Graph:
+    """What a session is opened with.
+
+    The weights are those of all sessions, not a copy: they are valid as long as `Graphs` is.
+    """
+
+    content: bytes
+    weights: dict[str, ort.OrtValue]
+
+
 class Graphs:
     """Classifiers by precision, and the explain graph.
 
-    They are held because sessions for explanations open later, when the folder may have been
-    removed.
+    They are held because sessions for explanations open later, when the folder may hold something
+    else or nothing.
     """
 
     def __init__(self, folder: Path) -> None:
         """Raises `StartupError`."""
         self.folder = folder
-        files = _REQUIRED | {
-            precision: file for precision, file in _OPTIONAL.items() if (folder / file).exists()
-        }
-        try:
-            with (folder / _WEIGHTS).open("rb") as weights:
-                self._weights = mmap.mmap(weights.fileno(), 0, access=mmap.ACCESS_READ)
-            self._graphs = {name: (folder / file).read_bytes() for name, file in files.items()}
-        except (OSError, ValueError) as exc:
-            raise StartupError(f"{folder} cannot be read: {exc}") from exc
-
-    def __getitem__(self, name: str) -> bytes:
-        return self._graphs[name]
+        files = Files(folder)
+        self.manifest = files.manifest
+        names = _REQUIRED | {key: file for key, file in _OPTIONAL.items() if files.has(file)}
+        self._graphs = {key: files.read(file) for key, file in names.items()}
+        end = 0
+        for key, file in names.items():
+            try:
+                model = onnx.load_model_from_string(self._graphs[key])
+                _check(model, self.manifest, key)
+                end = max([end, *(tensor.end for tensor in _external(model))])
+            except Exception as exc:  # Protocol Buffers and ONNX have classes of their own
+                said = " ".join(str(exc).split())
+                raise StartupError(
+                    f"{folder / file} is not a graph of its manifest: {said}"
+                ) from exc
+        self._weights = files.copy(_WEIGHTS, end)
 
     @property
     def precisions(self) -> set[str]:
         return self._graphs.keys() - {EXPLAIN}
 
-    def add_weights(self, options: ort.SessionOptions) -> None:
-        """Let a session that is about to open find the weights."""
-        if (self.folder / _WEIGHTS).exists():
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(self.folder)
+    def classifier(self, precision: str) -> Graph:
+        content = self._graphs[precision]
+        return self._graph(onnx.load_model_from_string(content), content)
+
+    def explainer(self, outputs: Sequence[str]) -> Graph:
+        """The part of the explain graph that leads to some of its outputs."""
+        model = onnx.load_model_from_string(self._graphs[EXPLAIN])
+        _cut(model, outputs)
+        return self._graph(model, model.SerializeToString())
+
+    def _graph(self, model: onnx.ModelProto, content: bytes) -> Graph:
+        weights = {tensor.name: tensor.value(self._weights) for tensor in _external(model)}
+        return Graph(content, weights)
+
+
+@dataclass(frozen=True)
+class _External:
+    """An initializer whose values are in the file of weights."""
+
+    name: str
+    type: int  # as ONNX numbers them
+    shape: tuple[int, ...]
+    start: int  # in bytes
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        return onnx.helper.tensor_dtype_to_np_dtype(self.type)
+
+    @property
+    def end(self) -> int:
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+    def value(self, weights: mmap | bytes) -> ort.OrtValue:
+        """Without a copy: it is valid as long as `weights` is."""
+        values = np.frombuffer(weights, self.dtype, math.prod(self.shape), self.start)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
+            values.reshape(self.shape), self.type
+        )
+
+
+def _external(model: onnx.ModelProto) -> Iterator[_External]:
+    """Raises `ValueError` for values that are elsewhere."""
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        facts = {entry.key: entry.value for entry in tensor.external_data}
+        found = _External(
+            tensor.name, tensor.data_type, tuple(tensor.dims), int(facts.get("offset", 0))
+        )
+        if facts.get("location") != _WEIGHTS or found.start < 0 or min(found.shape, default=0) < 0:
+            raise ValueError(f"the values of {tensor.name} are not in {_WEIGHTS}")
+        yield found
+
+
+def _check(model: onnx.ModelProto, manifest: Manifest, key: str) -> None:
+    """Raises `ValueError` if a graph is not that of its manifest."""
+    embedded = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY)
+    if embedded is None or Manifest.read(embedded) != manifest:
+        raise ValueError("it was exported with another manifest")
+    found = {value.name: _shape(value) for value in (*model.graph.input, *model.graph.output)}
+    wanted: dict[str, tuple[int, ...]] = {"images": (*manifest.preprocessing.size, 3)}
+    wanted["logits"] = (manifest.config.num_classes,)
+    if key == EXPLAIN:
+        wanted |= {output.name: output.shape for output in manifest.outputs}
+    for name, shape in wanted.items():
+        if found.get(name) != shape:
+            raise ValueError(
+                f"{name} should be {_in_words(shape)}, not {_in_words(found.get(name))}"
             )
-        else:  # ONNX Runtime copies them first, which takes memory
-            options.add_external_initializers_from_files_in_memory(
-                [_WEIGHTS], [self._weights], [len(self._weights)]
-            )
 
 
-def subgraph(graph: bytes, outputs: Sequence[str]) -> bytes:
-    """The part of a graph that leads to some of its outputs; weights stay in their file."""
-    import onnx  # only explanations need it
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Without the batch."""
+    return tuple(one.dim_value for one in value.type.tensor_type.shape.dim[1:])
 
-    model: onnx.ModelProto = onnx.load_model_from_string(graph)
+
+def _in_words(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else " x ".join(map(str, ("batch", *shape)))
+
+
+def _cut(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
+    """Leave only what leads to these outputs."""
     whole = model.graph
     needed = set(outputs)
     kept = []
@@ -75,5 +162,3 @@ def subgraph(graph: bytes, outputs: Sequence[str]) -> bytes:
         [value for value in whole.initializer if value.name in needed],
     )
     model.graph.CopyFrom(trimmed)
-    content: bytes = model.SerializeToString()
-    return content

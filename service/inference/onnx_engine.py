@@ -1,6 +1,6 @@
 """An engine in this process, on ONNX Runtime: one classifier, and a few explain sessions."""
 
-import json
+import ctypes
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from models.arrays import Float32Array, Pixels
-from models.manifest import METADATA_KEY, Manifest, NewerManifest, Output
+from models.manifest import Output
 from service.errors import InferenceFailed, StartupError
 from service.inference.graph_batches import GraphBatches
 from service.inference.plan import Plan, fastest
@@ -35,7 +35,7 @@ class OnnxEngine:
         self._options = options
         self._sessions = Sessions(folder, options)
         self._classifier = self._sessions.first
-        self.manifest = _read_manifest(folder, self._classifier)
+        self.manifest = self._sessions.manifest
         self._image_shape = (*self.manifest.preprocessing.size, 3)
         self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
         self._graph_batches = self._make_graph_batches() if self._sessions.cuda_graphs else None
@@ -76,6 +76,15 @@ class OnnxEngine:
             if self._options.attention == "fused":
                 raise StartupError(f"fused attention was asked for, but {reason}")
             _logger.info("attention is not fused: %s", reason)
+        self._try_explaining()
+
+    def _try_explaining(self) -> None:
+        """Run the explain graph once for a map and the logits, and close the session again."""
+        first = next(one.name for one in self.manifest.outputs if one.measure == "map")
+        session = self._sessions.explainer(["logits", first], self.plan.threads)
+        session.run(None, {"images": np.zeros((1, *self._image_shape), np.uint8)})
+        del session
+        _return_freed_memory()
 
     def _run_each_size(self) -> None:
         sizes = self._graph_batches.sizes if self._graph_batches else (1, self.plan.batch)
@@ -134,20 +143,6 @@ class OnnxEngine:
         )
 
 
-def _read_manifest(folder: Path, classifier: ort.InferenceSession) -> Manifest:
-    """The manifest of the folder, which must equal the one inside the graph."""
-    embedded = classifier.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "null")
-    try:
-        text = (folder / "manifest.json").read_text(encoding="utf-8")
-        if json.loads(embedded) != json.loads(text):
-            raise StartupError(f"{folder}: manifest.json is not that of model.onnx")
-        return Manifest.read(text)
-    except NewerManifest as exc:
-        raise StartupError(f"{folder}: {exc}; upgrade the service") from exc
-    except (OSError, ValueError) as exc:
-        raise StartupError(f"{folder} has no readable manifest: {exc}") from exc
-
-
 def _logits(session: ort.InferenceSession, images: Pixels) -> Float32Array:
     logits: Float32Array = session.run(["logits"], {"images": images})[0]
     return logits
@@ -158,3 +153,10 @@ def _group(output: Output) -> str:
     if output.stage is None or output.measure in ("map", "class_rows", "rollout"):
         return output.measure
     return f"measures of {output.stage}"
+
+
+def _return_freed_memory() -> None:
+    """To the system, which the GNU C library does not do by itself with what sessions free."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

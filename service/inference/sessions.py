@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from models.manifest import Manifest
 from service.errors import StartupError
 from service.inference.execution import (
     PROVIDERS,
@@ -17,7 +18,7 @@ from service.inference.execution import (
     resolve_precision,
     resolve_provider,
 )
-from service.inference.graphs import EXPLAIN, Graphs, subgraph
+from service.inference.graphs import Graph, Graphs
 from service.native.symbols import attention_calls
 
 _logger = logging.getLogger(__name__)
@@ -58,6 +59,10 @@ class Sessions:
             self.execution, self.first = self._open_on("cpu")  # the GPU does not work
 
     @property
+    def manifest(self) -> Manifest:
+        return self._graphs.manifest
+
+    @property
     def cuda_graphs(self) -> bool:
         return self._uses_cuda_graphs(self.execution)
 
@@ -66,7 +71,7 @@ class Sessions:
 
     def explainer(self, outputs: Sequence[str], threads: int) -> ort.InferenceSession:
         """The part of the explain graph that leads to these outputs."""
-        return self._open(self.execution, subgraph(self._graphs[EXPLAIN], outputs), threads)
+        return self._open(self.execution, self._graphs.explainer(outputs), threads)
 
     def fuses_attention(self, run: Callable[[], None]) -> bool:
         """Whether `run`, which runs the classifier on this thread, has attention run by kernels."""
@@ -94,14 +99,14 @@ class Sessions:
         return plain, session
 
     def _open_classifier(self, execution: Execution, threads: int) -> ort.InferenceSession:
-        graph = self._graphs[execution.precision]
+        graph = self._graphs.classifier(execution.precision)
         return self._open(execution, graph, threads, self._uses_cuda_graphs(execution))
 
     def _uses_cuda_graphs(self, execution: Execution) -> bool:
         return self._options.cuda_graphs and execution.provider == "cuda"
 
     def _open(
-        self, execution: Execution, graph: bytes, threads: int, cuda_graphs: bool = False
+        self, execution: Execution, graph: Graph, threads: int, cuda_graphs: bool = False
     ) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -111,13 +116,13 @@ class Sessions:
         options.add_session_config_entry("session.use_env_allocators", "1")
         if execution.kernels:
             options.register_custom_ops_library(str(execution.kernels))
-        self._graphs.add_weights(options)
+        options.add_external_initializers([*graph.weights], [*graph.weights.values()])
         settings = {"enable_cuda_graph": "1"} if cuda_graphs else {}
         providers = [(PROVIDERS[execution.provider], settings)]
         if execution.provider != "cpu":
             providers.append((PROVIDERS["cpu"], {}))
         try:
-            return ort.InferenceSession(graph, options, providers=providers)
+            return ort.InferenceSession(graph.content, options, providers=providers)
         except Exception as exc:  # ONNX Runtime's errors have no common class
             raise StartupError(f"{self._graphs.folder} cannot be loaded: {one_line(exc)}") from exc
 

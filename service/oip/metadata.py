@@ -137,7 +137,7 @@ def statistics(served: ServedModel) -> ModelStatistics:
     )
 
 
-def index(models: ModelRepository, *, ready: bool = False) -> list[IndexEntry]:
+async def index(models: ModelRepository, *, ready: bool = False) -> list[IndexEntry]:
     """The served versions and, unless `ready`, the models of the folder that are not served."""
     return [
         IndexEntry(
@@ -146,7 +146,7 @@ def index(models: ModelRepository, *, ready: bool = False) -> list[IndexEntry]:
             state="READY" if listed.ready else "UNAVAILABLE" if listed.reason else "",
             reason=listed.reason,
         )
-        for listed in models.index()
+        for listed in await models.index()
         if listed.ready or not ready
     ]
 

@@ -17,7 +17,7 @@ from export.verify import sample_images
 from service import native
 from service.explain import similarity
 from service.inference.cpus import available_cpus
-from service.inference.graphs import subgraph
+from service.inference.graphs import Graph, Graphs
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.bench import models
@@ -34,10 +34,10 @@ def run(name: str) -> None:
     engine = OnnxEngine(folder, EngineOptions(intra_op_threads=available_cpus()))
     engine.warm_up()
     measures = ["logits", *similarity.outputs(facts, "reattention").values()]
-    explain = subgraph((folder / "explain.onnx").read_bytes(), measures)
+    graphs = Graphs(folder)
     found = {
-        "classification": _profile(folder, (folder / "model.onnx").read_bytes(), engine),
-        "with a stage's similarity": _profile(folder, explain, engine),
+        "classification": _profile(graphs.classifier("fp32"), engine),
+        "with a stage's similarity": _profile(graphs.explainer(measures), engine),
     }
     record = Record("profile", name)
     for what, operators in found.items():
@@ -47,21 +47,19 @@ def run(name: str) -> None:
     print(*by_graph(found), sep="\n")
 
 
-def _profile(folder: Path, graph: bytes, engine: OnnxEngine) -> dict[str, float]:
+def _profile(graph: Graph, engine: OnnxEngine) -> dict[str, float]:
     """Milliseconds by operator, the largest first."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = engine.plan.threads
     options.enable_profiling = True
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(folder)
-    )
+    options.add_external_initializers([*graph.weights], [*graph.weights.values()])
     if engine.attention == "fused":
         options.register_custom_ops_library(str(native.LIBRARY))
     images = {"images": sample_images(1, engine.manifest.preprocessing.size)}
     with tempfile.TemporaryDirectory() as place:
         options.profile_file_prefix = f"{place}/profile"
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
         for _ in range(_RUNS):
             session.run(None, images)
         events = json.loads(Path(session.end_profiling()).read_text())

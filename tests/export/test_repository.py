@@ -1,5 +1,6 @@
 """A version is published whole or not at all, whatever ends an export."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from export import repository
@@ -144,6 +146,61 @@ def test_labels_are_written_in_utf_8_whatever_the_locale(weights: Path, tmp_path
     )
     written = (tmp_path / "repository" / "t" / "labels.txt").read_bytes()
     assert written == "".join(f"{label}\n" for label in ["Kätzchen", *"bcdefg"]).encode()
+
+
+def test_every_file_is_hashed_as_sha256sum_checks_it(tmp_path: Path) -> None:
+    with repository.staging(tmp_path) as staged:
+        (staged / "weights.bin").write_bytes(bytes(10**6))
+        (staged / "model.onnx").write_bytes(b"graph")
+        version = repository.publish(staged, tmp_path, manifest("a"))
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    checked = subprocess.run(check, cwd=version, check=True, capture_output=True, text=True)
+    assert checked.stdout.splitlines() == ["manifest.json: OK", "model.onnx: OK", "weights.bin: OK"]
+    (version / "weights.bin").write_bytes(bytes(10**6 - 1))
+    assert subprocess.run(check, cwd=version, capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a\u2028b", "猫", "\x0b", " ", "", "\x85", "e"], None),
+        (["a", "b", "c", "d", "e", "f"], "names 6 classes, the checkpoint has 7"),
+        (["a", "b", "c", "d", "e", "f", "g", ""], "names 8 classes, the checkpoint has 7"),
+    ],
+)
+def test_a_label_is_whatever_a_line_holds(
+    labels: list[str], message: str | None, weights: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path, output = tmp_path / "labels.txt", tmp_path / "repository"
+    path.write_bytes("".join(f"{label}\r\n" for label in labels).encode())
+    arguments = [str(weights), "--arch", "deepvit_test", "--name", "t", "--labels", str(path)]
+    assert main([*arguments, "--output", str(output)]) == (message is not None)
+    if message is not None:
+        assert message in capsys.readouterr().err
+        return
+    written = (output / "t" / "labels.txt").read_text(encoding="utf-8")
+    assert written == "".join(f"{label}\n" for label in labels)
+    found = Manifest.read((output / "t" / "1" / "manifest.json").read_text(encoding="utf-8"))
+    assert list(found.labels) == labels
+
+
+@pytest.mark.parametrize("label", ["a\nb", "a\rb", "\ud800"])
+def test_labels_that_no_line_can_hold_are_refused(
+    label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the checkpoint's own file may have them."""
+    path = tmp_path / "test.safetensors"
+    header = {
+        "arch": "deepvit_test",
+        "config": CONFIG.model_dump_json(),
+        "preprocessing": "{}",
+        "labels": json.dumps([label, *"bcdefg"]),
+    }
+    safetensors.torch.save_file(random_network(CONFIG).state_dict(), path, metadata=header)
+    assert main([str(path), "--name", "t", "--output", str(tmp_path / "repository")]) == 1
+    (line,) = (one for one in capsys.readouterr().err.splitlines() if one.startswith("export:"))
+    assert line == f"export: the label {label!r} is not one line of text: give others (--labels)"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])

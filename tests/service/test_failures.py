@@ -214,10 +214,6 @@ def test_a_new_version_takes_over_under_traffic_without_a_failed_request(
             assert gone.json()["code"] == "unknown-model"
             await asyncio.gather(*models._retiring)
             assert not old.alive
-            shutil.rmtree(tmp_path / DEEPVIT)
-            await models.poll()
-            assert list(models) == []
-            assert (await client.post("/classify", content=photo)).status_code == 404
 
     with running_service(copied(repository, tmp_path)) as running:
         asyncio.run(scenario(running))
@@ -231,7 +227,7 @@ def test_a_broken_version_leaves_the_old_one_serving_and_says_why(
         await models.poll()
         answer = await client.post("/classify", files={"image": photo})
         assert (answer.status_code, answer.json()["version"]) == (200, 1)
-        assert "out of bounds" in models.failures[DEEPVIT]
+        assert "not copied completely yet" in models.failures[DEEPVIT]
         shutil.rmtree(tmp_path / DEEPVIT / "2")
         add_version(repository, tmp_path)
         await models.poll()

@@ -33,6 +33,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "request_timeout_s": ("4", 4.0),
     "keep_alive_s": ("75", 75),
     "served_versions": ("2", 2),
+    "require_all_models": ("false", False),
     "repository_poll_s": ("10", 10.0),
     "drain_delay_s": ("0", 0.0),
     "drain_timeout_s": ("6", 6.0),

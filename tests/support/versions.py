@@ -1,8 +1,14 @@
 """Copies of a model repository that a test may change, with further versions of its model."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import onnx
+
+from models import sums
+from models.manifest import METADATA_KEY
 from tests.conftest import DEEPVIT
 
 
@@ -26,7 +32,21 @@ def add_version(repository: Path, folder: Path, damage: bool = False) -> Path:
         old, new = (f'"version":{space}{number},'.encode() for number in (highest, highest + 1))
         assert old in content
         (staged / name).write_bytes(content.replace(old, new))
+    sums.write(staged)
     if damage:
         with (staged / "weights.bin").open("r+b") as weights:
             weights.truncate(4096)
     return staged.rename(folder / DEEPVIT / str(highest + 1))
+
+
+def rewrite(folder: Path, /, **changes: Any) -> None:
+    """Change the manifest of a version, in its file and in its graphs, and hash all of them."""
+    text = json.dumps(json.loads((folder / "manifest.json").read_text()) | changes)
+    (folder / "manifest.json").write_text(text)
+    for path in folder.glob("*.onnx"):
+        graph = onnx.load(path, load_external_data=False)
+        for entry in graph.metadata_props:
+            if entry.key == METADATA_KEY:
+                entry.value = text
+        path.write_bytes(graph.SerializeToString())
+    sums.write(folder)

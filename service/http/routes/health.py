@@ -26,7 +26,7 @@ async def livez(runtime: RuntimeDep, response: Response) -> Health:
     | {503: {"model": Health, "description": "send work elsewhere"}},
 )
 async def readyz(runtime: RuntimeDep, response: Response) -> Health:
-    """Every served model is loaded and warm, and the process is not shutting down.
+    """Models are served, all of them loaded and warm, and the process is not shutting down.
 
     A broken store is shown in `store` and does not change the status: classifying still works.
     """

@@ -23,5 +23,5 @@ async def server_live(runtime: RuntimeDep) -> Live:
 async def server_ready(runtime: RuntimeDep) -> Ready:
     """What /readyz says."""
     if not runtime.ready:
-        raise NotReady("the server is shutting down or a batch thread is dead")
+        raise NotReady("the server is shutting down, serves no model, or a batch thread is dead")
     return Ready(ready=True)

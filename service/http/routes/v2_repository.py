@@ -69,7 +69,7 @@ _CONTROL_ERRORS = (
 )
 async def index(runtime: RuntimeDep, body: Body) -> list[IndexEntry]:
     """Every served version and, unless `ready` is true, the models that are not served."""
-    return metadata.index(runtime.pipeline.models, ready=body.get("ready") is True)
+    return await metadata.index(runtime.pipeline.models, ready=body.get("ready") is True)
 
 
 @control.post(

@@ -81,7 +81,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: ServicerContext
     ) -> pb.RepositoryIndexResponse:
-        entries = metadata.index(self._models, ready=request.ready)
+        entries = await metadata.index(self._models, ready=request.ready)
         return ParseDict(
             {"models": [entry.model_dump() for entry in entries]}, pb.RepositoryIndexResponse()
         )

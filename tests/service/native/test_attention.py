@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx.inliner import inline_local_functions
 
+from models import sums
 from service import native
 from service.errors import StartupError
 from service.inference.onnx_engine import OnnxEngine
@@ -208,6 +209,7 @@ def test_a_graph_without_operators_for_the_kernels_is_not_called_fused(
     for name in ("model.onnx", "explain.onnx"):
         whole = onnx.load(version / name, load_external_data=False)
         onnx.save(inline_local_functions(whole), version / name)
+    sums.write(version)
     images = [np.zeros((32, 32, 3), np.uint8)]
     engine = OnnxEngine(version, EngineOptions())
     engine.warm_up()
