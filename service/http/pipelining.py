@@ -42,10 +42,13 @@ class PipeliningProtocol(UpgradeIgnoringProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         names = dict(self.headers)
+        length = names.get(
+            b"content-length", b""
+        )  # of a request that is refused it may be anything
         self._in_body = True
         self._body_left = None
-        if b"transfer-encoding" not in names:
-            self._body_left = int(names.get(b"content-length", 0))
+        if length.isdigit() and b"transfer-encoding" not in names:
+            self._body_left = int(length[:18])
 
     def on_body(self, body: bytes) -> None:
         if self._body_left is not None:

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ from tests.support.memory import bounded_growth
 from tests.support.server import Server, running_server
 from tests.support.sockets import connected, read_all, statuses
 
-MANY = 5000  # of the smallest requests; they fit one read of the server
+MANY = 4000  # of the smallest requests; they fit one read of the server
 OFFER = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 CLOSING = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -26,13 +27,17 @@ def test_many_requests_in_one_packet_take_little_memory_and_no_turn_of_others(
     with running_server(repository) as server, server.client() as client:
         for _ in range(3):
             assert client.post("/classify", files={"image": photo}).status_code == 200
-        with bounded_growth(server.process.pid, 40), connected(server) as connection:
-            flood(connection)
+        with ExitStack() as stack, bounded_growth(server.process.pid, 20):
+            connections = [stack.enter_context(connected(server)) for _ in range(5)]
+            for connection in connections:
+                flood(connection)
             for _ in range(5):
                 assert client.get("/livez").status_code == 200
                 assert client.post("/classify", files={"image": photo}).status_code == 200
-            connection.sendall(CLOSING)
-            assert statuses(read_all(connection)) == [404] * MANY + [200]
+            for connection in connections[1:]:
+                connection.close()
+            connections[0].sendall(CLOSING)
+            assert statuses(read_all(connections[0])) == [404] * MANY + [200]
 
 
 def chunked(parts: list[bytes]) -> bytes:
@@ -68,6 +73,7 @@ def requests(photo: bytes) -> list[tuple[bytes, int]]:
             200,
         ),
         (b"GET /x HTTP/1.1\r\n\r\n", 404),
+        (b"POST /x HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 404),
     ]
 
 
@@ -93,4 +99,12 @@ def test_a_client_that_leaves_its_pipeline_is_forgotten(
         with connected(server) as connection:
             flood(connection)
         assert client.get("/livez").status_code == 200
+    assert "Traceback" not in "".join(server.log)
+
+
+@pytest.mark.parametrize("length", [b"", b"abc", b"-1", b"1" * 30, b"1, 1", b"\xb2"])
+def test_a_length_that_is_none_ends_a_pipeline_with_a_400(server: Server, length: bytes) -> None:
+    wrong = b"POST /classify HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\nx"
+    with connected(server, b"GET /livez HTTP/1.1\r\n\r\n" + wrong) as connection:
+        assert statuses(read_all(connection)) == [200, 400]
     assert "Traceback" not in "".join(server.log)
