@@ -38,6 +38,11 @@ class Upload:
         self.bytes += size
         self.pace.moved(size)
 
+    def reserve(self, size: int) -> None:
+        """Hold room for so many bytes that may arrive. Raises `UploadsFull`."""
+        self._uploads.make_room(self, size)
+        self.bytes += size
+
     def complete(self) -> None:
         """All has arrived: from now on it does not give way."""
         self.arriving = False

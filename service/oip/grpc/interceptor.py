@@ -6,18 +6,19 @@ This is the only place where `ServiceError` becomes a gRPC status.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import partial
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc import StatusCode
 from grpc.aio import ServicerContext
 
 from service.api_keys import ApiKeys
-from service.errors import MalformedUpload, ServiceError
+from service.errors import ServiceError
+from service.oip.grpc.messages import Messages
+from service.oip.grpc.responses import Responses
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
 
@@ -38,6 +39,7 @@ STATUS_CODES = {
     401: StatusCode.UNAUTHENTICATED,
     403: StatusCode.PERMISSION_DENIED,
     404: StatusCode.NOT_FOUND,
+    408: StatusCode.DEADLINE_EXCEEDED,
     409: StatusCode.FAILED_PRECONDITION,
     413: StatusCode.INVALID_ARGUMENT,
     415: StatusCode.INVALID_ARGUMENT,
@@ -53,9 +55,13 @@ STATUS_CODES = {
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Probes need no API key and are not logged."""
 
-    def __init__(self, keys: ApiKeys, metrics: Metrics) -> None:
+    def __init__(
+        self, keys: ApiKeys, metrics: Metrics, messages: Messages, responses: Responses
+    ) -> None:
         self._keys = keys
         self._metrics = metrics
+        self._messages = messages
+        self._responses = responses
 
     async def intercept_service(
         self,
@@ -66,37 +72,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None  # no such method: gRPC itself responds
         metadata = dict(details.invocation_metadata)
-        parse = partial(_parse, handler.request_deserializer)
-        observed = partial(self._observed, details.method, metadata)
 
-        async def unary(content: bytes, context: ServicerContext) -> Any:
-            async with observed(context):
-                return await handler.unary_unary(parse(content), context)
+        async def call(_: Any, context: ServicerContext) -> None:
+            await self._observe(handler, details.method, metadata, context)
 
-        async def response_stream(content: bytes, context: ServicerContext) -> AsyncIterator[Any]:
-            async with observed(context):
-                async for response in handler.unary_stream(parse(content), context):
-                    yield response
+        # Of a stream, gRPC reads a message only when it is asked to: once the key has been checked
+        # and there is room. On the wire, one message and a stream of one are the same.
+        return grpc.stream_stream_rpc_method_handler(call)
 
-        async def bidirectional(
-            contents: AsyncIterator[bytes], context: ServicerContext
-        ) -> AsyncIterator[Any]:
-            async with observed(context):
-                requests = (parse(content) async for content in contents)
-                async for response in handler.stream_stream(requests, context):
-                    yield response
-
-        serializer = {"response_serializer": handler.response_serializer}
-        if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(bidirectional, **serializer)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(response_stream, **serializer)
-        return grpc.unary_unary_rpc_method_handler(unary, **serializer)
-
-    @asynccontextmanager
-    async def _observed(
-        self, method: str, metadata: dict[str, Any], context: ServicerContext
-    ) -> AsyncIterator[None]:
+    async def _observe(
+        self,
+        handler: grpc.RpcMethodHandler,
+        method: str,
+        metadata: dict[str, Any],
+        context: ServicerContext,
+    ) -> None:
         started = time.perf_counter()
         trailing: tuple[tuple[str, str], ...] = (
             ("x-request-id", log.begin_request(str(metadata.get("x-request-id", "")))),
@@ -106,37 +96,60 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             if method not in _PROBES:
                 self._keys.check(*_given_keys(metadata))
-            yield
+            await self._respond(handler, context)
         except ServiceError as exc:
             status = STATUS_CODES[exc.status]
             self._metrics.reject(exc.code)
             if exc.retry_after_s is not None:
                 trailing += (("retry-after", str(exc.retry_after_s)),)
             failure = f"{exc.title}: {exc.detail}"
+            # Frames hold the message, and gRPC keeps them in reference cycles.
+            traceback.clear_frames(exc.__traceback__)
         except grpc.aio.AbortError:
             status = context.code()
             raise
-        except asyncio.CancelledError:  # the client cancelled, or its deadline has passed
-            status = StatusCode.CANCELLED
-            raise
-        except Exception:
+        except (asyncio.CancelledError, grpc.aio.InternalError):  # the latter: nobody to send to
+            status = StatusCode.CANCELLED  # the client cancelled or left, or its deadline passed
+            raise asyncio.CancelledError from None
+        except Exception as exc:
             _logger.exception("unhandled error")
             status, failure = StatusCode.INTERNAL, "Internal error: see the server's log"
+            traceback.clear_frames(exc.__traceback__)
         finally:
             self._metrics.request(method, status.name)
             if method not in _PROBES:
                 seconds = time.perf_counter() - started
                 log.access(f"gRPC {method}", method, status.name, seconds)
         if failure:  # sent once the call is counted, so that whoever has the answer finds it there
-            await context.abort(status, failure, trailing)
+            try:
+                await context.abort(status, failure, trailing)
+            except grpc.aio.InternalError:
+                raise asyncio.CancelledError from None  # the client has left
 
+    async def _respond(self, handler: grpc.RpcMethodHandler, context: ServicerContext) -> None:
+        parse, serialize = handler.request_deserializer, handler.response_serializer
+        if handler.request_streaming:
+            async with aclosing(self._messages.each(context, parse)) as requests:
+                await self._send_all(context, handler.stream_stream(requests, context), serialize)
+            return
+        async with self._messages.one(context, parse) as request:
+            if handler.response_streaming:
+                await self._send_all(context, handler.unary_stream(request, context), serialize)
+            else:
+                content = serialize(await handler.unary_unary(request, context))
+                await self._responses.send(context, content)
 
-def _parse(deserialize: Callable[[bytes], Any], content: bytes) -> Any:
-    """Called once the API key has been checked. Raises `MalformedUpload`."""
-    try:
-        return deserialize(content)
-    except DecodeError as exc:
-        raise MalformedUpload("this is not the message that the method takes") from exc
+    async def _send_all(
+        self,
+        context: ServicerContext,
+        responses: AsyncGenerator[Any, None],
+        serialize: Callable[[Any], bytes],
+    ) -> None:
+        async with aclosing(responses):
+            async for response in responses:
+                content = serialize(response)
+                del response  # the client may take long to read what is sent
+                await self._responses.send(context, content)
 
 
 def _given_keys(metadata: dict[str, Any]) -> tuple[str, str]:

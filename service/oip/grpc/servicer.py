@@ -1,6 +1,5 @@
 """GRPCInferenceService: the methods of the protocol, on the same code as the REST endpoints."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -22,8 +21,6 @@ from service.oip.grpc import codec
 from service.oip.inference import version_number
 from service.oip.schemas import StatisticsResponse
 from service.runtime import Runtime
-
-_DRAIN_CHECK_S = 0.5  # how often an idle stream looks whether the server drains
 
 Response = TypeVar("Response", bound=Message)
 
@@ -111,7 +108,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         self, requests: AsyncIterator[pb.ModelInferRequest], context: ServicerContext
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Responses in the order of requests; a failed request does not end the stream."""
-        async for request in self._until_draining(requests):
+        async for request in requests:
             try:
                 response = await self._infer(request, context)
             except ServiceError as exc:
@@ -121,21 +118,6 @@ class InferenceServicer(GRPCInferenceServiceServicer):
                 )
             else:
                 yield pb.ModelStreamInferResponse(infer_response=response)
-
-    async def _until_draining(
-        self, requests: AsyncIterator[pb.ModelInferRequest]
-    ) -> AsyncIterator[pb.ModelInferRequest]:
-        """The requests of a stream. Raises `Stopped` on drain, so that an idle stream ends too."""
-        while True:
-            upcoming = asyncio.ensure_future(anext(requests, None))
-            try:
-                while not (await asyncio.wait({upcoming}, timeout=_DRAIN_CHECK_S))[0]:
-                    self._runtime.check_working()
-            finally:
-                upcoming.cancel()
-            if (request := upcoming.result()) is None:
-                return
-            yield request
 
     async def _infer(
         self, request: pb.ModelInferRequest, context: ServicerContext
