@@ -11,11 +11,12 @@ from models.arrays import Pixels
 from models.manifest import Manifest
 from service.app import local_engines
 from service.cluster import wire
-from service.cluster.replica import configure_log, replica_name
+from service.cluster.replica import replica_name
 from service.cluster.settings import ClusterSettings
 from service.errors import UnknownModel
 from service.inference.batching import Batcher, Done
 from service.inference.repository import ModelRepository, QueueOptions, ServedModel
+from service.telemetry import log
 from service.telemetry.metrics import EngineMetrics
 
 _UNBOUNDED = 2**31  # fronts bound what they have under way
@@ -41,7 +42,7 @@ class Engines:
 
     async def __init__(self, settings: ClusterSettings) -> None:  # type: ignore[misc]  # Ray awaits it
         """Raises `StartupError`."""
-        configure_log(settings.log_format)
+        log.configure(settings.log_format)
         self._timeout_s = settings.request_timeout_s
         self._models = await asyncio.to_thread(
             ModelRepository,

@@ -13,9 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.app import build_app, build_runtime
 from service.cluster.calls import EngineCalls
 from service.cluster.remote_engine import RemoteEngine
-from service.cluster.replica import configure_log, replica_name
+from service.cluster.replica import replica_name
 from service.cluster.settings import ClusterSettings
 from service.inference.engine import EngineMaker
+from service.telemetry import log
 from service.telemetry.metrics import merged
 
 _TIMEOUT_S = 30  # for every front to do what one was asked
@@ -28,7 +29,7 @@ class Front:
         self, settings: ClusterSettings, engines: DeploymentHandle | None = None
     ) -> None:
         """Models run in this process if there are no `engines`. Raises `StartupError`."""
-        configure_log(settings.log_format)
+        log.configure(settings.log_format)
         self._settings = settings
         loop = asyncio.get_running_loop()
         calls = EngineCalls(engines, loop, settings.request_timeout_s) if engines else None

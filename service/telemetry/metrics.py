@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from service.errors import ServiceError, StartupError
 from service.inference.counts import Counts
 from service.store import LOOKUP_OUTCOMES, Store
+from service.telemetry import log
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STAGES = ("decode", "preprocess", "queue", "inference", "postprocess")
@@ -91,6 +92,7 @@ class Metrics:
         self._route_counters: dict[tuple[str, int], PrometheusCounter] = {}
         self._registry.register(_ModelCollector(models))
         self._registry.register(_StoreCollector(store))
+        self._registry.register(_LogCollector())
 
     def request(self, route: str, status: int) -> None:
         if (route, status) not in self._route_counters:
@@ -114,6 +116,7 @@ class EngineMetrics:
     def __init__(self, models: Iterable[Model]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_ModelCollector(models, "deepvit_engine"))
+        self._registry.register(_LogCollector())
 
     def render(self) -> bytes:
         """The text of a scrape."""
@@ -207,6 +210,13 @@ class _StoreCollector(Collector):
             yield GaugeMetricFamily(
                 "deepvit_store_bytes", "Bytes of the stored inputs", value=self._store.bytes
             )
+
+
+class _LogCollector(Collector):
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "deepvit_log_lines_lost", "Lines of the log that nobody read", value=log.lost_lines()
+        )
 
 
 def _histogram(sizes: Counter[int]) -> tuple[list[tuple[str, float]], float]:

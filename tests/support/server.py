@@ -39,7 +39,9 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
     return kept | {f"DEEPVIT_{key.upper()}": str(value) for key, value in settings.items()}
 
 
-def start(module: str, port: int, repository: Path, settings: Mapping[str, object]) -> Popen[str]:
+def start(
+    module: str, port: int, repository: Path, settings: Mapping[str, object], stderr: int = PIPE
+) -> Popen[str]:
     """Begin to serve; `settings` are passed as DEEPVIT_ variables, and what it logs can be read."""
     return Popen(
         [
@@ -48,7 +50,7 @@ def start(module: str, port: int, repository: Path, settings: Mapping[str, objec
         ],
         cwd=ROOT,
         env=environment(settings),
-        stderr=PIPE,
+        stderr=stderr,
         stdout=DEVNULL,
         text=True,
     )
