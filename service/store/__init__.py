@@ -17,7 +17,8 @@ from service.errors import ExpiredImage, ServiceError, StoreUnavailable, Unknown
 StoreState = Literal["memory", "redis", "redis, unavailable"]
 
 HIT = "hit"
-LOOKUP_OUTCOMES = (HIT, UnknownImage.code, ExpiredImage.code, StoreUnavailable.code)
+UNREADABLE = "unreadable"
+LOOKUP_OUTCOMES = (HIT, UnknownImage.code, ExpiredImage.code, UNREADABLE, StoreUnavailable.code)
 
 
 class Store(Protocol):
@@ -73,13 +74,17 @@ def count_lookup(lookups: Counter[str]) -> Iterator[None]:
     try:
         yield
     except ServiceError as exc:
-        lookups[exc.code] += 1
+        lookups[UNREADABLE if isinstance(exc, UnreadableInput) else exc.code] += 1
         raise
     lookups[HIT] += 1
 
 
-def unknown_image(image_id: str) -> UnknownImage:
-    return UnknownImage(f"no image {image_id} was classified here; POST it to /classify first")
+class UnreadableInput(UnknownImage):
+    """What is stored is not an input; to clients the image is unknown."""
+
+
+def unknown_image(image_id: str, kind: type[UnknownImage] = UnknownImage) -> UnknownImage:
+    return kind(f"no image {image_id} was classified here; POST it to /classify first")
 
 
 def expired_image(image_id: str, ttl_s: float) -> ExpiredImage:

@@ -11,8 +11,10 @@ Time is limited here (TTL); bytes are limited by Redis itself, with `maxmemory` 
 
 import asyncio
 import logging
+import math
 import re
 import struct
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -28,7 +30,14 @@ from redis.exceptions import RedisError
 
 from models.arrays import Pixels
 from service.errors import StartupError, StoreUnavailable
-from service.store import StoreState, count_lookup, expired_image, new_secret, unknown_image
+from service.store import (
+    StoreState,
+    UnreadableInput,
+    count_lookup,
+    expired_image,
+    new_secret,
+    unknown_image,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -40,8 +49,11 @@ _SEEN_TTLS = 10
 _MAX_TTL_MS = 10**12  # 30 years; Redis refuses times that overflow
 _HEARTBEAT_S = 1
 _MAX_CONNECTIONS = 16
+_MAX_VALUE_BYTES = 64 * 2**20  # of an input of 4,700 px; other programs may write larger values
+_WARN_S = 60
 
 _MAGIC = b"deepvit\x01"  # starts every value; the last byte is the version of the format
+_SHAPE = struct.Struct("<BIII")  # the number of axes, and their lengths
 
 
 class RedisStore:
@@ -61,6 +73,7 @@ class RedisStore:
         self._timeout_s = timeout_s
         self._ttl_s = ttl_s
         self._unavailable = False
+        self._warned = -math.inf
         self.lookups: Counter[str] = Counter()
         self.secret = new_secret()  # until there is one in Redis
         self._heartbeat: asyncio.Task[None] | None = None
@@ -92,14 +105,26 @@ class RedisStore:
         Tries in an outage too: a full Redis refuses writes but still answers reads.
         """
         with count_lookup(self.lookups):
-            async with self._exchange():
-                value, seen = await self._redis.mget(_INPUT + image_id, _SEEN + image_id)
-            if value is None and seen is not None:
-                raise expired_image(image_id, self._ttl_s)
+            async with self._exchange(), self._redis.pipeline(transaction=False) as commands:
+                commands.getrange(_INPUT + image_id, 0, _MAX_VALUE_BYTES)
+                commands.exists(_SEEN + image_id)
+                value, seen = await commands.execute(raise_on_error=False)
+                _raise_unless_of_wrong_type(value, seen)
+            if value == b"":
+                raise expired_image(image_id, self._ttl_s) if seen else unknown_image(image_id)
             pixels = unpack(value) if isinstance(value, bytes) else None
             if pixels is None:
-                raise unknown_image(image_id)
+                self._warn_of_unreadable(image_id)
+                raise unknown_image(image_id, UnreadableInput)
             return pixels
+
+    def _warn_of_unreadable(self, image_id: str) -> None:
+        """Once a minute: there may be many, and other programs may go on writing them."""
+        now = time.monotonic()
+        if now - self._warned >= _WARN_S:
+            self._warned = now
+            key = _INPUT + image_id
+            _logger.warning("store: no input of ours in Redis at %s: %s", self._address, key)
 
     async def close(self) -> None:
         if self._heartbeat is not None:
@@ -151,25 +176,26 @@ class RedisStore:
 
 
 def pack(pixels: Pixels) -> bytes:
-    """The magic bytes, the number of axes, their lengths, then the pixels."""
-    shape = pixels.shape
-    return _MAGIC + struct.pack(f"<B{len(shape)}I", len(shape), *shape) + pixels.tobytes()
+    """The magic bytes, the number of axes, their lengths, then the pixels [height, width, 3]."""
+    return _MAGIC + _SHAPE.pack(3, *pixels.shape) + pixels.tobytes()
 
 
 def unpack(value: bytes) -> Pixels | None:
-    """The pixels that `pack` was given, or None for a value that `pack` did not make."""
-    start = len(_MAGIC)
-    if not value.startswith(_MAGIC) or len(value) == start:
+    """The pixels [height, width, 3] that `pack` was given, or None for any other value."""
+    size = len(_MAGIC) + _SHAPE.size
+    if not value.startswith(_MAGIC) or len(value) < size:
         return None
-    lengths = struct.Struct(f"<{value[start]}I")
-    start += 1
-    if len(value) < start + lengths.size:
+    axes, height, width, channels = _SHAPE.unpack_from(value, len(_MAGIC))
+    if (axes, channels) != (3, 3) or not 0 < height * width * channels == len(value) - size:
         return None
-    shape = lengths.unpack_from(value, start)
-    try:
-        return np.frombuffer(value, np.uint8, offset=start + lengths.size).reshape(shape)
-    except ValueError:  # the number of bytes does not fit the shape, or NumPy allows no such shape
-        return None
+    return np.frombuffer(value, np.uint8, offset=size).reshape(height, width, channels)
+
+
+def _raise_unless_of_wrong_type(*replies: object) -> None:
+    """Redis's errors but for those about a value that is a list, a hash and so on."""
+    for reply in replies:
+        if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
+            raise reply
 
 
 def _milliseconds(seconds: float) -> int:

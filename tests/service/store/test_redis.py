@@ -25,7 +25,9 @@ from service.errors import StartupError, StoreUnavailable
 from service.store.redis import RedisStore, pack, unpack
 from tests.conftest import VIT
 from tests.service.store.test_store import without_waiting
+from tests.service.telemetry.test_observability import scrape
 from tests.support.answers import results
+from tests.support.memory import bounded_growth
 from tests.support.pictures import png
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.server import ROOT, Server, running_server
@@ -150,17 +152,39 @@ def test_an_evicted_input_has_expired(replicas: Replicas, photo: bytes) -> None:
     assert look_inside(replicas.clients[1], image_id) == EXPIRED
 
 
-def test_a_value_in_another_format_is_unknown(replicas: Replicas, photo: bytes) -> None:
+def test_a_value_that_is_no_input_is_unknown(replicas: Replicas, photo: bytes) -> None:
     one, other = replicas.clients
     image_id = classify(one, photo)
+    input_key, seen_key = f"deepvit:input:{image_id}", f"deepvit:seen:{image_id}"
+    logged = len(replicas.servers[1].log)
+    before = scrape(other)["deepvit_store_lookups_total", "unreadable"]
     with replicas.redis.client() as client:
-        client.set(f"deepvit:input:{image_id}", pickle.dumps(np.zeros((32, 32, 3), np.uint8)))
+        for value in UNREADABLE.values():
+            client.set(input_key, value)
+            assert look_inside(other, image_id) == UNKNOWN
+            assert other.get(f"/images/{image_id}").status_code == 404
+        client.delete(input_key, seen_key)
+        client.rpush(input_key, "a list")
+        client.rpush(seen_key, "a list")
         assert look_inside(other, image_id) == UNKNOWN
-        client.delete(f"deepvit:input:{image_id}", f"deepvit:seen:{image_id}")
-        client.rpush(f"deepvit:input:{image_id}", "a list")
-        assert look_inside(other, image_id) == UNKNOWN
+    assert state(other) == "redis"
+    lookups = scrape(other)["deepvit_store_lookups_total", "unreadable"] - before
+    assert lookups == 3 * len(UNREADABLE) + 2
+    warned = [line for line in replicas.servers[1].log[logged:] if input_key in line]
+    assert len(warned) <= 1
     assert classify(one, photo) == image_id
     assert look_inside(other, image_id) == FOUND
+
+
+def test_a_huge_value_is_not_read_whole(replicas: Replicas, photo: bytes) -> None:
+    image_id = classify(replicas.clients[0], photo)
+    key = f"deepvit:input:{image_id}"
+    with replicas.redis.client() as client:
+        client.set(key, pack(np.zeros((1, 1, 3), np.uint8)))
+        client.setrange(key, 500_000_000, b"\0")
+        with bounded_growth(replicas.servers[1].process.pid, 300):
+            assert replicas.clients[1].get(f"/images/{image_id}").status_code in (404, 503)
+        client.delete(key)
 
 
 def test_an_input_of_another_size_does_not_fit_the_model(replicas: Replicas, photo: bytes) -> None:
@@ -366,8 +390,33 @@ def test_redis_accepts_any_time_to_live(
         assert client.pttl("deepvit:input:a") <= milliseconds
 
 
-INPUTS: Any = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=0, min_side=0, max_side=5))
-PACKED = pack(np.zeros((2, 3), np.uint8))
+SIZES = st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))
+INPUTS: Any = arrays.arrays(np.uint8, SIZES)
+PACKED = pack(np.zeros((2, 1, 3), np.uint8))
+
+
+def shaped(*lengths: int, content: bytes) -> bytes:
+    return PACKED[:8] + struct.pack(f"<B{len(lengths)}I", len(lengths), *lengths) + content
+
+
+UNREADABLE = {
+    "nothing but the magic bytes": PACKED[:8],
+    "no lengths": PACKED[:9],
+    "a byte too few": PACKED[:-1],
+    "a byte too many": PACKED + b"\0",
+    "other magic bytes": b"D" + PACKED[1:],
+    "a later version of the format": PACKED[:7] + b"\x02" + PACKED[8:],
+    "255 axes": PACKED[:8] + b"\xff" + PACKED[9:],
+    "no axes": shaped(content=b"\0"),
+    "two axes": shaped(2, 3, content=bytes(6)),
+    "four axes": shaped(1, 2, 1, 3, content=bytes(6)),
+    "one channel": shaped(2, 3, 1, content=bytes(6)),
+    "no pixels": shaped(0, 0, 3, content=b""),
+    "float32": shaped(2, 1, 3, content=bytes(24)),
+    "lengths that overflow": shaped(2**32 - 1, 2**32 - 1, 3, content=bytes(6)),
+    "lengths beside a zero": shaped(0, 2**32 - 1, 3, content=bytes(6)),
+    "a pickle": pickle.dumps(np.zeros((2, 3), np.uint8)),
+}
 
 
 @given(INPUTS)
@@ -378,24 +427,7 @@ def test_unpack_inverts_pack(pixels: Pixels) -> None:
     np.testing.assert_array_equal(found, pixels)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        b"",
-        PACKED[:8],
-        PACKED[:9],
-        PACKED[:-1],
-        PACKED + b"\0",
-        b"D" + PACKED[1:],
-        PACKED[:7] + b"\x02" + PACKED[8:],  # a later version of the format
-        PACKED[:8] + b"\xff" + PACKED[9:],
-        PACKED[:8] + struct.pack("<B2I", 2, 2**32 - 1, 2**32 - 1) + bytes(6),
-        PACKED[:8]
-        + struct.pack("<B3I", 3, 0, 2**32 - 1, 2**32 - 1),  # more elements than NumPy allows
-        PACKED[:8] + struct.pack("<B65I", 65, *[1] * 65) + b"\0",  # more axes than NumPy allows
-        pickle.dumps(np.zeros((2, 3), np.uint8)),
-    ],
-)
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
 def test_unpack_refuses_other_values(value: bytes) -> None:
     assert unpack(value) is None
 
