@@ -1,6 +1,7 @@
 """`python -m service`: serve the model repository over HTTP, and over gRPC if a port is set."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
 
 def _serve(settings: Settings) -> None:
     log.configure(settings.log_format)
+    _check_address(settings.host, settings.port)  # before models are loaded, which takes seconds
     runtime = build_runtime(settings)
     grpc_server = build_grpc_server(settings, runtime)
     config = uvicorn.Config(
@@ -62,6 +64,33 @@ def _protocol(settings: Settings) -> Any:
     """uvicorn's protocol of a connection, as a class or anything else that makes one."""
     max_bytes = max(settings.max_unsent_bytes, settings.max_answer_bytes)
     return partial(BoundedProtocol, UnsentAnswers(max_bytes, settings.write_timeout_s))
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises `StartupError` unless the service can listen there."""
+    failures: list[OSError | None]
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as exc:
+        failures = [exc]
+    else:
+        failures = [_failure_to_bind(family, place) for family, *_, place in places]
+    for failure in filter(None, failures):
+        # A name may have addresses that this machine has not, as localhost has ::1.
+        if failure.errno != errno.EADDRNOTAVAIL or None not in failures:
+            raise StartupError(f"cannot listen on {host}:{port}: {failure.strerror}")
+
+
+def _failure_to_bind(family: int, place: Any) -> OSError | None:
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(place)
+    except OSError as exc:
+        return exc
+    return None
 
 
 def _trusted_proxies() -> str:

@@ -1,5 +1,6 @@
 """The process: start, health, documentation, limits of answers and of memory, shutdown."""
 
+import socket
 import subprocess
 import sys
 import tomllib
@@ -159,6 +160,31 @@ def test_a_damaged_model_ends_the_start_with_one_line(
     assert found.returncode == 1
     assert len(found.stderr.splitlines()) == 1
     assert str(tmp_path) in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ((), "address already in use"),
+        (("--host", "203.0.113.7"), "cannot assign requested address"),
+        (("--host", "nothing.invalid"), "name"),
+    ],
+    ids=["in use", "of another machine", "unknown"],
+)
+def test_an_address_that_is_not_to_be_had_stops_the_start_with_one_line(
+    repository: Path, address: tuple[str, ...], reason: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        found = subprocess.run(
+            [sys.executable, "-m", "service", "--port", str(port), *address,
+             "--model-repository", str(repository)],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("service: cannot listen on ")
+    assert reason in line.lower()
 
 
 @pytest.mark.parametrize(
