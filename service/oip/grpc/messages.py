@@ -5,7 +5,7 @@ that may arrive takes the room of the largest one, in the budget that HTTP's bod
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -58,7 +58,7 @@ class Messages:
             del content
             yield request
 
-    async def each(self, context: ServicerContext, parse: Parse) -> AsyncIterator[Any]:
+    async def each(self, context: ServicerContext, parse: Parse) -> AsyncGenerator[Any, None]:
         """The messages of a stream, which may be idle between them until others need its room.
 
         Raises what `one` raises but for `RequestTimeout`, and `Stopped` once the server drains.

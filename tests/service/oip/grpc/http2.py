@@ -1,5 +1,6 @@
 """A client that speaks HTTP/2 by hand, and so can send a part of a message and then nothing."""
 
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -65,6 +66,10 @@ class Call:
             self._connection.sendall(_frame(_PING, _ACK, 0, payload))
         elif kind in (_RST_STREAM, _GOAWAY) or (kind == _HEADERS and flags & _END_STREAM):
             self.ended = True
+
+    def receive_if_any(self) -> None:
+        if select.select([self._connection], [], [], 0.005)[0]:
+            self.receive()
 
     def _send(self, kind: int, flags: int, payload: bytes) -> None:
         with suppress(ConnectionError):  # the next read says why
