@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from models.arrays import Float32Array, Pixels
 from models.size import Size
-from service.errors import InputMismatch, ServiceError
+from service.errors import DeadlineExceeded, InputMismatch, ServiceError
 from service.imaging.preparation import Prepared
 from service.imaging.preparer import Preparer
 from service.inference.batching import Admission, Batcher, Done
@@ -110,9 +110,16 @@ class Pipeline:
         """
         return await self._run(ticket, list(images), ticket.explain)
 
-    async def in_pool(self, work: Callable[[], T]) -> T:
-        """Run work on the thread pool; megabytes of tensors would block the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+    async def in_pool(self, deadline: float, work: Callable[[], T]) -> T:
+        """Run work on the thread pool; megabytes of tensors would block the event loop.
+
+        It is not begun after `deadline`, a time of `time.perf_counter`. Raises `DeadlineExceeded`.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.perf_counter()):
+                return await asyncio.get_running_loop().run_in_executor(self.pool, work)
+        except TimeoutError as exc:
+            raise DeadlineExceeded("the request waited past its deadline") from exc
 
     async def input(self, model: ServedModel, image_id: str) -> Pixels:
         """The network's input of an image classified before, [height, width, 3].

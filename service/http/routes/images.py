@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service.errors import ExpiredImage, Stopped, StoreUnavailable, UnknownImage
+from service.errors import DeadlineExceeded, ExpiredImage, Stopped, StoreUnavailable, UnknownImage
 from service.http.conditional import caching, entity_tag, not_modified, tagged
 from service.http.dependencies import WorkingDep
 from service.http.look_inside import TAG, ImageId
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/images", tags=[TAG])
     "/{id}",
     response_class=Response,
     responses=tagged(PNG_RESPONSE)
-    | problems(UnknownImage, ExpiredImage, Stopped, StoreUnavailable),
+    | problems(UnknownImage, ExpiredImage, Stopped, StoreUnavailable, DeadlineExceeded),
 )
 async def show_image(
     request: Request,
@@ -32,5 +32,5 @@ async def show_image(
     tag = entity_tag("image", id)
     if unchanged := not_modified(request, tag):
         return unchanged
-    png = await runtime.pipeline.in_pool(partial(encode_png, pixels))
+    png = await runtime.pipeline.in_pool(runtime.deadline(), partial(encode_png, pixels))
     return Response(png, headers=caching(tag), media_type="image/png")

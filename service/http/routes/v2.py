@@ -162,9 +162,9 @@ async def infer(request: Request, runtime: WorkingDep, served: Served) -> Respon
     pipeline = runtime.pipeline
     pipeline.check_room(served)  # only the body says which queue the request needs
     with receiving(request, limits.max_bytes) as upload:
-        content = await _read_content(request, upload, limits)
+        content = await _read_content(request, upload, limits, deadline)
         decode = partial(rest.decode, content, request.headers.get(LENGTH_HEADER), contract)
-        wanted = await pipeline.in_pool(decode)
+        wanted = await pipeline.in_pool(deadline, decode)
         del content, decode
         upload.keep(wanted.images.nbytes)
         wanted.check_response_size(contract, runtime.max_answer_bytes)
@@ -173,17 +173,20 @@ async def infer(request: Request, runtime: WorkingDep, served: Served) -> Respon
             done = await while_connected(request, pipeline.infer(ticket, wanted.images))
     note_inference(request, done)
     answers = [one.value for one in done]
-    return await pipeline.in_pool(partial(_answer, request, served, wanted, answers))
+    build = partial(_answer, request, served, wanted, answers)
+    return await pipeline.in_pool(deadline, build)
 
 
-async def _read_content(request: Request, upload: Upload, limits: UploadLimits) -> bytes:
+async def _read_content(
+    request: Request, upload: Upload, limits: UploadLimits, deadline: float
+) -> bytes:
     """The body without its content encoding."""
     body = await read_body(request, upload, limits.max_bytes, limits.timeout_s)
     encoding = request.headers.get("content-encoding", "")
     if not encoding:
         return body
     decompress = partial(compression.decompress, body, encoding, limits.max_bytes)
-    content = await runtime_of(request).pipeline.in_pool(decompress)
+    content = await runtime_of(request).pipeline.in_pool(deadline, decompress)
     upload.keep(0)
     upload.grow(len(content))
     return content

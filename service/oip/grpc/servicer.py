@@ -130,7 +130,8 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         deadline = time.perf_counter() + timeout_s
         with self._use(request.model_name, request.model_version) as served:
             contract = metadata.contract(served, runtime.upload_limits.max_images)
-            infer_request = await runtime.pipeline.in_pool(partial(codec.decode, request, contract))
+            decode = partial(codec.decode, request, contract)
+            infer_request = await runtime.pipeline.in_pool(deadline, decode)
             infer_request.check_response_size(contract, runtime.max_answer_bytes)
             with runtime.pipeline.admit(served, deadline, infer_request.explain_outputs) as ticket:
                 done = await runtime.pipeline.infer(ticket, infer_request.images)
@@ -144,7 +145,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
                 version=served.manifest.version,
                 labels=served.manifest.labels,
             )
-            return await runtime.pipeline.in_pool(encode)
+            return await runtime.pipeline.in_pool(deadline, encode)
 
     @contextmanager
     def _use(self, name: str, version: str) -> Iterator[ServedModel]:
