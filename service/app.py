@@ -16,7 +16,6 @@ from fastapi_offline import FastAPIOffline
 from models.imaging import MAX_BYTES_PER_PIXEL
 from service import __version__
 from service.errors import StartupError
-from service.heap import Heap
 from service.http import problems
 from service.http.hosts import CheckHost
 from service.http.middleware import PROBES, AnswerHead, AnswerRefusals, ObserveRequests
@@ -44,7 +43,8 @@ from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.repository import ModelRepository, QueueOptions
 from service.inference.sessions import EngineOptions
-from service.inflight import InflightUploads
+from service.limits.heap import Heap
+from service.limits.inflight import InflightUploads
 from service.pipeline import Pipeline
 from service.runtime import Replicas, Runtime, UploadLimits
 from service.settings import Settings, traces_wanted

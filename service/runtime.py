@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.errors import ModelControlOff, Stopped
-from service.inflight import InflightUploads
+from service.limits.inflight import InflightUploads
 from service.pipeline import Pipeline
 from service.telemetry.metrics import Metrics
 

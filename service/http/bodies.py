@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from service.errors import ClientGone, RequestTimeout, UploadTooLarge
 from service.http.dependencies import runtime_of
-from service.inflight import Upload
+from service.limits.inflight import Upload
 
 _MAX_DIGITS = 18  # of a length; more would be no length, and take Python long to read
 

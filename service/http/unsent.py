@@ -2,7 +2,7 @@
 
 An answer stays in memory until the client has taken it. A client that takes nothing for a while
 loses its connection. When all answers that are computed or sent have too many bytes, those that are
-read slowly give way to new ones as `service.fairness` says, or the new one is refused.
+read slowly give way to new ones as `service.limits.fairness` says, or the new one is refused.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import AnswersUnread, ServiceError
-from service.fairness import Clock, Pace, client_at, who_leaves
+from service.limits.fairness import Clock, Pace, client_at, who_leaves
 
 OUTBOX = "outbox"  # key in the state of a scope
 _CHECK_EVERY_S = 1.0

@@ -6,7 +6,7 @@ from service.errors import NoImage, UnsupportedMedia
 from service.http.bodies import body_timeout, limited_chunks, read_body
 from service.http.forms import read_form
 from service.http.schemas import BINARY
-from service.inflight import Upload
+from service.limits.inflight import Upload
 from service.runtime import UploadLimits
 
 # The request body in OpenAPI.

@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError
 from grpc.aio import ServicerContext
 
 from service.errors import MalformedUpload, RequestTimeout, UploadsFull
-from service.fairness import GRACE_S
-from service.inflight import Upload
+from service.limits.fairness import GRACE_S
+from service.limits.inflight import Upload
 from service.oip.grpc.fields import unpacked_bytes
 from service.runtime import Runtime
 

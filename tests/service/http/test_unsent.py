@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from service.errors import AnswersUnread
-from service.fairness import GRACE_S, SLOW_BYTES_PER_S
 from service.http.unsent import Outbox, UnsentAnswers
+from service.limits.fairness import GRACE_S, SLOW_BYTES_PER_S
 
 STALL_S = 20.0
 MIB = 2**20

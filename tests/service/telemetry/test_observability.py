@@ -63,7 +63,7 @@ def test_metrics_count_what_happened_and_the_counts_add_up(repository: Path, pho
         assert samples["deepvit_batch_size_sum", model, queue, "1"] == answered
         assert samples["deepvit_queue_depth", model, queue, "1"] == 0
         assert samples["deepvit_model_info", "fused", model, "fp32", "cpu", "1"] == 1
-    assert samples["deepvit_images_total", "expired", DEEPVIT, "classify", "1"] == 32
+    assert samples["deepvit_rejects_total", "deadline-exceeded"] == 1
     for stage in STAGES:
         runs = 3 if stage in ("queue", "inference") else 2  # /similarity has these two stages too
         assert samples["deepvit_stage_seconds_count", stage] == runs

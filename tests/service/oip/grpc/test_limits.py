@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,12 @@ def test_requests_past_the_server_s_timeout_are_not_computed(
             with held(running) as model:
                 first = asyncio.create_task(client.infer(DEEPVIT, [tensor(pixels)]))
                 await accepted(model, 1)
-                running.request_timeout_s = 1e-3
+                running.request_timeout_s = 0.5
                 late = asyncio.create_task(client.infer(DEEPVIT, [tensor(pixels)]))
                 await accepted(model, 2)
+                deadline = running.deadline()  # a little after that of the request
+                while time.perf_counter() < deadline:
+                    await asyncio.sleep(0.01)
             with pytest.raises(
                 InferenceServerException, match="would have come too late"
             ) as caught:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from service.errors import UploadsFull
-from service.fairness import GRACE_S, SLOW_BYTES_PER_S, client_at
-from service.inflight import InflightUploads
+from service.limits.fairness import GRACE_S, SLOW_BYTES_PER_S, client_at
+from service.limits.inflight import InflightUploads
 
 LONG_S = 10 * GRACE_S
 

@@ -1,0 +1,1 @@
+"""What all clients together may hold in memory, and who gives way where it is too much."""
