@@ -73,7 +73,7 @@ evaluate: $(VENV)/developing.txt $(KERNEL)  ## IMAGES (a folder or tar of classe
 bench: $(VENV)/bench.txt $(KERNEL)  ## speed against what a user would run instead, as ratios
 	$(PYTHON) -m tests.bench
 
-soak: $(VENV)/developing.txt $(KERNEL)  ## five minutes of mixed traffic: every answer right, memory bounded
+soak: $(VENV)/developing.txt $(KERNEL)  ## 15 minutes of mixed traffic and attacks: every answer right, memory bounded
 	$(PYTHON) -m tests.soak
 
 fuzz: $(VENV)/developing.txt  ## changed images and inference requests for an hour, or SECONDS=600

@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import gc
+import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -16,6 +18,7 @@ import uvicorn
 
 from service.app import build_app, build_grpc_server, build_runtime
 from service.errors import StartupError
+from service.http.connections import Connections
 from service.http.prefix import ReadProxyHeaders
 from service.http.protocol import BoundedProtocol
 from service.http.unsent import UnsentAnswers
@@ -25,6 +28,9 @@ from service.telemetry import log
 
 if TYPE_CHECKING:
     from service.oip.grpc.server import GrpcServer
+
+_logger = logging.getLogger(__name__)
+_OTHER_FILES = 1024  # besides HTTP connections: models, logs, gRPC, Redis
 
 
 def main(arguments: list[str]) -> int:
@@ -44,6 +50,7 @@ def _serve(settings: Settings) -> None:
     _check_address(settings.host, settings.port)  # before models are loaded, which takes seconds
     runtime = build_runtime(settings)
     grpc_server = build_grpc_server(settings, runtime)
+    _allow_connections(settings.max_connections)
     config = uvicorn.Config(
         ReadProxyHeaders(build_app(settings, runtime), _trusted_proxies()),
         host=settings.host,
@@ -63,7 +70,24 @@ def _serve(settings: Settings) -> None:
 def _protocol(settings: Settings) -> Any:
     """uvicorn's protocol of a connection, as a class or anything else that makes one."""
     max_bytes = max(settings.max_unsent_bytes, settings.max_answer_bytes)
-    return partial(BoundedProtocol, UnsentAnswers(max_bytes, settings.write_timeout_s))
+    return partial(
+        BoundedProtocol,
+        Connections(settings.max_connections),
+        UnsentAnswers(max_bytes, settings.write_timeout_s),
+    )
+
+
+def _allow_connections(most: int) -> None:
+    """Let this process open as many files, which connections are, as the system grants it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        _logger.warning(
+            "max_connections is %d, and the system allows %d open files (ulimit -n)", most, hard
+        )
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_address(host: str, port: int) -> None:

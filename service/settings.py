@@ -174,6 +174,12 @@ class Settings(BaseSettings):
     max_inflight_uploads: int = Field(
         512, ge=1, description="most request bodies that may be arriving at once"
     )
+    max_connections: int = Field(
+        2048,
+        ge=1,
+        description="most HTTP connections; at one more, the client that has the most loses one "
+        "that waits for a request",
+    )
     max_image_pixels: int = Field(
         MAX_PIXELS,
         ge=1,

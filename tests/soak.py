@@ -1,29 +1,35 @@
-"""`make soak`: minutes of mixed requests to the bundled models while versions are replaced.
+"""`make soak`: minutes of mixed requests while versions are replaced and attackers do their worst.
 
-Prints the requests by kind with statuses and latencies, and the memory, threads and files of the
-server. Exits with status 1 if a request got an unexpected answer, if the counts of images do not
-add up, or if the same request is answered differently at the end than at the start.
+Prints the requests by kind with statuses and latencies, what the attackers met (attackers.py), and
+the memory, threads and files of the server. Exits with status 1 if a request got an unexpected
+answer, if the counts of images do not add up, if the same request is answered differently at the
+end than at the start, or if the server and its processes took more memory than is stated.
 """
 
 import argparse
 import asyncio
+import itertools
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import httpx
 import numpy as np
 
+from models.imaging import MAX_PIXELS
 from service.inference.cpus import available_cpus
 from service.telemetry.metrics import IMAGE_OUTCOMES
 from tests.conftest import BUNDLED
+from tests.service.oip.grpc.calls import address
 from tests.support import load, traffic
 from tests.support.counts import QueueCounts, add_up, settled_queue_counts
 from tests.support.load import Request
-from tests.support.memory import Footprint
+from tests.support.memory import Footprint, processes_under, resident_bytes
 from tests.support.server import ROOT, Server, running_server
 from tests.support.traffic import Traffic
 from tests.support.versions import add_version
@@ -33,21 +39,33 @@ _SETTINGS = traffic.SETTINGS | {
     "intra_op_threads": available_cpus(),
     "max_queue_images": 64,  # small enough that some requests are refused
     "served_versions": 2,
+    "max_inflight_bytes": 32 * 2**20,
+    "max_unsent_bytes": 128 * 2**20,
+    "image_formats": "all",
+    "decode_threads": 2,
 }
+# As operations.md adds it up: models and Python, uploads and unread answers, processes that decode.
+_DECODERS = 2
+_ALLOWED_BYTES = 600 * 2**20 + (32 + 128) * 2**20 + _DECODERS * (128 * 2**20 + 24 * MAX_PIXELS)
 _PAUSE_S = 5  # between two changes of what is served
 _MIB = 2**20
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--seconds", type=float, default=900)
+    parser.add_argument("--peaceful", action="store_true", help="no attackers")
     parser.add_argument("--clients", type=int, default=16, help="concurrent connections")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random requests")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "repository"
         shutil.copytree(ROOT / "model_repository", repository)
-        with running_server(repository, **_SETTINGS) as server, server.client() as client:
+        with (
+            running_server(repository, grpc_port=0, **_SETTINGS) as server,
+            server.client() as client,
+            _attackers(server, 0 if options.peaceful else options.seconds),
+        ):
             print(f"{DEEPVIT} and {VIT}, {options.clients} clients, seed {options.seed}")
             run = _Run(server, repository)
             run.note("start")
@@ -63,7 +81,25 @@ def main() -> int:
     print(f"failures: {len(run.report.failures)}")
     for failure in run.report.failures[:20]:
         print(f"  {failure}")
-    return 0 if same and complete and not run.report.failures else 1
+    print(f"most memory: {run.most_bytes / _MIB:.0f} MiB of {_ALLOWED_BYTES / _MIB:.0f}")
+    bounded = run.most_bytes < _ALLOWED_BYTES
+    return 0 if same and complete and bounded and not run.report.failures else 1
+
+
+@contextmanager
+def _attackers(server: Server, seconds: float) -> Iterator[None]:
+    """Attack while the block runs, and print what came of it."""
+    if not seconds:
+        yield
+        return
+    command = [sys.executable, "-m", "tests.attackers", server.url, "--grpc", address(server)]
+    process = Popen([*command, "--seconds", str(seconds)], cwd=ROOT, stdout=PIPE, text=True)
+    try:
+        yield
+        print(f"\n{process.communicate()[0]}")
+    finally:
+        process.kill()
+        process.wait()
 
 
 class _Run:
@@ -71,6 +107,7 @@ class _Run:
 
     def __init__(self, server: Server, repository: Path) -> None:
         self.report = load.Report()
+        self.most_bytes = 0
         self._server = server
         self._repository = repository
 
@@ -92,12 +129,13 @@ class _Run:
 
     async def _measure(self) -> None:
         """Print the footprint after a warm-up of twenty seconds and after every minute."""
-        await asyncio.sleep(20)
-        self.note("warm")
-        await asyncio.sleep(40)
-        for minute in range(1, 1000):
-            self.note(f"{minute} min")
-            await asyncio.sleep(60)
+        pid = self._server.process.pid
+        for second in itertools.count():
+            processes = {pid, *processes_under(pid)}
+            self.most_bytes = max(self.most_bytes, sum(map(resident_bytes, processes)))
+            if second == 20 or (second and second % 60 == 0):
+                self.note(f"{second} s")
+            await asyncio.sleep(1)
 
     async def _change(self, end: float) -> None:
         """Unload and load one model, then add and remove a version of the other, until the end."""

@@ -17,9 +17,11 @@ from service.errors import (
     ServiceError,
     UriTooLong,
 )
+from service.http.connections import Connections
 from service.http.lingering import LingeringTransport
 from service.http.pipelining import PipeliningProtocol
 from service.http.unsent import OUTBOX, Outbox, UnsentAnswers
+from service.limits.fairness import client_at
 
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS = 100
@@ -43,8 +45,11 @@ class BoundedProtocol(PipeliningProtocol):
     transport: LingeringTransport
     _outbox: Outbox
 
-    def __init__(self, answers: UnsentAnswers, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, others: Connections, answers: UnsentAnswers, *args: Any, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._others = others
         self._answers = answers
         self.url = b""
         self.headers = []
@@ -58,12 +63,22 @@ class BoundedProtocol(PipeliningProtocol):
             LingeringTransport(transport, self.loop, self.timeout_keep_alive, self._outbox.wrote)
         )
         self._start_header_timer()
+        self.owner = client_at(self.client[0]) if self.client else ""
+        self._others.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._others.remove(self)
         self._stop_header_timer()
         self.transport.stop_discarding()
         self._outbox.discard()
         super().connection_lost(exc)
+
+    @property
+    def waiting(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def end(self) -> None:
+        self.transport.close()
 
     def shutdown(self) -> None:
         self.transport.hurry()

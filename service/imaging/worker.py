@@ -7,6 +7,7 @@ come one after the other. What goes wrong in a decoder costs this process and th
 import ctypes
 import json
 import math
+import os
 import resource
 import socket
 import sys
@@ -22,6 +23,7 @@ from service.imaging.decoder import Decoder
 from service.imaging.messages import LENGTHS, before_content
 from service.imaging.preparation import prepare
 
+_NICENESS = 5  # the service itself, which answers everybody, comes first
 _parse_rule = lru_cache(16)(Preprocessing.model_validate_json)
 
 
@@ -31,6 +33,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # Pillow's, of what it finds odd in a file
     decoder = Decoder(options["max_pixels"], options["reduced"], options["formats"])
     _limit_memory(options["max_bytes"])
+    os.nice(_NICENESS)
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # where the C library is glibc
     stream = connection.makefile("rb")
     while lengths := stream.read(LENGTHS.size):

@@ -2,7 +2,7 @@
 
 Knows nothing of protocols. Used from the event loop alone. An upload counts in number until it has
 arrived, and in bytes until nothing of it is kept. When there is no room, uploads that are still
-arriving give way as `service.limits.fairness` says. If too little can give way, nothing does, and whoever
+arriving give way as `limits.fairness` says. If too little can give way, nothing does, and whoever
 needs the room is refused.
 """
 

@@ -48,6 +48,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "max_inflight_uploads": ("6", 6),
     "max_image_pixels": ("1000", 1000),
     "max_decode_s": ("3", 3),
+    "max_connections": ("7", 7),
     "image_formats": ("jpeg,tiff", "jpeg,tiff"),
     "max_request_images": ("2", 2),
     "max_answer_bytes": ("2048", 2048),
