@@ -47,6 +47,7 @@ def test_the_entry_is_complete_and_nothing_else_is_left(repository: Path) -> Non
     assert found == [
         "tiny",
         "tiny/1",
+        "tiny/1/SHA256SUMS",
         "tiny/1/explain.onnx",
         "tiny/1/manifest.json",
         "tiny/1/model.onnx",

@@ -81,8 +81,8 @@ def test_a_call_that_is_cancelled_has_one_line(repository: Path, pixels: Pixels)
             stream = channel.stream_stream(
                 f"/{SERVICE}/ModelStreamInfer", response_deserializer=parse
             )
-            idle = stream(iter([image_request(pixels).SerializeToString()]))
-            next(idle)
+            ended = stream(iter([image_request(pixels).SerializeToString()]))
+            assert len(list(ended)) == 1
             with calling(address(server), "ModelInfer") as call:
                 call.send(prefixed(image_request(pixels).SerializeToString())[:-1])
         until(lambda: sum("CANCELLED" in line for line in server.log) == 1)
