@@ -8,27 +8,26 @@ _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LITTLE_BYTES, _LITTLE_PIXELS = 2 * 2**20, 4 * 10**6
 _MODERATE_BYTES, _MODERATE_PIXELS = 8 * 2**20, 16 * 10**6
-_MAX_SCANS = 20  # of a progressive JPEG of moderate effort
+_MAX_SCANS = 20  # of a JPEG; a progressive one usually has some ten
 # Pillow parses all that is not pixels in Python.
 _MAX_BYTES_BESIDE_PIXELS = 128 * 2**10
 _MAX_PARTS = 1000  # segments of a JPEG before its pixels, chunks of a PNG
 
-_SOS, _EOI = 0xDA, 0xD9  # start of a scan, end of the image
-_BASELINE = (0xC0, 0xC1)
-_PROGRESSIVE = 0xC2
+_SOS = 0xDA  # start of a scan
+_HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames of JPEGs: baseline, extended, progressive
 
 
 class Effort(Enum):
     """How long decoding takes, and how much memory."""
 
-    LITTLE = auto()  # some ten milliseconds and megabytes
+    LITTLE = auto()  # some ten milliseconds, rarely more than 100, and up to 64 MiB
     MODERATE = auto()  # up to about a second
     UNKNOWN = auto()
 
 
 class _Header(NamedTuple):
     pixels: int
-    simple: bool  # decoded row by row, in one pass
+    simple: bool  # decoded in one pass, or in a few
 
 
 def effort(data: bytes) -> Effort:
@@ -52,28 +51,22 @@ def effort(data: bytes) -> Effort:
 
 def _jpeg_header(data: bytes) -> _Header | None:
     """Size and structure of a Huffman-coded JPEG of 8 bits, from the segments before its pixels."""
-    at, frame = 2, None
+    at, frame = 2, b""
     for _ in range(_MAX_PARTS):
         if at + 4 > len(data) or at > _MAX_BYTES_BESIDE_PIXELS or data[at] != 0xFF:
             return None
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
-        body = data[at + 4 : at + 2 + length]
         if kind == _SOS:
             break
-        if kind in (*_BASELINE, _PROGRESSIVE):
-            if frame or len(body) < 6 or body[0] != 8:
-                return None
-            frame = kind, body
+        if kind in _HUFFMAN:
+            frame = data[at + 4 : at + 2 + length]
         at += 2 + length
     else:
         return None
-    if frame is None or not body:
+    if len(frame) < 5 or frame[0] != 8 or data.count(bytes([0xFF, _SOS])) > _MAX_SCANS:
         return None
-    kind, sizes = frame
-    height, width, components = struct.unpack_from(">HHB", sizes, 1)
-    if kind == _PROGRESSIVE and data.count(bytes([0xFF, _SOS])) > _MAX_SCANS:
-        return None
-    return _Header(width * height, simple=kind in _BASELINE and body[0] == components)
+    height, width = struct.unpack_from(">HH", frame, 1)
+    return _Header(width * height, simple=True)
 
 
 def _png_header(data: bytes) -> _Header | None:

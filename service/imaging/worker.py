@@ -4,7 +4,6 @@ It is given a connected socket, no secrets, and bounds that the operating system
 come one after the other. What goes wrong in a decoder costs this process and the image it was at.
 """
 
-import ctypes
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from service.errors import ImageTooCostly, OutOfMemory, ServiceError
 from service.imaging.decoder import Decoder
 from service.imaging.messages import LENGTHS, before_content
 from service.imaging.preparation import prepare
+from service.limits.heap import Heap
 
 _NICENESS = 5  # the service itself, which answers everybody, comes first
 _parse_rule = lru_cache(16)(Preprocessing.model_validate_json)
@@ -34,7 +34,7 @@ def main() -> None:
     decoder = Decoder(options["max_pixels"], options["reduced"], options["formats"])
     _limit_memory(options["max_bytes"])
     os.nice(_NICENESS)
-    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # where the C library is glibc
+    heap = Heap()
     stream = connection.makefile("rb")
     while lengths := stream.read(LENGTHS.size):
         rule, upload = (stream.read(length) for length in LENGTHS.unpack(lengths))
@@ -44,8 +44,7 @@ def main() -> None:
         except Exception:
             _send(connection, {"error": ServiceError.code, "detail": traceback.format_exc()})
             raise
-        if give_back:
-            give_back(0)
+        heap.trim()
 
 
 def _answer(decoder: Decoder, upload: bytes, rule: str) -> tuple[dict[str, Any], bytes]:

@@ -51,8 +51,9 @@ def with_segments(kind: int, count: int, size: int) -> bytes:
         (save(sized(2001, 2000), "JPEG"), MODERATE),
         (save(sized(4001, 4000), "JPEG"), UNKNOWN),
         (save(sized(2001, 2000), "PNG"), MODERATE),
-        (save(PICTURE, "JPEG", progressive=True), MODERATE),
-        (jpeg_of_scans(64, 20), MODERATE),
+        (save(PICTURE, "JPEG", progressive=True), LITTLE),
+        (save(PICTURE.convert("CMYK"), "JPEG", progressive=True), LITTLE),
+        (jpeg_of_scans(64, 20), LITTLE),
         (jpeg_of_scans(64, 21), UNKNOWN),
         (noise("JPEG") + bytes(2**21), MODERATE),
         (noise("JPEG") + bytes(2**23), UNKNOWN),
@@ -103,14 +104,3 @@ def test_effort_follows_the_header(data: bytes, expected: Effort) -> None:
 )
 def test_what_is_not_ordinary_is_unknown(data: bytes) -> None:
     assert effort(data) is UNKNOWN
-
-
-def test_scans_of_one_component_each_are_not_little() -> None:
-    """libjpeg keeps the coefficients of the whole picture until the last scan."""
-    data = noise("JPEG")
-    start = data.index(b"\xff\xda")
-    assert effort(data) is LITTLE
-    assert (
-        effort(data[:start] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + data[start:])
-        is MODERATE
-    )

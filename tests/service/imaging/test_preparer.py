@@ -37,7 +37,7 @@ from tests.service.imaging.encoded import noise, quarters, save
 from tests.support.hostile import bmp_of_line_ends, precincts
 
 RULE = Preprocessing(size=Size.of(48))
-PROGRESSIVE = save(quarters().resize((300, 200)), "JPEG", progressive=True)
+WEBP = save(quarters().resize((300, 200)), "WEBP")
 # It takes many seconds.
 SLOW = bmp_of_line_ends(60 * 10**6)
 MAX_PIXELS = 64 * 10**6
@@ -60,7 +60,7 @@ def soon() -> float:
     return time.perf_counter() + 60
 
 
-async def assert_right(preparer: Preparer, upload: bytes = PROGRESSIVE) -> None:
+async def assert_right(preparer: Preparer, upload: bytes = WEBP) -> None:
     (found,) = await preparer.prepare([upload], RULE, soon())
     expected = prepare(Decoder(MAX_PIXELS), upload, RULE)
     np.testing.assert_array_equal(found.pixels, expected.pixels)
@@ -95,7 +95,7 @@ def test_the_pixels_are_those_that_are_decoded_here(format: str) -> None:
 
 def test_a_process_prepares_many_images() -> None:
     async def scenario(preparer: Preparer) -> None:
-        uploads = [noise("GIF"), PROGRESSIVE, noise("WEBP")] * 5
+        uploads = [noise("GIF"), WEBP, noise("WEBP")] * 5
         found = await preparer.prepare(uploads, RULE, soon())
         for upload, one in zip(uploads, found, strict=True):
             expected = prepare(Decoder(MAX_PIXELS), upload, RULE)
@@ -120,11 +120,11 @@ def test_errors_are_the_same_and_say_which_image(upload: bytes, error: type[Serv
         with pytest.raises(error):
             await preparer.prepare([upload], RULE, soon())
         with pytest.raises(error) as raised:
-            await preparer.prepare([PROGRESSIVE, upload, PROGRESSIVE], RULE, soon())
+            await preparer.prepare([WEBP, upload, WEBP], RULE, soon())
         assert raised.value.detail.startswith("image 2 of 3: ")
         await assert_right(preparer)
 
-    with preparing(formats=("JPEG", "GIF")) as preparer:
+    with preparing(formats=("JPEG", "GIF", "WEBP")) as preparer:
         asyncio.run(scenario(preparer))
 
 
@@ -163,7 +163,7 @@ def test_the_deadline_holds_while_decoding_and_the_process_is_free_again() -> No
     async def scenario(preparer: Preparer) -> None:
         async with decoding_slowly(preparer) as (pid, _):
             with pytest.raises(DeadlineExceeded):  # it waits for the only process
-                await preparer.prepare([PROGRESSIVE], RULE, time.perf_counter() + 0.1)
+                await preparer.prepare([WEBP], RULE, time.perf_counter() + 0.1)
         await assert_right(preparer)
         assert pid not in {process.pid for process in preparer._processes}
         with pytest.raises(ProcessLookupError):
@@ -253,7 +253,7 @@ def test_after_its_end_nothing_is_left() -> None:
             with pytest.raises(Stopped):
                 await task
             with pytest.raises(Stopped):
-                await preparer.prepare([PROGRESSIVE], RULE, soon())
+                await preparer.prepare([WEBP], RULE, soon())
         return pid
 
     with preparing() as preparer, pytest.raises(ProcessLookupError):
