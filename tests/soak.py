@@ -39,12 +39,14 @@ _SETTINGS = traffic.SETTINGS | {
     "intra_op_threads": available_cpus(),
     "max_queue_images": 64,  # small enough that some requests are refused
     "served_versions": 2,
+    "store_max_bytes": 32 * 2**20,  # some 800 images
     "max_inflight_bytes": 32 * 2**20,
     "max_unsent_bytes": 128 * 2**20,
     "image_formats": "all",
     "decode_threads": 2,
 }
-# As operations.md adds it up: models and Python, uploads and unread answers, processes that decode.
+# As operations.md adds it up: models and Python, inputs that are kept, uploads and unread answers,
+# processes that decode.
 _DECODERS = 2
 _ALLOWED_BYTES = 600 * 2**20 + (32 + 128) * 2**20 + _DECODERS * (128 * 2**20 + 24 * MAX_PIXELS)
 _PAUSE_S = 5  # between two changes of what is served
@@ -143,7 +145,9 @@ class _Run:
             while time.monotonic() < end:
                 await self._ask(client, VIT, "unload")
                 await self._ask(client, VIT, "load")
-                version = await asyncio.to_thread(add_version, self._repository, self._repository)
+                version = await asyncio.to_thread(
+                    add_version, self._repository, self._repository, model=DEEPVIT
+                )
                 await self._ask(client, DEEPVIT, "load")
                 await asyncio.to_thread(shutil.rmtree, version)
                 await self._ask(client, DEEPVIT, "load")

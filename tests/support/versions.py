@@ -18,14 +18,14 @@ def copied(repository: Path, folder: Path) -> Path:
     return folder
 
 
-def add_version(repository: Path, folder: Path, damage: bool = False) -> Path:
+def add_version(repository: Path, folder: Path, damage: bool = False, model: str = DEEPVIT) -> Path:
     """Add a version to `folder`: a copy of the highest one in `repository` with the next number.
 
     `damage` truncates its weights.
     """
-    highest = max(int(entry.name) for entry in (repository / DEEPVIT).glob("[0-9]*"))
+    highest = max(int(entry.name) for entry in (repository / model).glob("[0-9]*"))
     staged = folder / ".staged"
-    shutil.copytree(repository / DEEPVIT / str(highest), staged)
+    shutil.copytree(repository / model / str(highest), staged)
     for name in ("model.onnx", "explain.onnx", "manifest.json"):
         content = (staged / name).read_bytes()
         space = " " if name == "manifest.json" else ""
@@ -36,7 +36,7 @@ def add_version(repository: Path, folder: Path, damage: bool = False) -> Path:
     if damage:
         with (staged / "weights.bin").open("r+b") as weights:
             weights.truncate(4096)
-    return staged.rename(folder / DEEPVIT / str(highest + 1))
+    return staged.rename(folder / model / str(highest + 1))
 
 
 def rewrite(folder: Path, /, **changes: Any) -> None:
