@@ -12,6 +12,7 @@ import socket
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from service.imaging.messages import LENGTHS, before_content
 from service.imaging.preparation import prepare
 from service.limits.heap import Heap
 
-_NICENESS = 5  # the service itself, which answers everybody, comes first
+_NICENESS = 5
+_MOST_DISPENSABLE = "1000"  # what the system ends first when it has no memory left
 _parse_rule = lru_cache(16)(Preprocessing.model_validate_json)
 
 
@@ -32,8 +34,8 @@ def main() -> None:
     options = json.loads(sys.argv[2])
     warnings.simplefilter("ignore")  # Pillow's, of what it finds odd in a file
     decoder = Decoder(options["max_pixels"], options["reduced"], options["formats"])
+    _give_way()
     _limit_memory(options["max_bytes"])
-    os.nice(_NICENESS)
     heap = Heap()
     stream = connection.makefile("rb")
     while lengths := stream.read(LENGTHS.size):
@@ -63,6 +65,13 @@ def _answer(decoder: Decoder, upload: bytes, rule: str) -> tuple[dict[str, Any],
 def _send(connection: socket.socket, facts: dict[str, Any], pixels: bytes = b"") -> None:
     connection.sendall(before_content(json.dumps(facts), len(pixels)))
     connection.sendall(pixels)
+
+
+def _give_way() -> None:
+    """The service itself, which answers everybody, comes first for processors and for memory."""
+    os.nice(_NICENESS)
+    with suppress(OSError):  # where there is no /proc
+        Path("/proc/self/oom_score_adj").write_text(_MOST_DISPENSABLE)
 
 
 def _limit_memory(more_bytes: int) -> None:

@@ -246,6 +246,17 @@ def test_a_process_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         asyncio.run(scenario(preparer))
 
 
+def test_a_process_gives_way_to_the_service() -> None:
+    async def scenario(preparer: Preparer) -> None:
+        await assert_right(preparer)
+        (process,) = preparer._processes
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
+        assert Path(f"/proc/{process.pid}/oom_score_adj").read_text().strip() == "1000"
+
+    with preparing() as preparer:
+        asyncio.run(scenario(preparer))
+
+
 def test_after_its_end_nothing_is_left() -> None:
     async def scenario(preparer: Preparer) -> int:
         async with decoding_slowly(preparer) as (pid, task):
