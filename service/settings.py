@@ -187,7 +187,7 @@ class Settings(BaseSettings):
         f"{MAX_BYTES_PER_PIXEL} bytes for each of so many pixels",
     )
     max_decode_s: int = Field(
-        10, ge=1, description="processor time that decoding one image may take, in whole seconds"
+        5, ge=1, description="processor time that decoding one image may take, in whole seconds"
     )
     image_formats: Annotated[str, _readable(comma_separated.image_formats)] | None = Field(
         None,
