@@ -29,6 +29,7 @@ from service.imaging.messages import LENGTHS, MAX_REPLY_BYTES, before_content
 from service.imaging.preparation import Prepared
 
 _logger = logging.getLogger(__name__)
+_END_S = 5  # how long the system may take to end a process, and take back its memory
 _Buffer = TypeVar("_Buffer", bytearray, memoryview)
 _ROOT = Path(__file__).parents[2]
 # What Python needs to find itself and its libraries; API keys and passwords are not among it.
@@ -89,7 +90,7 @@ class DecodeProcess:
         try:
             await self._send(rule.model_dump_json(), upload)
             return await self._receive(rule)
-        except (_Ended, OSError, ValueError) as exc:
+        except (_Ended, OSError, ValueError, KeyError, TypeError) as exc:
             self.close()
             raise await asyncio.to_thread(self._why_it_ended) from exc
 
@@ -138,8 +139,13 @@ class DecodeProcess:
         return buffer
 
     def _why_it_ended(self) -> ServiceError:
-        self._process.terminate()  # if it only closed the socket
-        match -self.wait():
+        try:
+            ended_by = -self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:  # it has only closed its end of the socket
+            self.kill()
+            self.wait()
+            ended_by = 0
+        match ended_by:
             case signal.SIGXCPU:
                 return ImageTooCostly(
                     f"decoding takes more than {self._options.max_s} s of processor time"

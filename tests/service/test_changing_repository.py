@@ -126,7 +126,7 @@ def test_a_version_whose_files_have_changed_is_loaded_anew_or_stays_as_it_was(
         assert predictions(client, photo, attention=True) == after
         footprint = Footprint.of(server.process.pid)
         weights_bytes = (version / "weights.bin").stat().st_size
-        assert footprint.resident_bytes - resident < 2 * weights_bytes  # after 4 more
+        assert footprint.resident_bytes - resident < 3 * weights_bytes  # after 4 more
         assert footprint.files <= files
         assert index(client)[DEEPVIT] == ""
 

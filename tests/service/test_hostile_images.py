@@ -60,16 +60,16 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_costs_its_own_request_alone(name: str, server: Server, photo: bytes) -> None:
     body, codes = ATTACKS[name]
-    with server.client() as client, ThreadPoolExecutor(4) as pool:
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
         before = answers_of_both_models(client, photo)
         grown_from = resident_bytes(server.process.pid)
-        attacks = [pool.submit(post, client, body) for _ in range(2)]
+        attack = pool.submit(post, client, body)
         most = 0
-        while not all(attack.done() for attack in attacks):
+        while not attack.done():
             assert client.get("/livez").status_code == 200
             assert answers_of_both_models(client, photo) == before
             most = max(most, sum(map(resident_bytes, processes_under(server.process.pid))))
-        assert {attack.result().json()["code"] for attack in attacks} <= codes
+        assert attack.result().json()["code"] in codes
         assert most < MOST_BYTES
         assert resident_bytes(server.process.pid) - grown_from < 200 * 2**20
         settled_counts(client)

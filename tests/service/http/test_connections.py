@@ -71,10 +71,12 @@ def test_closed_connections_make_room() -> None:
 
 def asked(connection: socket.socket) -> bytes:
     """The answer; nothing if the connection has ended."""
+    answer = b""
     with suppress(ConnectionError):
         connection.sendall(ASKING)
-        return connection.recv(4096)
-    return b""
+        while not answer.endswith(b"}") and (piece := connection.recv(4096)):
+            answer += piece
+    return answer
 
 
 def test_a_flood_of_connections_takes_them_from_nobody_else(repository: Path, photo: bytes) -> None:

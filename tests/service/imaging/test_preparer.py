@@ -6,6 +6,7 @@ The processes are real, and so is what ends them.
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -241,6 +242,50 @@ def test_a_process_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         assert b"hush" not in Path(f"/proc/{process.pid}/environ").read_bytes()
         opened = {str(one.readlink()) for one in Path(f"/proc/{process.pid}/fd").iterdir()}
         assert {name for name in opened if not name.startswith("socket:")} == {"/dev/null"}
+
+    with preparing() as preparer:
+        asyncio.run(scenario(preparer))
+
+
+TAKEN_OVER = """#!{python}
+import socket, struct, sys, time
+connection = socket.socket(fileno=int(sys.argv[3]))
+connection.recv(1)
+{reply}
+connection.close()
+time.sleep(600)
+"""
+REPLIES = {
+    "nothing": "",
+    "no end": "connection.sendall(struct.pack('<II', 2**31, 0) + bytes(1000))",
+    "no JSON": "connection.sendall(struct.pack('<II', 4, 0) + b'here')",
+    "not facts": "connection.sendall(struct.pack('<II', 2, 0) + b'{}')",
+    "a list": "connection.sendall(struct.pack('<II', 2, 0) + b'[]')",
+    "other pixels": "connection.sendall(struct.pack('<II', 2, 12) + b'{}' + bytes(12))",
+    "no times": "connection.sendall(struct.pack('<II', 2, 6912) + b'{}' + bytes(6912))",
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_what_an_image_writes_that_took_over_is_not_believed(
+    reply: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(TAKEN_OVER.format(python=sys.executable, reply=REPLIES[reply]))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr("service.imaging.process._END_S", 0.1)
+
+    async def scenario(preparer: Preparer) -> None:
+        asked = asyncio.create_task(preparer.prepare([WEBP], RULE, soon()))
+        while not preparer._processes:
+            await asyncio.sleep(0)
+        (taken_over,) = preparer._processes
+        with pytest.raises(CorruptImage):
+            await asked
+        assert not preparer._processes
+        with pytest.raises(ProcessLookupError):
+            os.kill(taken_over.pid, 0)
 
     with preparing() as preparer:
         asyncio.run(scenario(preparer))

@@ -219,14 +219,14 @@ def test_large_answers_that_nobody_reads_are_bounded(repository: Path, pixels: P
     ):
         with stub_of(address(server)) as stub:
             stub.ModelInfer(image_request(pixels))
-        calls = [stack.enter_context(calling(address(server), "ModelInfer")) for _ in range(12)]
+        calls = [stack.enter_context(calling(address(server), "ModelInfer")) for _ in range(16)]
         before = Footprint.of(server.process.pid).resident_bytes
         with server.client() as client:
             for count, call in enumerate(calls, 1):
                 call.send(prefixed(request.SerializeToString()))
                 until(lambda due=count * images: explained(client) == due)  # type: ignore[misc]
-        until(lambda: sum("RESOURCE_EXHAUSTED" in line for line in server.log) == 8)
-        assert Footprint.of(server.process.pid).resident_bytes - before < 600 * 2**20
+        until(lambda: sum("RESOURCE_EXHAUSTED" in line for line in server.log) == 12)
+        assert Footprint.of(server.process.pid).resident_bytes - before < 700 * 2**20
         with stub_of(address(server)) as stub:
             assert stub.ModelInfer(image_request(pixels)).raw_output_contents
 
