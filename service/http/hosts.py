@@ -30,6 +30,7 @@ class CheckHost:
     def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
         self._app = app
         self._names = frozenset(names)
+        self._last_admitted: bytes | None = None
         self._suffixes = (
             ".localhost",
             *(name.removeprefix("*") for name in names if name.startswith("*.")),
@@ -38,8 +39,11 @@ class CheckHost:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             for header, value in scope["headers"]:
-                if header == b"host" and not self._admits(host := value.decode("latin-1")):
-                    scope.setdefault("state", {}).setdefault(REFUSAL, _misdirected(host))
+                if header == b"host" and value != self._last_admitted:
+                    if self._admits(host := value.decode("latin-1")):
+                        self._last_admitted = value  # which nearly all requests name
+                    else:
+                        scope.setdefault("state", {}).setdefault(REFUSAL, _misdirected(host))
         await self._app(scope, receive, send)
 
     def _admits(self, host: str) -> bool:
