@@ -56,6 +56,7 @@ RUN python requirements.py "$EXTRA" redis grpc heif otel $MORE >requirements.txt
     && pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
 COPY --from=models /app/model_repository model_repository
 COPY models/*.py models/
+COPY models/imaging models/imaging
 COPY service service
 COPY --from=kernel /app/service/native/*.so service/native/
 # matplotlib wants to write; /tmp can be a tmpfs where the root file system is read-only.
