@@ -18,10 +18,10 @@ import uvicorn
 
 from service.app import build_app, build_grpc_server, build_runtime
 from service.errors import StartupError
-from service.http.connections import Connections
 from service.http.prefix import ReadProxyHeaders
 from service.http.protocol import BoundedProtocol
 from service.http.unsent import UnsentAnswers
+from service.limits.connections import Connections
 from service.runtime import Runtime
 from service.settings import Settings
 from service.telemetry import log

@@ -18,7 +18,13 @@ from service import __version__
 from service.errors import StartupError
 from service.http import problems
 from service.http.hosts import CheckHost
-from service.http.middleware import PROBES, AnswerHead, AnswerRefusals, ObserveRequests
+from service.http.middleware import (
+    PROBES,
+    AnswerHead,
+    AnswerRefusals,
+    ObserveRequests,
+    RefuseUnread,
+)
 from service.http.origins import RefuseOtherOrigins, refuse_other_origins
 from service.http.prefix import PutBelowPrefix
 from service.http.routes import (
@@ -36,12 +42,12 @@ from service.http.routes import (
 )
 from service.http.security import RequireApiKey
 from service.http.specification import Specification
-from service.http.unsent import RefuseUnread
 from service.imaging.preparer import Preparer
 from service.imaging.process import DecodeOptions
 from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
-from service.inference.repository import ModelRepository, QueueOptions
+from service.inference.repository import ModelRepository
+from service.inference.served import QueueOptions
 from service.inference.sessions import EngineOptions
 from service.limits.heap import Heap
 from service.limits.inflight import InflightUploads
@@ -71,7 +77,6 @@ _EXPOSED_HEADERS = (
     "WWW-Authenticate",
     "X-Request-Id",
 )
-
 
 # Of memory that a decoding process may take besides what it needs for each pixel: the upload, and
 # what libraries allocate once.
@@ -179,7 +184,13 @@ def build_grpc_server(settings: Settings, runtime: Runtime) -> "GrpcServer | Non
         return None
     with _needs_extra("grpc_port needs the package grpcio", "grpc"):
         from service.oip.grpc.server import GrpcServer
-    return GrpcServer(runtime, host=settings.host, port=settings.grpc_port, api_keys=settings.keys)
+    return GrpcServer(
+        runtime,
+        host=settings.host,
+        port=settings.grpc_port,
+        max_unsent_bytes=max(settings.max_unsent_bytes, settings.max_answer_bytes),
+        api_keys=settings.keys,
+    )
 
 
 @contextmanager

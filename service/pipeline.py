@@ -18,7 +18,8 @@ from service.errors import DeadlineExceeded, InputMismatch, ServiceError
 from service.imaging.preparation import Prepared
 from service.imaging.preparer import Preparer
 from service.inference.batching import Admission, Batcher, Done
-from service.inference.repository import ModelRepository, ServedModel
+from service.inference.repository import ModelRepository
+from service.inference.served import ServedModel
 from service.store import Store, content_id
 
 T = TypeVar("T")
@@ -113,13 +114,9 @@ class Pipeline:
     async def in_pool(self, deadline: float, work: Callable[[], T]) -> T:
         """Run work on the thread pool; megabytes of tensors would block the event loop.
 
-        It is not begun after `deadline`, a time of `time.perf_counter`. Raises `DeadlineExceeded`.
+        Raises `DeadlineExceeded`, and what `work` raises.
         """
-        try:
-            async with asyncio.timeout(deadline - time.perf_counter()):
-                return await asyncio.get_running_loop().run_in_executor(self.pool, work)
-        except TimeoutError as exc:
-            raise DeadlineExceeded("the request waited past its deadline") from exc
+        return await by_deadline(deadline, self.pool, work)
 
     async def input(self, model: ServedModel, image_id: str) -> Pixels:
         """The network's input of an image classified before, [height, width, 3].
@@ -159,6 +156,18 @@ class Pipeline:
         if key:
             return done
         return [Done({"logits": one.value}, *one[1:]) for one in done]
+
+
+async def by_deadline(deadline: float, pool: Executor, work: Callable[[], T]) -> T:
+    """The result of `work`, which is not begun after `deadline`, a time of `time.perf_counter`.
+
+    Raises `DeadlineExceeded`, and what `work` raises.
+    """
+    try:
+        async with asyncio.timeout(deadline - time.perf_counter()):
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
+    except TimeoutError as exc:
+        raise DeadlineExceeded("the request waited past its deadline") from exc
 
 
 @contextmanager

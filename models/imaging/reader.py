@@ -32,7 +32,6 @@ _STARTS = {
     "PPM": tuple(b"P%d" % kind for kind in range(1, 8)),
     "ICO": (b"\0\0\1\0",),
 }
-_LONGEST_START = heif.START_BYTES
 
 _BACKGROUND = "white"  # behind transparent pixels
 _BITS, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
@@ -150,7 +149,7 @@ class Reader:
     def _unidentified(self, file: BinaryIO) -> ImageError:
         """Why none of the readers takes a file."""
         file.seek(0)
-        start = file.read(_LONGEST_START)
+        start = file.read(heif.START_BYTES)  # no other format needs more
         if heif.is_heif(start):
             if "HEIF" in self._formats:
                 return DamagedImage("the image is truncated or damaged")

@@ -15,7 +15,8 @@ from service.cluster.replica import replica_name
 from service.cluster.settings import ClusterSettings
 from service.errors import UnknownModel
 from service.inference.batching import Batcher, Done
-from service.inference.repository import ModelRepository, QueueOptions, ServedModel
+from service.inference.repository import ModelRepository
+from service.inference.served import QueueOptions, ServedModel
 from service.telemetry import log
 from service.telemetry.metrics import EngineMetrics
 

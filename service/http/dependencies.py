@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from service.inference.repository import ServedModel
+from service.inference.served import ServedModel
 from service.runtime import Runtime
 
 

@@ -25,7 +25,7 @@ from service.http.dependencies import runtime_of
 from service.http.disconnects import while_connected
 from service.http.parameters import DeadlineParameters, ModelName, ModelVersion, StageName
 from service.http.stages import note_inference
-from service.inference.repository import ServedModel
+from service.inference.served import ServedModel
 
 TAG = "look inside"
 ERRORS = (

@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError
+from service.errors import AnswersUnread, ServiceError
 from service.http.prefix import path_below
 from service.http.protocol import REFUSAL
+from service.http.unsent import OUTBOX, Outbox, client_address
 from service.telemetry import log
 from service.telemetry.metrics import Metrics
 
@@ -27,6 +28,9 @@ _SECURITY_HEADERS = (
 _UVLOOP_DISCONNECTED = "the handler is closed"
 ASKED_METHOD = "asked_method"  # key in the state of a scope, if the scope says another method
 PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+
+
+AnswerError = Callable[[Request, ServiceError], Awaitable[Response]]
 
 
 class Trace(Protocol):
@@ -130,9 +134,7 @@ class AnswerRefusals:
     `answer` makes the response to an error.
     """
 
-    def __init__(
-        self, app: ASGIApp, answer: Callable[[Request, ServiceError], Awaitable[Response]]
-    ) -> None:
+    def __init__(self, app: ASGIApp, answer: AnswerError) -> None:
         self._app = app
         self._answer = answer
 
@@ -141,3 +143,43 @@ class AnswerRefusals:
         if error := scope.get("state", {}).get(REFUSAL):
             app = await self._answer(Request(scope), error)
         await app(scope, receive, send)
+
+
+class RefuseUnread:
+    """ASGI middleware: answers that there is no room for become errors.
+
+    `answer` makes the response to an error. Requests of a server without outboxes pass.
+    """
+
+    def __init__(self, app: ASGIApp, answer: AnswerError) -> None:
+        self._app = app
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        outbox: Outbox | None = scope.get("state", {}).get(OUTBOX)
+        if outbox is None:
+            await self._app(scope, receive, send)
+            return
+        refused = False
+
+        async def send_or_refuse(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start":
+                try:
+                    outbox.make_room(client_address(scope), _length(message))
+                except AnswersUnread as error:
+                    refused = True
+                    response = await self._answer(Request(scope), error)
+                    await response(scope, receive, send)
+            if not refused:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, send_or_refuse)
+        finally:
+            outbox.expected = 0  # a request that fails may send nothing by this way
+
+
+def _length(message: Message) -> int:
+    """Content-Length in the headers of a response; what has none is sent piece by piece."""
+    return int(dict(message["headers"]).get(b"content-length", 0))

@@ -17,10 +17,10 @@ from service.errors import (
     ServiceError,
     UriTooLong,
 )
-from service.http.connections import Connections
 from service.http.lingering import LingeringTransport
 from service.http.pipelining import PipeliningProtocol
 from service.http.unsent import OUTBOX, Outbox, UnsentAnswers
+from service.limits.connections import Connections
 from service.limits.fairness import client_at
 
 MAX_URI_BYTES = 8 * 1024

@@ -8,13 +8,12 @@ read slowly give way to new ones as `service.limits.fairness` says, or the new o
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from service.errors import AnswersUnread, ServiceError
+from service.errors import AnswersUnread
 from service.limits.fairness import Clock, Pace, client_at, who_leaves
 
 OUTBOX = "outbox"  # key in the state of a scope
@@ -148,7 +147,7 @@ def expect_answer(request: Request, size: int) -> None:
     """Call before an answer of about so many bytes is computed. Raises `AnswersUnread`."""
     outbox: Outbox | None = request.scope.get("state", {}).get(OUTBOX)
     if outbox and size > _SMALL_BYTES:
-        outbox.expect(_address(request.scope), size)
+        outbox.expect(client_address(request.scope), size)
 
 
 def _held(outboxes: Iterable[Outbox]) -> int:
@@ -163,48 +162,6 @@ def _shares(outboxes: Iterable[Outbox], client: str, size: int) -> Counter[str]:
     return shares
 
 
-class RefuseUnread:
-    """ASGI middleware: answers that there is no room for become errors.
-
-    `answer` makes the response to an error. Requests of a server without outboxes pass.
-    """
-
-    def __init__(
-        self, app: ASGIApp, answer: Callable[[Request, ServiceError], Awaitable[Response]]
-    ) -> None:
-        self._app = app
-        self._answer = answer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outbox: Outbox | None = scope.get("state", {}).get(OUTBOX)
-        if outbox is None:
-            await self._app(scope, receive, send)
-            return
-        refused = False
-
-        async def send_or_refuse(message: Message) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start":
-                try:
-                    outbox.make_room(_address(scope), _length(message))
-                except AnswersUnread as error:
-                    refused = True
-                    response = await self._answer(Request(scope), error)
-                    await response(scope, receive, send)
-            if not refused:
-                await send(message)
-
-        try:
-            await self._app(scope, receive, send_or_refuse)
-        finally:
-            outbox.expected = 0  # a request that fails may send nothing by this way
-
-
-def _address(scope: Scope) -> str:
+def client_address(scope: Scope) -> str:
     address: str = (scope.get("client") or ("",))[0]
     return address
-
-
-def _length(message: Message) -> int:
-    """Content-Length in the headers of a response; what has none is sent piece by piece."""
-    return int(dict(message["headers"]).get(b"content-length", 0))

@@ -1,7 +1,7 @@
 """The graphs of one exported version, held in memory with their weights."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
@@ -46,36 +46,35 @@ class Graphs:
         self.manifest = files.manifest
         names = _REQUIRED | {key: file for key, file in _OPTIONAL.items() if files.has(file)}
         self._graphs = {key: files.read(file) for key, file in names.items()}
-        end = 0
+        self._external: dict[str, list[_External]] = {}
         for key, file in names.items():
             try:
                 model = onnx.load_model_from_string(self._graphs[key])
                 _check(model, self.manifest, key)
-                end = max([end, *(tensor.end for tensor in _external(model))])
+                self._external[key] = list(_external(model))
             except Exception as exc:  # Protocol Buffers and ONNX have classes of their own
                 said = " ".join(str(exc).split())
                 raise StartupError(
                     f"{folder / file} is not a graph of its manifest: {said}"
                 ) from exc
-        self._weights = files.copy(_WEIGHTS, end)
+        ends = [tensor.end for tensors in self._external.values() for tensor in tensors]
+        self._weights = files.copy(_WEIGHTS, max(ends, default=0))
 
     @property
     def precisions(self) -> set[str]:
         return self._graphs.keys() - {EXPLAIN}
 
     def classifier(self, precision: str) -> Graph:
-        content = self._graphs[precision]
-        return self._graph(onnx.load_model_from_string(content), content)
+        return self._graph(self._graphs[precision], self._external[precision])
 
     def explainer(self, outputs: Sequence[str]) -> Graph:
         """The part of the explain graph that leads to some of its outputs."""
         model = onnx.load_model_from_string(self._graphs[EXPLAIN])
         _cut(model, outputs)
-        return self._graph(model, model.SerializeToString())
+        return self._graph(model.SerializeToString(), _external(model))
 
-    def _graph(self, model: onnx.ModelProto, content: bytes) -> Graph:
-        weights = {tensor.name: tensor.value(self._weights) for tensor in _external(model)}
-        return Graph(content, weights)
+    def _graph(self, content: bytes, external: "Iterable[_External]") -> Graph:
+        return Graph(content, {tensor.name: tensor.value(self._weights) for tensor in external})
 
 
 @dataclass(frozen=True)

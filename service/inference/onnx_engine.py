@@ -1,6 +1,5 @@
 """An engine in this process, on ONNX Runtime: one classifier, and a few explain sessions."""
 
-import ctypes
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from service.errors import InferenceFailed, StartupError
 from service.inference.graph_batches import GraphBatches
 from service.inference.plan import Plan, fastest
 from service.inference.sessions import EngineOptions, Sessions
+from service.limits.heap import Heap
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class OnnxEngine:
         session = self._sessions.explainer(["logits", first], self.plan.threads)
         session.run(None, {"images": np.zeros((1, *self._image_shape), np.uint8)})
         del session
-        _return_freed_memory()
+        Heap().trim()
 
     def _run_each_size(self) -> None:
         sizes = self._graph_batches.sizes if self._graph_batches else (1, self.plan.batch)
@@ -153,10 +153,3 @@ def _group(output: Output) -> str:
     if output.stage is None or output.measure in ("map", "class_rows", "rollout"):
         return output.measure
     return f"measures of {output.stage}"
-
-
-def _return_freed_memory() -> None:
-    """To the system, which the GNU C library does not do by itself with what sessions free."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -17,9 +17,7 @@ from service.errors import LoadFailed, StartupError, UnknownModel
 from service.inference.engine import EngineMaker
 from service.inference.failures import Failures
 from service.inference.folder import Folder, Found, printable
-from service.inference.served import QueueOptions as QueueOptions
-from service.inference.served import ServedModel as ServedModel
-from service.inference.served import load
+from service.inference.served import QueueOptions, ServedModel, load
 
 
 @dataclass(frozen=True)

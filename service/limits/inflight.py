@@ -34,8 +34,7 @@ class Upload:
 
     def grow(self, size: int) -> None:
         """So many more bytes have arrived. Raises `UploadsFull`."""
-        self._uploads.make_room(self, size)
-        self.bytes += size
+        self.reserve(size)
         self.pace.moved(size)
 
     def reserve(self, size: int) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from models.manifest import Manifest
 from service import __version__
-from service.inference.repository import ModelRepository, ServedModel
+from service.inference.repository import ModelRepository
+from service.inference.served import ServedModel
 from service.inference.statistics import Duration
 from service.oip.inference import INPUT, INPUT_DATATYPE, LOGITS, OUTPUT_DATATYPE, Contract
 from service.oip.schemas import (

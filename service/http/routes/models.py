@@ -10,7 +10,7 @@ from service.http.dependencies import RuntimeDep
 from service.http.parameters import ModelVersion, documented, read_parameters
 from service.http.problems import problems
 from service.http.schemas import ModelDetail, ModelList, ModelSummary
-from service.inference.repository import ServedModel
+from service.inference.served import ServedModel
 
 router = APIRouter(prefix="/models", tags=["models"])
 

@@ -34,7 +34,7 @@ from service.http.schemas import BINARY
 from service.http.specification import reference
 from service.http.stages import note_inference
 from service.http.unsent import expect_answer
-from service.inference.repository import ServedModel
+from service.inference.served import ServedModel
 from service.limits.inflight import Upload
 from service.oip import compression, metadata, rest
 from service.oip.inference import InferRequest, version_number

@@ -34,7 +34,6 @@ _OPTIONS = {
     "grpc.keepalive_timeout_ms": 20_000,
 }
 _LEAST_MESSAGE_BYTES = 4 * 2**20  # gRPC's default; for models with larger inputs, loaded later
-_UNREAD_ANSWERS = 4  # of the largest size, that clients may leave unread
 _BYTES_BESIDE_VALUES = 64 * 2**10  # names, shapes, parameters
 
 
@@ -54,9 +53,16 @@ def _has_a_client(record: logging.LogRecord) -> bool:
 
 class GrpcServer:
     def __init__(
-        self, runtime: Runtime, *, host: str, port: int, api_keys: Sequence[str] = ()
+        self,
+        runtime: Runtime,
+        *,
+        host: str,
+        port: int,
+        max_unsent_bytes: int,
+        api_keys: Sequence[str] = (),
     ) -> None:
         self._runtime = runtime
+        self._max_unsent_bytes = max_unsent_bytes
         self._host = f"[{host}]" if ":" in host else host
         self._port = port
         self._api_keys = api_keys
@@ -74,7 +80,7 @@ class GrpcServer:
             ApiKeys(self._api_keys),
             runtime.metrics,
             Messages(runtime, max_bytes),
-            Responses(_UNREAD_ANSWERS * runtime.max_answer_bytes),
+            Responses(self._max_unsent_bytes),
         )
         self._server = grpc.aio.server(
             interceptors=[calls],

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
 from service.errors import LoadFailed, ServiceError, UnknownModel
-from service.inference.repository import ServedModel
+from service.inference.served import ServedModel
 from service.oip import metadata
 from service.oip.grpc import codec
 from service.oip.inference import version_number

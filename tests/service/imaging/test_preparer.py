@@ -248,12 +248,12 @@ def test_a_process_knows_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TAKEN_OVER = """#!{python}
-import socket, struct, sys, time
+import signal, socket, struct, sys
 connection = socket.socket(fileno=int(sys.argv[3]))
 connection.recv(1)
 {reply}
 connection.close()
-time.sleep(600)
+signal.pause()
 """
 REPLIES = {
     "nothing": "",

@@ -13,7 +13,8 @@ from models import sums
 from service.errors import StartupError
 from service.inference.engine import Engine
 from service.inference.onnx_engine import OnnxEngine
-from service.inference.repository import ModelRepository, QueueOptions
+from service.inference.repository import ModelRepository
+from service.inference.served import QueueOptions
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT
 from tests.support.versions import copied, rewrite

@@ -14,7 +14,8 @@ from models.arrays import Float32Array, Pixels
 from models.manifest import Manifest
 from service.errors import InferenceFailed, LoadFailed, StartupError, Stopped, UnknownModel
 from service.inference.plan import Plan
-from service.inference.repository import ModelRepository, QueueOptions
+from service.inference.repository import ModelRepository
+from service.inference.served import QueueOptions
 from tests.conftest import TINY
 
 PATIENCE_S = 30

@@ -37,6 +37,7 @@ def stub_of(address: str, **options: Any) -> Iterator[Any]:
 @asynccontextmanager
 async def served(running: Runtime, **options: Any) -> AsyncIterator[tuple[Any, GrpcServer]]:
     """A client and a server in this process."""
+    options = {"max_unsent_bytes": 2**26, **options}
     server = GrpcServer(running, host="127.0.0.1", port=0, **options)
     await server.start()
     async with triton_aio.InferenceServerClient(server.address) as client:

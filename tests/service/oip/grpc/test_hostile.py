@@ -28,6 +28,7 @@ from tests.support.server import Server, running_server
 from tests.support.waiting import until
 
 LARGE = 4 * 2**20 - 2**10  # bytes of a message; the longest for the small models are 4 MiB
+LARGE_ANSWERS = {"max_answer_bytes": 27_000_000, "max_unsent_bytes": 4 * 27_000_000}
 ANOTHER_CLIENT = "127.0.0.2"
 METHODS = ("ModelInfer", "ModelStreamInfer")
 EMPTY_MESSAGES = {"inputs": b"\x2a\0", "outputs": b"\x32\0", "parameters": b"\x22\0"}
@@ -214,7 +215,7 @@ def test_large_answers_that_nobody_reads_are_bounded(repository: Path, pixels: P
         outputs=[{"name": name} for name in maps],
     )
     with (
-        running_server(repository, grpc_port=0, max_answer_bytes=27_000_000) as server,
+        running_server(repository, grpc_port=0, **LARGE_ANSWERS) as server,
         ExitStack() as stack,
     ):
         with stub_of(address(server)) as stub:

@@ -2,8 +2,9 @@
 
 import json
 import random
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,11 @@ def cancel(server: Server, pixels: Pixels, seed: int) -> None:
                 begun = stub.ModelInfer.future(request, timeout=deadline)
             else:
                 begun = stub.ModelStreamInfer(iter([request] * 3), timeout=deadline)
-            # Not to wait for anything: to leave at some moment.
-            time.sleep(moments.choice([0, moments.uniform(0, 0.02)]))
-            begun.cancel()
+            leaving = threading.Timer(moments.uniform(0, 0.02), begun.cancel)
+            leaving.start()
+            with suppress(grpc.RpcError, grpc.FutureCancelledError):
+                begun.result() if isinstance(begun, grpc.Future) else list(begun)
+            leaving.join()
 
 
 def disconnect(server: Server, pixels: Pixels, seed: int) -> None:

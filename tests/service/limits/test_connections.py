@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.http.connections import Connections
+from service.limits.connections import Connections
 from tests.support.server import Server, running_server
 from tests.support.sockets import connected
 
