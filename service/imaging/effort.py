@@ -7,6 +7,7 @@ from typing import NamedTuple
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LITTLE_BYTES, _LITTLE_PIXELS = 2 * 2**20, 4 * 10**6
+_LITTLE_WEBP_PIXELS = 2 * 10**6  # each takes up to 16 bytes, where others take half of it
 _MODERATE_BYTES, _MODERATE_PIXELS = 8 * 2**20, 16 * 10**6
 _MAX_SCANS = 20  # of a JPEG; a progressive one usually has some ten
 # Pillow parses all that is not pixels in Python.
@@ -15,6 +16,9 @@ _MAX_PARTS = 1000  # segments of a JPEG before its pixels, chunks of a PNG
 
 _SOS = 0xDA  # start of a scan
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames of JPEGs: baseline, extended, progressive
+# Chunks of a WebP that is animated, or that may ask for gigabytes of tables for little data: its
+# lossless pictures, which transparency is one of.
+_COSTLY_CHUNKS = (b"VP8L", b"ALPH", b"ANMF")
 
 
 class Effort(Enum):
@@ -90,7 +94,7 @@ def _png_header(data: bytes) -> _Header | None:
 
 
 def _webp_header(data: bytes) -> _Header | None:
-    """Size of a WebP; no frame of an animation is larger."""
+    """Size and structure of a WebP; no frame of an animation is larger."""
     if len(data) < 30:
         return None
     match data[12:16]:
@@ -103,4 +107,6 @@ def _webp_header(data: bytes) -> _Header | None:
             width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
         case _:
             return None
-    return _Header(width * height, simple=False)
+    pixels = width * height
+    costly = pixels > _LITTLE_WEBP_PIXELS or any(name in data for name in _COSTLY_CHUNKS)
+    return _Header(pixels, simple=not costly)

@@ -13,6 +13,7 @@ from tests.support.hostile import jpeg_of_scans
 
 LITTLE, MODERATE, UNKNOWN = Effort.LITTLE, Effort.MODERATE, Effort.UNKNOWN
 PICTURE = Image.fromarray(np.zeros((300, 400, 3), np.uint8))
+RED = Image.new("RGB", PICTURE.size, "red")
 
 
 def sized(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -58,9 +59,13 @@ def with_segments(kind: int, count: int, size: int) -> bytes:
         (noise("JPEG") + bytes(2**21), MODERATE),
         (noise("JPEG") + bytes(2**23), UNKNOWN),
         (save(sized(64, 64, "I;16"), "PNG"), MODERATE),
-        (noise("WEBP"), MODERATE),
+        (noise("WEBP"), LITTLE),
         (noise("WEBP", lossless=True), MODERATE),
-        (noise("WEBP", exif=exif(TURNED)), MODERATE),
+        (noise("WEBP", exif=exif(TURNED)), LITTLE),
+        (save(Image.new("RGBA", (400, 300), (9, 9, 9, 9)), "WEBP"), MODERATE),
+        (save(PICTURE, "WEBP", save_all=True, append_images=[RED]), MODERATE),
+        (save(sized(2000, 1000), "WEBP"), LITTLE),
+        (save(sized(2001, 1000), "WEBP"), MODERATE),
         (save(sized(4001, 4000), "WEBP", lossless=True), UNKNOWN),
         (save(sized(4001, 4000), "WEBP"), UNKNOWN),
         (noise("GIF"), UNKNOWN),

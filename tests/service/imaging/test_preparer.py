@@ -38,7 +38,7 @@ from tests.service.imaging.encoded import noise, quarters, save
 from tests.support.hostile import bmp_of_line_ends, precincts
 
 RULE = Preprocessing(size=Size.of(48))
-WEBP = save(quarters().resize((300, 200)), "WEBP")
+WEBP = save(quarters().resize((300, 200)), "WEBP", lossless=True)
 # It takes many seconds.
 SLOW = bmp_of_line_ends(60 * 10**6)
 MAX_PIXELS = 64 * 10**6
@@ -96,7 +96,7 @@ def test_the_pixels_are_those_that_are_decoded_here(format: str) -> None:
 
 def test_a_process_prepares_many_images() -> None:
     async def scenario(preparer: Preparer) -> None:
-        uploads = [noise("GIF"), WEBP, noise("WEBP")] * 5
+        uploads = [noise("GIF"), WEBP, noise("WEBP", lossless=True)] * 5
         found = await preparer.prepare(uploads, RULE, soon())
         for upload, one in zip(uploads, found, strict=True):
             expected = prepare(Decoder(MAX_PIXELS), upload, RULE)
