@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.manifest import Manifest, Stage, stages
+from models.manifest import Manifest
+from models.stages import Stage, stages
 
 _ROUNDING = 8 * 2.0**-23  # of sums of float32 numbers, relative to the length of a vector
 _NOISE = 0.1  # a mean relative error above which a measure is not defined

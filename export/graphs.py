@@ -12,7 +12,8 @@ from export.fold import FoldedBlock, FoldedDeepViT
 from models import measures
 from models.config import DeepViTConfig
 from models.deepvit import BlockTrace
-from models.manifest import TOKEN_MEASURES, Output, Stage, map_measures, stages
+from models.manifest import Output
+from models.stages import TOKEN_MEASURES, Stage, map_measures, stages
 
 
 class Classifier(nn.Module):

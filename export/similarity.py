@@ -13,7 +13,7 @@ from torch import Tensor
 from export.functions import DOMAIN, VERSION
 from models import measures
 from models.cosines import Columns, row_similarity
-from models.manifest import map_measures
+from models.stages import map_measures
 
 
 def measure(

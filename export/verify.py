@@ -15,10 +15,11 @@ from export.progress import Throttle
 from export.sessions import cpu_session
 from models.arrays import Pixels
 from models.deepvit import DeepViT
-from models.manifest import Comparison, Graph, Manifest, Parity, Stage, Undefined
+from models.manifest import Comparison, Graph, Manifest, Parity, Undefined
 from models.normalize import normalize as normalize_values
 from models.preprocess import Preprocessing
 from models.size import Size
+from models.stages import Stage
 
 # The largest difference allowed, as a share of the reference's largest value.
 # The norm's gain magnifies rounding in a mixed map; means over heads and tokens do not.

@@ -12,46 +12,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from models.collapse import VARIANTS
 from models.config import DeepViTConfig
 from models.preprocess import Preprocessing
+from models.reference import Reference
+from models.stages import STAGE_WORDS, Stage
 
 METADATA_KEY = "deepvit.manifest"
 _TOLD = 5  # errors that one line tells
 _TOLD_LENGTH = 80  # characters of what the manifest itself says
 
 Graph = Literal["model", "model.fp16", "explain"]
-Stage = Literal["softmax", "reattention"]
-STAGES: tuple[Stage, ...] = ("softmax", "reattention")
-STAGE_WORDS: dict[Stage, str] = {
-    "softmax": "before heads are mixed: every row of a map sums to 1",
-    "reattention": "after mixing and norm, what multiplies the values: entries may be negative, "
-    "and all rows of a head's map have the same sum, unless a LayerNorm over heads stays in the "
-    "graph; in a block that does not mix, the softmax map",
-}
-
-_MAP_MEASURES: dict[str, tuple[str, ...]] = {
-    **{f"similarity.{variant}": ("block", "block") for variant in VARIANTS},
-    "neighbour_similarity": ("block", "head", "token"),
-    "head_similarity": ("block", "head", "head"),
-}
-_SOFTMAX_MEASURES = {  # of maps whose rows sum to 1
-    "entropy": ("block", "head"),
-    "attention_distance": ("block", "head"),
-}
-TOKEN_MEASURES = ("feature_similarity", "rank_residual", "token_similarity")  # a value a block
-
-
-def stages(config: DeepViTConfig) -> tuple[Stage, ...]:
-    """The stages that differ: a network that never mixes heads has one map for both."""
-    return STAGES if config.reatten_blocks else ("softmax",)
-
-
-def map_measures(stage: Stage) -> dict[str, tuple[str, ...]]:
-    """What is measured of the maps of a stage, with the axes behind the batch."""
-    return _MAP_MEASURES | _SOFTMAX_MEASURES if stage == "softmax" else dict(_MAP_MEASURES)
-
-
 NAME_RULE = (
     "at most 64 letters, digits, '.', '_' and '-', of which the first is a letter or a digit, and "
     "not 'stats'"
@@ -249,6 +219,9 @@ class Manifest(_Record):
     parity: tuple[Parity, ...]
     undefined: tuple[Undefined, ...] = Field(
         default=(), description="measures that are not defined in some blocks, found by the export"
+    )
+    reference: Reference | None = Field(
+        default=None, description="what is normal, if the model was exported with a reference"
     )
     sums: Literal["SHA256SUMS"] | None = Field(
         default=None,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from models.manifest import STAGE_WORDS
+from models.stages import STAGE_WORDS
 
 
 class Definition(NamedTuple):

@@ -16,16 +16,9 @@ from export.report.running import Estimate, Running
 from export.sessions import cpu_session
 from models.arrays import Float32Array, Float64Array, Pixels
 from models.collapse import by_block
-from models.manifest import (
-    TOKEN_MEASURES,
-    Manifest,
-    NewerManifest,
-    Stage,
-    map_measures,
-    stages,
-    version_folders,
-)
+from models.manifest import Manifest, NewerManifest, version_folders
 from models.preprocess import preprocess
+from models.stages import TOKEN_MEASURES, Stage, map_measures, stages
 
 
 class Key(NamedTuple):

@@ -18,7 +18,7 @@ from export.report.tables import Report
 from export.report.verdict import blocks_in_words
 from models.arrays import Float64Array
 from models.collapse import VARIANTS, neighbours
-from models.manifest import Stage
+from models.stages import Stage
 
 _ALIKE = Scale(-1, 1, "RdBu_r")
 _STYLES = 6  # colours of the page

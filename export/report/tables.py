@@ -17,7 +17,7 @@ from export.report.running import CONFIDENCE
 from export.report.verdict import Verdict, judge
 from models.arrays import Float64Array
 from models.collapse import VARIANTS
-from models.manifest import Stage
+from models.stages import Stage
 
 COLUMNS = (
     "model",

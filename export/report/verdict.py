@@ -8,7 +8,7 @@ import numpy as np
 from export.report.running import Estimate
 from models import collapse
 from models.arrays import Float64Array
-from models.manifest import Stage
+from models.stages import Stage
 
 
 @dataclass(frozen=True)

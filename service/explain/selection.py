@@ -11,7 +11,8 @@ import numpy as np
 
 from models.arrays import Float32Array
 from models.config import DeepViTConfig
-from models.manifest import Manifest, Stage
+from models.manifest import Manifest
+from models.stages import Stage
 from service.errors import InvalidSelection
 
 Direction = Literal["from", "to"]

@@ -12,7 +12,8 @@ import numpy as np
 from models import collapse
 from models.arrays import Float32Array
 from models.collapse import VARIANTS
-from models.manifest import STAGE_WORDS, Manifest, Stage, map_measures
+from models.manifest import Manifest
+from models.stages import STAGE_WORDS, Stage, map_measures
 
 DEFINITIONS = {
     "stage": "; ".join(f"{name}: {words}" for name, words in STAGE_WORDS.items()),

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import QueryParams
 
-from models.manifest import Stage
+from models.stages import Stage
 
 _TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 _LONGEST_TIMEOUT_MS = 10**9

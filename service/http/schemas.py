@@ -5,8 +5,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.config import Scores
-from models.manifest import Manifest, Stage
+from models.manifest import Manifest
 from models.size import Size
+from models.stages import Stage
 from service.explain.selection import Direction
 from service.store import StoreState
 

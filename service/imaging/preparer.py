@@ -1,9 +1,9 @@
 """Where uploads are prepared: here if that is little work, else in processes that bound it.
 
 An image can cost its decoder gigabytes, minutes or its life, whatever its header promises. So only
-JPEGs and PNGs of ordinary structure and moderate size are decoded in the service's own process, on
-a pool of threads. All others go to a few processes, each with limits on its memory and time, which
-are started when they are first needed and replaced when they have ended.
+JPEGs, PNGs and lossy WebPs of ordinary structure and moderate size are decoded in the service's own
+process, on a pool of threads. All others go to a few processes, each with limits on its memory and
+time, which are started when they are first needed and replaced when they have ended.
 """
 
 import asyncio

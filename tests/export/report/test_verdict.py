@@ -12,7 +12,7 @@ from export.report.verdict import Verdict, blocks_in_words, judge
 from models import measures
 from models.arrays import Float64Array
 from models.cosines import Columns, row_similarity
-from models.manifest import Stage
+from models.stages import Stage
 
 IMAGES, DEPTH, H, N = 4, 6, 3, 50
 

@@ -8,8 +8,9 @@ import pytest
 
 from models.arrays import Float32Array
 from models.config import ARCHITECTURES, DeepViTConfig
-from models.manifest import STAGES, Checkpoint, Manifest, Output, Stage, Versions
+from models.manifest import Checkpoint, Manifest, Output, Versions
 from models.preprocess import Preprocessing
+from models.stages import STAGES, Stage
 from service.errors import InvalidSelection
 from service.explain.selection import AttentionMaps, Selection
 

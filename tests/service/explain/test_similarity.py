@@ -6,7 +6,7 @@ import pytest
 from models.arrays import Float32Array
 from models.collapse import VARIANTS
 from models.config import ARCHITECTURES
-from models.manifest import STAGES, Stage
+from models.stages import STAGES, Stage
 from service.explain.similarity import Similarity, measure, outputs
 from tests.service.explain.test_selection import manifest_of
 
