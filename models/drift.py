@@ -21,6 +21,8 @@ from models.stages import Stage
 WINDOW = 100  # images that are compared with the reference
 FALSE_ALARMS = 0.001  # share of windows of ordinary images that are beyond the threshold
 
+LEAST_IMAGES = 2 * WINDOW  # of a reference: some in a window, as many to compare it with
+
 _DRAWS = 10_000
 _LEAST_SPREAD = 1e-6  # a signal that hardly varies is constant but for rounding
 
