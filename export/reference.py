@@ -42,18 +42,18 @@ def measure(
     signals = Signals(manifest)
     classes = np.zeros(len(manifest.labels))
     progress = Throttle(say, _PROGRESS_S)
-    values = []
-    for of_image, answer in _values(graph, manifest, signals, pictures):
-        values.append(of_image)
+    found = []
+    for of_image, answer in values(graph, manifest, signals, pictures):
+        found.append(of_image)
         classes[answer] += 1
         progress(pictures.progress)
     say(f"{pictures.progress}, {pictures.unreadable} unreadable files")
-    if len(values) < LEAST_IMAGES:
+    if len(found) < LEAST_IMAGES:
         raise ValueError(f"--reference needs at least {LEAST_IMAGES} images that can be read")
-    return Reference.of(signals.names, np.stack(values), classes)
+    return Reference.of(signals.names, np.stack(found), classes)
 
 
-def _values(
+def values(
     graph: Path, manifest: Manifest, signals: Signals, pictures: Pictures
 ) -> Iterator[tuple[Float64Array, int]]:
     """Of each picture, its signals [S] and the index of the class that is answered."""
