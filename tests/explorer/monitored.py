@@ -14,7 +14,7 @@ LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 def answer(
     images: int = 100, drift: float | None = 3.2, points: int = 60, **changes: Any
 ) -> dict[str, Any]:
-    """Of one model, whose softmax entropy in block 7 deviates by -`drift`; changes are its fields."""
+    """Of one model, whose softmax entropy in block 7 deviates by -`drift`; `changes` of its fields."""
     reference = {"images": 3291, "window": 100, "threshold": THRESHOLD, "false_alarms": 0.001}
     alarm = None if drift is None else drift > THRESHOLD
     measures = [_measure(name, stage, blocks, drift) for name, stage, blocks in _SIGNALS]
@@ -68,7 +68,9 @@ _SIGNALS = [
 _LEVELS = {"entropy": 3.0, "attention_distance": 16.0, "confidence": 0.7}
 
 
-def _measure(name: str, stage: str | None, blocks: list[int], drift: float | None) -> dict[str, Any]:
+def _measure(
+    name: str, stage: str | None, blocks: list[int], drift: float | None
+) -> dict[str, Any]:
     places = blocks or [0]
     level = _LEVELS.get(name, 0.8 if stage == "softmax" else 0.1)
     means = [level * (1 + 0.15 * math.sin(place / 2)) for place in places]
