@@ -1,10 +1,12 @@
 """`python -m export.bundled CHECKPOINTS REPOSITORY`: exports the checkpoints of a folder anew.
 
+What is normal of a model is in a file beside its checkpoint; `--reference IMAGES` measures it anew.
 The exported folders of bundled models are kept in Git, so that serving them needs no PyTorch. A
 folder is replaced only where a fresh export differs in more than its date, versions and parity
 figures.
 """
 
+import argparse
 import json
 import shutil
 import sys
@@ -17,6 +19,7 @@ import numpy as np
 import onnx
 
 from export.__main__ import main as export
+from models.manifest import Manifest
 
 _TOLD = 5  # differences that are told
 _GRAPHS = ("model.onnx", "explain.onnx")
@@ -29,22 +32,37 @@ _CIRCUMSTANCES = ("exported_at", "versions", "parity")
 
 def main() -> int:
     """Exit status 0, or that of the first export that failed."""
-    checkpoints, repository = map(Path, sys.argv[1:])
-    for checkpoint in sorted(checkpoints.glob("*.safetensors")):
+    parser = argparse.ArgumentParser(prog="python -m export.bundled", description=__doc__)
+    parser.add_argument("checkpoints", type=Path)
+    parser.add_argument("repository", type=Path)
+    parser.add_argument("--reference", type=Path, metavar="IMAGES", help="a folder of images")
+    options = parser.parse_args()
+    for checkpoint in sorted(options.checkpoints.glob("*.safetensors")):
         name = checkpoint.stem
-        kept = repository / name
+        kept = options.repository / name
+        normal = checkpoint.with_suffix(".reference.json")
+        reference = options.reference or (normal if normal.exists() else None)
+        more = [] if reference is None else ["--reference", str(reference)]
         with TemporaryDirectory() as folder:
             fresh = Path(folder, name)
-            if status := export([str(checkpoint), "--name", name, "--output", folder]):
+            if status := export([str(checkpoint), "--name", name, "--output", folder, *more]):
                 return status
+            if options.reference:
+                _write_reference(fresh, normal)
             found = list(differences(kept, fresh))
             if found:
                 shutil.rmtree(kept / "1", ignore_errors=True)
                 shutil.copytree(fresh, kept, dirs_exist_ok=True)
-        more = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
-        said = f"renewed: {'; '.join(found[:_TOLD])}{more}" if found else "nothing changed"
+        others = f" and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+        said = f"renewed: {'; '.join(found[:_TOLD])}{others}" if found else "nothing changed"
         print(f"{name}: {said}")
     return 0
+
+
+def _write_reference(exported: Path, file: Path) -> None:
+    manifest = Manifest.read((exported / "1" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest.reference is not None
+    file.write_text(manifest.reference.model_dump_json() + "\n", encoding="utf-8")
 
 
 def differences(kept: Path, fresh: Path) -> Iterator[str]:

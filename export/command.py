@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from export import repository
+from export import reference, repository
 from export.build import Build, build
 from export.comparison import compare, in_words
 from export.options import IMAGENET_1K, export_parser, overrides
@@ -19,6 +19,7 @@ from export.verify import VerificationError, verify, verify_int8
 from models import checkpoint
 from models.checkpoint import Checkpoint
 from models.manifest import AttentionReuse, Comparison, Manifest
+from models.reference import Reference
 
 # How many images are enough, evenly spread over those given.
 _JUDGED_IMAGES = 1000  # for a verdict on attention
@@ -63,6 +64,9 @@ def export(options: argparse.Namespace, say: Progress) -> Path:
         if options.precision == "int8":
             int8 = _compare_int8(options, folder, source, labels, say)
             record = record.model_copy(update={"int8": int8})
+        if options.reference is not None:
+            normal = _reference(options.reference, folder, record, say)
+            record = record.model_copy(update={"reference": normal})
         built.embed(folder, record)
         return repository.publish(folder, options.output, record)
 
@@ -182,6 +186,17 @@ def _compare_int8(
     if not options.force:
         verify_int8(comparison)
     return comparison
+
+
+def _reference(source: Path, folder: Path, record: Manifest, say: Progress) -> Reference:
+    """What is normal of the model, for the monitor."""
+    if source.is_file():
+        say(f"read what is normal from {source}")
+        return reference.read(source, record)
+    say(f"measure what is normal over {source}")
+    found = reference.measure(folder / "explain.onnx", record, Pictures(source), say.detail)
+    say.detail(f"drift beyond {found.threshold:.2f} is an alarm")
+    return found
 
 
 def _pictures(options: argparse.Namespace, at_most: int | None = None) -> Pictures:

@@ -42,6 +42,13 @@ def export_parser() -> argparse.ArgumentParser:
         default="fp32",
         help="add a second classifier: fp16 for GPUs, or int8 for CPUs, calibrated on --images",
     )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER|FILE",
+        help="ordinary images, on which the monitor's normal values are measured; or a file of "
+        "such values, measured before",
+    )
     measured = parser.add_argument_group("int8 and attention reuse (later blocks share one map)")
     measured.add_argument(
         "--reuse-attention",

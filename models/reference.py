@@ -28,6 +28,7 @@ class Normal(BaseModel):
     blocks: tuple[int, ...] = Field(default=(), description="none for what is not of a block")
     mean: tuple[float, ...]
     spread: tuple[float, ...]
+    tail: tuple[float, ...] = Field(description="of the means of windows; 1 if they are normal")
 
 
 class Reference(BaseModel):
@@ -48,16 +49,19 @@ class Reference(BaseModel):
     ) -> "Reference":
         """From the values of each image [N, S], and how many were answered with each class."""
         moments = Moments.of(values)
-        rows = zip(signals, _rounded(moments.mean), _rounded(moments.spread), strict=True)
+        tails, threshold = drift.tails_and_threshold(values)
+        numbers = map(_rounded, (moments.mean, moments.spread, tails))
+        rows = list(zip(signals, *numbers, strict=True))
         return cls(
-            images=moments.images,
+            images=len(values),
             measures=tuple(
                 Normal(
                     measure=measure,
                     stage=stage,
                     blocks=tuple(signal.block for signal, *_ in group if signal.block is not None),
-                    mean=tuple(mean for _, mean, _ in group),
-                    spread=tuple(spread for *_, spread in group),
+                    mean=tuple(mean for _, mean, _, _ in group),
+                    spread=tuple(spread for _, _, spread, _ in group),
+                    tail=tuple(tail for *_, tail in group),
                 )
                 for (measure, stage), group in (
                     (key, list(found)) for key, found in groupby(rows, key=lambda row: row[0][:2])
@@ -65,7 +69,7 @@ class Reference(BaseModel):
             ),
             class_shares=_rounded(classes / classes.sum()),
             window=drift.WINDOW,
-            threshold=round(drift.threshold(values), 3),
+            threshold=round(threshold, 3),
             false_alarms=drift.FALSE_ALARMS,
         )
 
@@ -74,11 +78,13 @@ class Reference(BaseModel):
         known = {
             Signal(one.measure, one.stage, block): values
             for one in self.measures
-            for block, *values in zip(one.blocks or (None,), one.mean, one.spread, strict=True)
+            for block, *values in zip(
+                one.blocks or (None,), one.mean, one.spread, one.tail, strict=True
+            )
         }
-        nan = (np.nan, np.nan)
-        mean, spread = np.array([known.get(signal, nan) for signal in signals]).T
-        return Moments(self.images, mean, spread)
+        nan = (np.nan, np.nan, np.nan)
+        mean, spread, tail = np.array([known.get(signal, nan) for signal in signals]).T
+        return Moments(self.images, mean, spread, tail)
 
 
 def _rounded(values: Float64Array) -> tuple[float, ...]:

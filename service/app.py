@@ -35,6 +35,7 @@ from service.http.routes import (
     images,
     metrics,
     models,
+    monitor,
     similarity,
     v2,
     v2_health,
@@ -51,6 +52,7 @@ from service.inference.served import QueueOptions
 from service.inference.sessions import EngineOptions
 from service.limits.heap import Heap
 from service.limits.inflight import InflightUploads
+from service.monitor.monitor import Monitor
 from service.pipeline import Pipeline
 from service.runtime import Replicas, Runtime, UploadLimits
 from service.settings import Settings, traces_wanted
@@ -117,11 +119,13 @@ def build_runtime(
         require_all=settings.require_all_models,
     )
     threads = ThreadPoolExecutor(settings.decode_threads, "decode")
+    watching = Monitor(repository, settings.monitor_sample)
     pipeline = Pipeline(
         models=repository,
         store=store,
         preparer=Preparer(_decode_options(settings), threads, max(2, settings.decode_threads)),
         pool=threads,
+        monitor=watching,
     )
     return Runtime(
         pipeline=pipeline,
@@ -137,7 +141,7 @@ def build_runtime(
         max_answer_bytes=settings.max_answer_bytes,
         request_timeout_s=settings.request_timeout_s,
         render_pool=ThreadPoolExecutor(1, "render"),
-        metrics=Metrics(repository, store),
+        metrics=Metrics(repository, store, watching),
         model_control=settings.clients_control_models,
         replicas=replicas,
     )
@@ -243,6 +247,7 @@ def create_app(
         runtime.draining = True
         polling.cancel()
         trimming.cancel()
+        runtime.pipeline.monitor.stop()
         runtime.pipeline.preparer.close()
         runtime.pipeline.models.stop(drain_timeout_s)
         runtime.pipeline.pool.shutdown(cancel_futures=True)
@@ -261,7 +266,7 @@ def create_app(
     app.state.runtime = runtime
     needs_key = [Depends(RequireApiKey(api_keys))] if api_keys else []
     # Routes are matched in this order, the most requested ones first.
-    for protected in (classify, v2, attention, similarity, images, models, v2_repository):
+    for protected in (classify, v2, attention, similarity, images, models, monitor, v2_repository):
         app.include_router(protected.router, dependencies=needs_key)
     app.include_router(
         v2_repository.control, dependencies=needs_key or [Depends(refuse_other_origins)]

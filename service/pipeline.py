@@ -20,6 +20,7 @@ from service.imaging.preparer import Preparer
 from service.inference.batching import Admission, Batcher, Done
 from service.inference.repository import ModelRepository
 from service.inference.served import ServedModel
+from service.monitor.monitor import Monitor
 from service.store import Store, content_id
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Pipeline:
     store: Store
     preparer: Preparer
     pool: Executor  # threads that decode, preprocess and encode
+    monitor: Monitor
 
     @contextmanager
     def admit(
@@ -92,6 +94,7 @@ class Pipeline:
         decoded()
         pixels = [image.pixels for image in images]
         done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
+        self._offer(ticket, pixels, done)
         ids = [content_id(image, self.store.secret) for image in pixels]
         await _gather(list(map(self.store.put, ids, pixels)))
         return [
@@ -109,7 +112,10 @@ class Pipeline:
 
         `images` [B, height, width, 3] are prepared for its model.
         """
-        return await self._run(ticket, list(images), ticket.explain)
+        pixels = list(images)
+        done = await self._run(ticket, pixels, ticket.explain)
+        self._offer(ticket, pixels, done)
+        return done
 
     async def in_pool(self, deadline: float, work: Callable[[], T]) -> T:
         """Run work on the thread pool; megabytes of tensors would block the event loop.
@@ -156,6 +162,16 @@ class Pipeline:
         if key:
             return done
         return [Done({"logits": one.value}, *one[1:]) for one in done]
+
+    def _offer(
+        self,
+        ticket: Ticket,
+        images: Sequence[Pixels],
+        done: Sequence[Done[Mapping[str, Float32Array]]],
+    ) -> None:
+        """Let the monitor measure some of the images that have just been answered."""
+        if self.monitor.sample:
+            self.monitor.offer(ticket.model, images, [one.value.get("logits") for one in done])
 
 
 async def by_deadline(deadline: float, pool: Executor, work: Callable[[], T]) -> T:

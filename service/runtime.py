@@ -7,6 +7,7 @@ from typing import Protocol
 
 from service.errors import ModelControlOff, Stopped
 from service.limits.inflight import InflightUploads
+from service.monitor.record import Records
 from service.pipeline import Pipeline
 from service.telemetry.metrics import Metrics
 
@@ -31,6 +32,10 @@ class Replicas(Protocol):
 
     async def metrics(self) -> bytes:
         """The text of a scrape."""
+        ...
+
+    async def records(self) -> Records:
+        """What the monitors of all processes have found."""
         ...
 
 
@@ -95,3 +100,7 @@ class Runtime:
     async def scrape(self) -> bytes:
         """The metrics of every replica, as Prometheus reads them."""
         return await self.replicas.metrics() if self.replicas else self.metrics.render()
+
+    async def records(self) -> Records:
+        """What the monitors of every replica have found."""
+        return await self.replicas.records() if self.replicas else self.pipeline.monitor.records()

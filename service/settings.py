@@ -161,6 +161,13 @@ class Settings(BaseSettings):
         description="prefix of every path at a proxy in front, as `/deepvit`; if unset, that of "
         "X-Forwarded-Prefix from trusted proxies",
     )
+    monitor_sample: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="share of answered images whose inside is measured while no model has work, "
+        "for GET /monitor; 0 measures none",
+    )
     log_format: LogFormat = Field("json", description="json for machines, text for people")
     max_upload_bytes: int = Field(
         32 * 2**20, ge=1, description="largest request body; a higher value admits larger photos"

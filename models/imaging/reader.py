@@ -33,6 +33,7 @@ _STARTS = {
     "ICO": (b"\0\0\1\0",),
 }
 
+_START_BYTES = 16  # that Pillow recognises formats by
 _BACKGROUND = "white"  # behind transparent pixels
 _BITS, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
 _WHITE_IS_ZERO = 0
@@ -85,8 +86,14 @@ class Reader:
         self._max_pixels = max_pixels
         self._reduced = reduced
         self._formats = tuple(formats)
+        Image.init()
         Image.MAX_IMAGE_PIXELS = max_pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def tries(self, data: bytes) -> bool:
+        """Whether a file begins like one of the formats; any other is refused unread."""
+        openers = (Image.OPEN[name] for name in self._formats)
+        return any(accept is None or accept(data[:_START_BYTES]) for _, accept in openers)
 
     def read(self, file: BinaryIO, covers: Size | None = None) -> Image.Image:
         """The first frame, upright by its EXIF orientation, transparency over white, RGB.

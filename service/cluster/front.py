@@ -16,6 +16,7 @@ from service.cluster.remote_engine import RemoteEngine
 from service.cluster.replica import replica_name
 from service.cluster.settings import ClusterSettings
 from service.inference.engine import EngineMaker
+from service.monitor.record import Records, added
 from service.telemetry import log
 from service.telemetry.metrics import merged
 
@@ -55,6 +56,10 @@ class Front:
     async def metrics(self) -> tuple[str, bytes]:
         """The name of this process, and the text of a scrape."""
         return replica_name(), self._runtime.metrics.render()
+
+    async def records(self) -> Records:
+        """What the monitor of this process has found."""
+        return self._runtime.pipeline.monitor.records()
 
     def check_health(self) -> None:
         """Called by Ray Serve, which replaces a front of which a thread has died."""
@@ -96,6 +101,9 @@ class _Replicas:
         if self._engines:
             scrapes += await self._engines.broadcast("metrics")
         return merged(scrapes)
+
+    async def records(self) -> Records:
+        return added(await self._fronts("records"))
 
     async def _fronts(self, method: str, *arguments: Any) -> list[Any]:
         context = serve.get_replica_context()

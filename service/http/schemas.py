@@ -1,5 +1,6 @@
 """The public contract: the answer of every endpoint, as OpenAPI shows it."""
 
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -162,6 +163,103 @@ class ModelDetail(_Answer):
     attention: str
     default: bool
     manifest: Manifest
+
+
+class Samples(_Answer):
+    """What became of the images that were drawn to be measured: the sum of all four."""
+
+    measured: int
+    dropped: int = Field(description="the service had no time for them, or stopped")
+    failed: int = Field(description="the model could not be run, or its inside was not finite")
+    waiting: int
+
+
+class MonitorWindow(_Answer):
+    """The newest measured images."""
+
+    images: int
+    size: int = Field(description="the most images, for each replica")
+    since: datetime | None = Field(description="when the oldest was measured")
+
+
+class MonitorReference(_Answer):
+    """The ordinary images with which the window is compared."""
+
+    images: int
+    window: int = Field(description="images in a window for which the threshold was found")
+    threshold: float = Field(description="drift beyond it is an alarm")
+    false_alarms: float = Field(description="share of windows of ordinary images beyond it")
+
+
+class Deviation(_Answer):
+    measure: str
+    stage: Stage | None
+    block: int | None
+    deviation: float = Field(description="standardised difference to the reference")
+
+
+class MonitorMeasure(_Answer):
+    """A measure at one stage; lists have a value for each block, or one if there are no blocks.
+
+    Null where the reference has no such value.
+    """
+
+    measure: str
+    stage: Stage | None
+    blocks: list[int]
+    mean: list[float]
+    spread: list[float] = Field(description="standard deviation over images")
+    deviation: list[float | None] | None
+    reference_mean: list[float | None] | None
+    reference_spread: list[float | None] | None
+
+
+class ClassShare(_Answer):
+    label: str
+    share: float
+    reference: float | None
+
+
+class MonitorClasses(_Answer):
+    distance: float | None = Field(
+        description="total variation between the answers and those of the reference"
+    )
+    shares: list[ClassShare] = Field(description="the 20 largest here or in the reference")
+
+
+class DriftPoint(_Answer):
+    time: datetime
+    drift: float
+    images: int
+
+
+class MonitoredModel(_Answer):
+    """One version, over all replicas. Nothing is compared with fewer than 50 images."""
+
+    model: str
+    version: int
+    samples: Samples
+    window: MonitorWindow
+    reference: MonitorReference | None
+    drift: float | None = Field(description="the largest absolute deviation")
+    alarm: bool | None
+    strongest: list[Deviation] = Field(description="the five largest deviations")
+    measures: list[MonitorMeasure] = Field(description="none if the window is empty")
+    similar_blocks: dict[Stage, list[int]] = Field(
+        description="blocks that are similar on average of the window, by stage"
+    )
+    collapsed_blocks: dict[Stage, list[int]] = Field(
+        description="those of them that attend to the same keys too"
+    )
+    classes: MonitorClasses
+    history: list[DriftPoint] = Field(description="every 10 measured images, oldest first")
+
+
+class MonitorAnswer(_Answer):
+    """Whether served models still behave inside as they did when they were exported."""
+
+    sample: float = Field(description="share of answered images that is measured; 0 if it is off")
+    models: list[MonitoredModel]
 
 
 class Health(_Answer):

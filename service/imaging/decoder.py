@@ -37,6 +37,10 @@ class Decoder:
     ) -> None:
         self._reader = Reader(max_pixels, reduced, formats)
 
+    def tries(self, data: bytes) -> bool:
+        """Whether the bytes may be a picture; if not, `decode` refuses them at once."""
+        return self._reader.tries(data)
+
     def decode(self, data: bytes, covers: Size | None = None) -> Image.Image:
         """What the reader makes of the bytes; `covers` as there.
 

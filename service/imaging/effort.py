@@ -36,8 +36,6 @@ class _Header(NamedTuple):
 
 def effort(data: bytes) -> Effort:
     """That of JPEGs, PNGs and WebPs of ordinary structure; of anything else it is unknown."""
-    if not data:
-        return Effort.LITTLE  # to refuse it
     if len(data) > _MODERATE_BYTES:
         return Effort.UNKNOWN
     header = None
@@ -57,7 +55,9 @@ def _jpeg_header(data: bytes) -> _Header | None:
     """Size and structure of a Huffman-coded JPEG of 8 bits, from the segments before its pixels."""
     at, frame = 2, b""
     for _ in range(_MAX_PARTS):
-        if at + 4 > len(data) or at > _MAX_BYTES_BESIDE_PIXELS or data[at] != 0xFF:
+        if at + 4 > len(data):
+            return _Header(1, simple=True)  # it ends before its pixels, so it is refused
+        if at > _MAX_BYTES_BESIDE_PIXELS or data[at] != 0xFF:
             return None
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
         if kind == _SOS:

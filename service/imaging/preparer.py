@@ -82,7 +82,7 @@ class Preparer:
             raise
 
     async def _prepare(self, upload: bytes, rule: Preprocessing) -> Prepared:
-        work = effort(upload)
+        work = effort(upload) if self._decoder.tries(upload) else Effort.LITTLE
         if work is Effort.LITTLE:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, prepare, self._decoder, upload, rule)

@@ -145,6 +145,16 @@ class Batcher(Generic[Item, Result]):
         return len(self._queue)
 
     @property
+    def busy(self) -> bool:
+        """Whether items wait or run, or slots are held for some that are about to come."""
+        return self._counts.in_flight > 0 or self._reserved > 0
+
+    @property
+    def accepted(self) -> int:
+        """Items since the start, without a copy of all counts."""
+        return self._counts.accepted
+
+    @property
     def counts(self) -> Counts:
         """A copy, taken at one moment."""
         with self._changed:

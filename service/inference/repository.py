@@ -84,8 +84,8 @@ class ModelRepository:
         self.default = default_model or next(iter(self._served))
 
     def __iter__(self) -> Iterator[ServedModel]:
-        """Every served version."""
-        return (model for versions in self._served.values() for model in versions.values())
+        """Every served version at this moment, also for other threads."""
+        return (model for versions in list(self._served.values()) for model in versions.values())
 
     @property
     def failures(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Metrics for Prometheus: requests, images by outcome, batches, stages, models, store.
 
-The only file that imports Prometheus. Batchers and the store keep counts anyway; these are read
+Batchers and the store keep counts anyway; these are read
 on each scrape rather than kept twice, so the two cannot disagree.
 """
 
@@ -22,8 +22,10 @@ from prometheus_client.registry import Collector
 
 from service.errors import ServiceError, StartupError
 from service.inference.counts import Counts
+from service.monitor.monitor import Monitor
 from service.store import LOOKUP_OUTCOMES, Store
 from service.telemetry import log
+from service.telemetry.monitor_metrics import MonitorCollector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STAGES = ("decode", "preprocess", "queue", "inference", "postprocess")
@@ -67,7 +69,7 @@ class Model(Protocol):
 class Metrics:
     """The metrics of one process."""
 
-    def __init__(self, models: Iterable[Model], store: Store) -> None:
+    def __init__(self, models: Iterable[Model], store: Store, monitor: Monitor) -> None:
         self._registry = CollectorRegistry()
         self._requests = PrometheusCounter(
             "deepvit_requests", "Requests answered", ["route", "status"], registry=self._registry
@@ -92,6 +94,7 @@ class Metrics:
         self._route_counters: dict[tuple[str, int], PrometheusCounter] = {}
         self._registry.register(_ModelCollector(models))
         self._registry.register(_StoreCollector(store))
+        self._registry.register(MonitorCollector(monitor))
         self._registry.register(_LogCollector())
 
     def request(self, route: str, status: int) -> None:

@@ -1,7 +1,7 @@
 """`python -m tests.bench [PART...] [--model NAME]`, where a part is a module of this folder.
 
-By default all parts run but `training`, `gpu`, and those of a cluster: `cluster`, `fronts`,
-`capacity`.
+By default all parts run but `training`, `gpu`, `drift`, which needs `--images FOLDER`, and those of
+a cluster: `cluster`, `fronts`, `capacity`.
 
 A model is the small `deepvit16-cifar10` or any architecture of models.config; the latter is
 exported with random weights first, which takes minutes.
@@ -10,29 +10,34 @@ exported with random weights first, which takes minutes.
 import argparse
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from tests.bench import models, tables
 
 PARTS = ("graph", "profile", "serving", "scaling", "decode", "tables")
-ON_REQUEST = ("training", "gpu", "cluster", "fronts", "capacity")
+ON_REQUEST = ("training", "gpu", "cluster", "fronts", "capacity", "drift")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("part", nargs="*", choices=[*PARTS, *ON_REQUEST, []], metavar="part")
     parser.add_argument("--model", action="append", help="model to measure; may be repeated")
+    parser.add_argument("--images", type=Path, help="of drift: a folder of photographs")
     options = parser.parse_args()
     for part in options.part or PARTS:
-        _run(part, options.model or [models.SMALL])
+        _run(part, options.model or [models.SMALL], options.images)
 
 
-def _run(part: str, names: Sequence[str]) -> None:
+def _run(part: str, names: Sequence[str], images: Path) -> None:
     if part == "tables":
         tables.show()
         return
     module = import_module(f"tests.bench.{part}")  # not before: some need all of PyTorch
     if part == "decode":
         module.run(models.SMALL)
+    elif part == "drift":
+        for name in names:
+            module.run(name, images)
     elif part in ("scaling", "training", "capacity"):
         module.run()
     else:

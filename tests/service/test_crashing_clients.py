@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from service.http.middleware import ObserveRequests
+from service.monitor.monitor import Monitor
 from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics
 from tests.conftest import DEEPVIT
@@ -192,7 +193,7 @@ def test_a_connection_that_closes_during_an_answer_is_no_server_error() -> None:
             return {"type": "http.disconnect"}
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await ObserveRequests(app, Metrics([], MemoryStore(1, 1)))(scope, receive, send)
+        await ObserveRequests(app, Metrics([], MemoryStore(1, 1), Monitor([])))(scope, receive, send)
 
     asyncio.run(answer(RuntimeError("unable to perform operation; the handler is closed")))
     with pytest.raises(RuntimeError, match="Unexpected"):

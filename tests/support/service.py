@@ -26,6 +26,7 @@ def running_service(repository: Path, **settings: Any) -> Iterator[Runtime]:
     try:
         yield runtime
     finally:
+        runtime.pipeline.monitor.stop()
         runtime.pipeline.preparer.close()
         runtime.pipeline.models.stop()
         runtime.pipeline.pool.shutdown()

@@ -94,6 +94,17 @@ def test_the_pixels_are_those_that_are_decoded_here(format: str) -> None:
         assert bool(preparer._processes) is not here
 
 
+@pytest.mark.parametrize("upload", [b"", b"hello", bytes(500), noise("JPEG")[:10]])
+def test_what_is_no_picture_waits_for_no_process(upload: bytes) -> None:
+    async def scenario(preparer: Preparer) -> None:
+        with pytest.raises(ServiceError):
+            await preparer.prepare([upload], RULE, soon())
+        assert not preparer._processes
+
+    with preparing() as preparer:
+        asyncio.run(scenario(preparer))
+
+
 def test_a_process_prepares_many_images() -> None:
     async def scenario(preparer: Preparer) -> None:
         uploads = [noise("GIF"), WEBP, noise("WEBP", lossless=True)] * 5
