@@ -1,9 +1,11 @@
 """The one version of one model that a run asks."""
 
+from models.manifest import Manifest
 from service.assembly import local_engines
 from service.bulk.settings import BulkSettings
 from service.errors import StartupError
-from service.inference.folder import Folder, printable
+from service.inference.files import Files
+from service.inference.folder import Folder, Found, printable
 from service.inference.served import QueueOptions, ServedModel, load
 
 _ANY = 2**31
@@ -11,6 +13,16 @@ _ANY = 2**31
 
 def load_model(settings: BulkSettings) -> ServedModel:
     """Loaded and warmed up, as a server would serve it. Raises `StartupError`."""
+    engines, unbounded = local_engines(settings), QueueOptions(_ANY)  # a run bounds its queue
+    return load(_found(settings), engines, unbounded)
+
+
+def read_manifest(settings: BulkSettings) -> Manifest:
+    """Its manifest alone. Raises `StartupError`."""
+    return Files(_found(settings).path).manifest
+
+
+def _found(settings: BulkSettings) -> Found:
     folder = Folder(settings.model_repository)
     named = f"model {printable(settings.model)} in {folder}"
     try:
@@ -23,4 +35,4 @@ def load_model(settings: BulkSettings) -> ServedModel:
     if version not in versions:
         there = ", ".join(map(str, sorted(versions)))
         raise StartupError(f"no version {version} of {named}; there are {there}")
-    return load(versions[version], local_engines(settings), QueueOptions(_ANY))  # a run bounds it
+    return versions[version]

@@ -52,15 +52,7 @@ class Parts:
     def done(self) -> Iterator[tuple[str, str | None]]:
         """The path of every file that is done, and the code of its error. Raises `StartupError`."""
         for path in self.written():
-            try:
-                with parquet.ParquetFile(path) as file:
-                    for batch in file.iter_batches(_PATHS_AT_ONCE, columns=["path", "error"]):
-                        yield from zip(*batch.to_pydict().values(), strict=True)
-            except (pa.ArrowException, OSError) as exc:
-                reason = " ".join(str(exc).split())
-                raise StartupError(
-                    f"{path} cannot be read; delete it to do its files again: {reason}"
-                ) from exc
+            yield from done(path, path)
 
     def write(self, table: pa.Table) -> None:
         """One more part. Raises `NotWritten`."""
@@ -77,22 +69,12 @@ class Parts:
 
     def _check_plan(self, plan: Plan) -> None:
         try:
-            before = json.loads((self._folder / PLAN).read_bytes())
+            check_plan(self._folder, (self._folder / PLAN).read_bytes(), plan)
         except FileNotFoundError:
             if any(not path.name.startswith(".") for path in self._folder.iterdir()):
                 raise StartupError(f"{self._folder} has files that no run has written") from None
             with self._whole(PLAN) as unfinished:
                 unfinished.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
-            return
-        except ValueError as exc:
-            raise StartupError(f"{self._folder / PLAN} is damaged") from exc
-        for name in before.keys() | plan.keys():
-            if before.get(name) != plan.get(name):
-                there, here = (json.dumps(one.get(name))[:_TOLD_LENGTH] for one in (before, plan))
-                raise StartupError(
-                    f"{self._folder} was begun with {name} {there}, and this run has {here}: "
-                    "write to another folder"
-                )
 
     @contextmanager
     def _whole(self, name: str) -> Iterator[Path]:
@@ -100,12 +82,40 @@ class Parts:
         unfinished = self._folder / f".{name}{_UNFINISHED}"  # one of an earlier run is replaced
         try:
             yield unfinished
-            _force(unfinished)
+            force(unfinished)
             unfinished.rename(self._folder / name)
-            _force(self._folder)
+            force(self._folder)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
+
+
+def done(name: object, part: Any) -> Iterator[tuple[str, str | None]]:
+    """The path of each file in a part, and the code of its error. Raises `StartupError`."""
+    try:
+        with parquet.ParquetFile(part) as file:
+            for batch in file.iter_batches(_PATHS_AT_ONCE, columns=["path", "error"]):
+                yield from zip(*batch.to_pydict().values(), strict=True)
+    except (pa.ArrowException, OSError) as exc:
+        reason = " ".join(str(exc).split())
+        raise StartupError(
+            f"{name} cannot be read; delete it to do its files again: {reason}"
+        ) from exc
+
+
+def check_plan(folder: object, text: bytes, plan: Plan) -> None:
+    """Refuse to go on if a folder's plan is another one. Raises `StartupError`."""
+    try:
+        before = dict(json.loads(text))
+    except (ValueError, TypeError) as exc:
+        raise StartupError(f"{PLAN} of {folder} is damaged") from exc
+    for name in (*plan, *before):
+        if before.get(name) != plan.get(name):
+            there, here = (json.dumps(one.get(name))[:_TOLD_LENGTH] for one in (before, plan))
+            raise StartupError(
+                f"{folder} was begun with {name} {there}, and this run has {here}: "
+                "write to another folder"
+            )
 
 
 def _locked(folder: Path) -> int:
@@ -119,7 +129,7 @@ def _locked(folder: Path) -> int:
     return lock
 
 
-def _force(path: Path) -> None:
+def force(path: Path) -> None:
     """To the disk, so that a name never comes before what it names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -28,8 +28,14 @@ class Progress:
     def add(self, row: Row) -> None:
         self.done += 1
         self._count(row.get("error"))
-        if time.monotonic() - self._shown >= (_TERMINAL_S if self._terminal else _LOG_S):
-            self.show()
+        self._show_now_and_then()
+
+    def add_part(self, files: int, error: str | None) -> None:
+        """So many files with the same error, or with none."""
+        self.done += files
+        if error:
+            self.errors[error] += files
+        self._show_now_and_then()
 
     def start(self) -> None:
         """The clock, once the model is loaded."""
@@ -60,6 +66,10 @@ class Progress:
         files, unreadable = self.before + self.done, self.errors.total()
         codes = ", ".join(f"{count:,} {code}" for code, count in self.errors.most_common())
         return f"{files:,} files, {unreadable:,} of them unreadable" + (codes and f" ({codes})")
+
+    def _show_now_and_then(self) -> None:
+        if time.monotonic() - self._shown >= (_TERMINAL_S if self._terminal else _LOG_S):
+            self.show()
 
     def _count(self, error: str | None) -> None:
         if error:

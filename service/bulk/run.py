@@ -1,31 +1,31 @@
 """One run from its settings to its end: a model, the files that are not done, and their parts."""
 
 import asyncio
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
+from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
-from service.assembly import decode_options
+from service.assembly import needs_extra
 from service.bulk import files
 from service.bulk.columns import Columns, Row, numbers_bytes
-from service.bulk.flight import Flight
+from service.bulk.flight import opened
 from service.bulk.model import load_model
 from service.bulk.parts import Parts
+from service.bulk.plan import plan_of
 from service.bulk.progress import Progress
 from service.bulk.seen import Seen
 from service.bulk.settings import BulkSettings
 from service.errors import StartupError
-from service.imaging.preparer import Preparer
 from service.inference.served import ServedModel
 
 _MAX_PART_BYTES = 64 * 2**20  # of numbers
-_DECODES_PER_THREAD = 4  # some wait for a process, and files for a disk
 
 
 def run(settings: BulkSettings) -> int:
@@ -34,38 +34,38 @@ def run(settings: BulkSettings) -> int:
     Raises `StartupError`, an error of the model, or `NotWritten`; what was done by then is kept.
     """
     _check(settings)
+    if settings.ray:
+        return _on_ray(settings)
     model = load_model(settings)
     try:
-        columns = Columns(model.manifest, settings)
-        with closing(Parts(settings.output, plan(settings, model, columns))) as parts:
-            return _go_on(settings, model, columns, parts)
+        return answer(settings, model)
     finally:
         model.stop()
 
 
-def plan(settings: BulkSettings, model: ServedModel, columns: Columns) -> dict[str, Any]:
-    """What all parts of a folder have in common: whatever decides about an answer."""
-    return {
-        "model": model.manifest.name,
-        "version": model.manifest.version,
-        "export": model.digest,
-        "precision": model.precision,
-        "source": str(Path(settings.source)),
-        "top_k": settings.top_k,
-        "shapes": columns.shapes,
-        "image_formats": settings.formats,
-        "max_image_pixels": settings.max_image_pixels,
-        "max_decode_s": settings.max_decode_s,
-        "max_file_bytes": settings.max_file_bytes,
-        "reduced_decode": settings.reduced_decode,
-    }
+def _on_ray(settings: BulkSettings) -> int:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
+    with needs_extra("--ray needs the packages ray and pandas", "bulk,ray"):
+        on_ray = import_module("service.bulk.on_ray")
+    status: int = on_ray.run(settings)
+    return status
+
+
+def answer(settings: BulkSettings, model: ServedModel) -> int:
+    """The same with a model that is loaded."""
+    columns = Columns(model.manifest, settings)
+    plan = plan_of(settings, model.manifest, model.precision, columns)
+    with closing(Parts(Path(settings.output), plan)) as parts:
+        return _go_on(settings, model, columns, parts)
 
 
 def _check(settings: BulkSettings) -> None:
     """Refuse what can be told before the model is loaded. Raises `StartupError`."""
+    if settings.ray and "://" in settings.source:
+        return
     files.can_be_read_again(settings.source)
     source = Path(settings.source).resolve()
-    if source.is_dir() and settings.output.resolve().is_relative_to(source):
+    if source.is_dir() and Path(settings.output).resolve().is_relative_to(source):
         raise StartupError(f"{settings.output} is in the folder that is read: write beside it")
 
 
@@ -96,29 +96,19 @@ async def _answer(
     progress: Progress,
 ) -> signal.Signals | None:
     """Write a row for each path; the signal that has stopped that."""
-    threads = ThreadPoolExecutor(settings.decode_threads, "decode")
-    preparer = Preparer(decode_options(settings), threads, max(2, settings.decode_threads))
-    flight = Flight(
-        model,
-        preparer,
-        columns,
-        threads,
-        _DECODES_PER_THREAD * settings.decode_threads,
-        settings.max_file_bytes,
-    )
+    read = partial(files.read, max_bytes=settings.max_file_bytes)
     stop = asyncio.Event()
     signals = _until_signalled(stop)
     progress.start()
     part = _Part(settings.part_images, settings.part_s)
     try:
-        async for row in flight.rows(paths, stop):
-            part.add(row)
-            progress.add(row)
-            if part.full:
-                await asyncio.to_thread(parts.write, columns.table(part.take()))
+        with opened(settings, model, columns, read) as flight:
+            async for row in flight.rows(paths, stop):
+                part.add(row)
+                progress.add(row)
+                if part.full:
+                    await asyncio.to_thread(parts.write, columns.table(part.take()))
     finally:
-        preparer.close()
-        threads.shutdown(cancel_futures=True)
         if part.rows:
             parts.write(columns.table(part.take()))
     return next(iter(signals), None)

@@ -1,6 +1,5 @@
 """The settings of a bulk run: those of models and images, and what is read and written."""
 
-from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -17,9 +16,10 @@ class BulkSettings(SharedSettings):
     of_others: ClassVar[frozenset[str]] = frozenset(Settings.model_fields)  # of a server beside it
 
     source: CliPositionalArg[str] = Field(
-        description="folder of pictures, or text file with one path a line; - for standard input"
+        description="folder of pictures, or text file with one path a line, `-` for standard "
+        "input; on Ray also an address, as s3://bucket/folder"
     )
-    output: Path = Field(
+    output: str = Field(
         description="folder for Parquet files; a run that was interrupted goes on with it"
     )
     model: str = Field(description="name of a model in the model repository")
@@ -45,6 +45,15 @@ class BulkSettings(SharedSettings):
     part_s: float = Field(
         60, gt=0, description="longest time until a part is written; a kill loses no more work"
     )
+    ray: CliImplicitFlag[bool] = Field(
+        False, description="run on Ray, with engines in processes of their own"
+    )
+    ray_address: str | None = Field(
+        None, description="Ray cluster to join, or `auto`; if unset, one is started here"
+    )
+    engines: int = Field(1, ge=1, description="engines on Ray, usually one a GPU")
+    engine_cpus: float = Field(1, ge=0, description="CPUs that Ray sets aside for an engine")
+    engine_gpus: float = Field(0, ge=0, description="GPUs that Ray sets aside for an engine")
     max_file_bytes: int = Field(
         64 * 2**20, ge=1, description="largest file that is read; larger ones are unreadable"
     )

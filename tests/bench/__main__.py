@@ -1,6 +1,6 @@
 """`python -m tests.bench [PART...] [--model NAME]`, where a part is a module of this folder.
 
-By default all parts run but `training`, `gpu`, and those of a cluster: `cluster`, `fronts`,
+By default all parts run but `bulk`, `training`, `gpu`, and those of a cluster: `cluster`, `fronts`,
 `capacity`.
 
 A model is the small `deepvit16-cifar10` or any architecture of models.config; the latter is
@@ -14,7 +14,7 @@ from importlib import import_module
 from tests.bench import models, tables
 
 PARTS = ("graph", "profile", "serving", "scaling", "decode", "tables")
-ON_REQUEST = ("training", "gpu", "cluster", "fronts", "capacity")
+ON_REQUEST = ("bulk", "training", "gpu", "cluster", "fronts", "capacity")
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="model to measure; may be repeated")
     options = parser.parse_args()
     for part in options.part or PARTS:
-        _run(part, options.model or [models.SMALL])
+        _run(part, options.model or [models.BUNDLED if part == "bulk" else models.SMALL])
 
 
 def _run(part: str, names: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ from tests.support.server import ROOT
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 different JPEGs in three folders, to be read only."""
     folder = tmp_path_factory.mktemp("pictures")
-    with Image.open(ROOT / "tests" / "data" / "cat.jpg") as photo:
-        photo = photo.convert("RGB").resize((120, 120))
+    with Image.open(ROOT / "tests" / "data" / "cat.jpg") as opened:
+        photo = opened.convert("RGB").resize((120, 120))
     for number in range(600):
         left, top = number % 40, number // 40
         jpeg = io.BytesIO()
