@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from models.arrays import Float32Array
-from models.manifest import TOKEN_MEASURES, Manifest, Output, stages
+from models.manifest import Manifest, Output
+from models.stages import TOKEN_MEASURES, stages
 from service.bulk.settings import BulkSettings
 from service.errors import ServiceError, StartupError
 from service.scores import top_classes

@@ -14,7 +14,7 @@ LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 def answer(
     images: int = 100, drift: float | None = 3.2, points: int = 60, **changes: Any
 ) -> dict[str, Any]:
-    """Of one model, whose softmax entropy in block 7 deviates by -`drift`; `changes` of its fields."""
+    """Of one model, whose softmax entropy in block 7 deviates by -`drift`, with `changes`."""
     reference = {"images": 3291, "window": 100, "threshold": THRESHOLD, "false_alarms": 0.001}
     alarm = None if drift is None else drift > THRESHOLD
     measures = [_measure(name, stage, blocks, drift) for name, stage, blocks in _SIGNALS]

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, Route, expect
 
-LEAST = 30  # TEMP
+from models.drift import LEAST_IN_WINDOW
 from tests.conftest import DEEPVIT, VIT
 from tests.explorer.conftest import Visit, expect_refusals
 from tests.explorer.monitored import THRESHOLD, answer, without_reference
@@ -137,8 +137,10 @@ def test_what_is_missing_is_said(
 
 
 def test_the_number_of_images_that_a_verdict_needs_is_the_service_s(page: Page) -> None:
-    show(page, answer(images=LEAST - 1, drift=None, points=1))
-    expect(verdict(page)).to_contain_text(f"needs {LEAST} measured images; there are {LEAST - 1}.")
+    show(page, answer(images=LEAST_IN_WINDOW - 1, drift=None, points=1))
+    expect(verdict(page)).to_contain_text(
+        f"needs {LEAST_IN_WINDOW} measured images; there are {LEAST_IN_WINDOW - 1}."
+    )
 
 
 def test_it_asks_every_five_seconds_while_it_is_visible(page: Page) -> None:

@@ -125,7 +125,7 @@ def test_every_panel_uses_the_provisioned_data_source() -> None:
 
 
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
         cells = {
