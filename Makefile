@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 KERNEL := service/native/libdeepvit.so
 # Extras of pyproject.toml: all that the service can use on CPUs, and what is for developers
 SERVING := cpu redis grpc heif otel
-DEVELOPING := $(SERVING) ray export dev
+DEVELOPING := $(SERVING) bulk ray export dev
 
 # Tests of what a user's requests and exports go through, and the environment for test-oldest
 CORE := tests/models tests/export tests/service/http tests/service/oip

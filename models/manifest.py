@@ -4,6 +4,7 @@ Written by export/, read by service/, free of torch. The same JSON is in manifes
 metadata of each graph, under `METADATA_KEY`.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -253,6 +254,11 @@ class Manifest(_Record):
             return cls.model_validate_json(text)
         except ValidationError as exc:
             raise _in_one_line(exc.errors()) from exc
+
+    @property
+    def digest(self) -> str:
+        """Differs between exports, also of the same version. 64 hex digits."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def output(self, measure: str, stage: Stage | None = None, block: int | None = None) -> Output:
         """The output that holds a measure.

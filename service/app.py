@@ -3,19 +3,17 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
-from models.imaging import MAX_BYTES_PER_PIXEL
 from service import __version__
-from service.errors import StartupError
+from service.assembly import decode_options, local_engines, needs_extra
 from service.http import problems
 from service.http.hosts import CheckHost
 from service.http.middleware import (
@@ -44,12 +42,9 @@ from service.http.routes import (
 from service.http.security import RequireApiKey
 from service.http.specification import Specification
 from service.imaging.preparer import Preparer
-from service.imaging.process import DecodeOptions
 from service.inference.engine import EngineMaker
-from service.inference.onnx_engine import OnnxEngine
 from service.inference.repository import ModelRepository
 from service.inference.served import QueueOptions
-from service.inference.sessions import EngineOptions
 from service.limits.heap import Heap
 from service.limits.inflight import InflightUploads
 from service.monitor.monitor import Monitor
@@ -80,24 +75,6 @@ _EXPOSED_HEADERS = (
     "X-Request-Id",
 )
 
-# Of memory that a decoding process may take besides what it needs for each pixel: the upload, and
-# what libraries allocate once.
-_DECODER_BYTES = 128 * 2**20
-
-
-def local_engines(settings: Settings) -> EngineMaker:
-    """Engines that run models in this process."""
-    options = EngineOptions(
-        provider=settings.provider,
-        precision=settings.precision,
-        attention=settings.attention,
-        kernel=settings.kernel,
-        cuda_graphs=settings.cuda_graphs,
-        intra_op_threads=settings.intra_op_threads,
-        max_batch_size=settings.max_batch_size,
-    )
-    return partial(OnnxEngine, options=options)
-
 
 def build_runtime(
     settings: Settings,
@@ -123,7 +100,7 @@ def build_runtime(
     pipeline = Pipeline(
         models=repository,
         store=store,
-        preparer=Preparer(_decode_options(settings), threads, max(2, settings.decode_threads)),
+        preparer=Preparer(decode_options(settings), threads, max(2, settings.decode_threads)),
         pool=threads,
         monitor=watching,
     )
@@ -147,20 +124,10 @@ def build_runtime(
     )
 
 
-def _decode_options(settings: Settings) -> DecodeOptions:
-    return DecodeOptions(
-        max_pixels=settings.max_image_pixels,
-        max_bytes=_DECODER_BYTES + MAX_BYTES_PER_PIXEL * settings.max_image_pixels,
-        max_s=settings.max_decode_s,
-        formats=settings.formats,
-        reduced=settings.reduced_decode,
-    )
-
-
 def _build_store(settings: Settings) -> Store:
     if settings.store_url is None:
         return MemoryStore(settings.store_max_bytes, settings.store_ttl_s)
-    with _needs_extra("store_url needs the package redis", "redis"):
+    with needs_extra("store_url needs the package redis", "redis"):
         from service.store.redis import RedisStore
     return RedisStore(
         settings.store_url.get_secret_value(),
@@ -177,7 +144,7 @@ def build_tracing() -> "Tracing | None":
         "OTEL_ variables ask for traces, which need OpenTelemetry's packages "
         "(OTEL_TRACES_EXPORTER=none turns traces off)"
     )
-    with _needs_extra(need, "otel"):
+    with needs_extra(need, "otel"):
         from service.telemetry.tracing import Tracing
     return Tracing()
 
@@ -186,7 +153,7 @@ def build_grpc_server(settings: Settings, runtime: Runtime) -> "GrpcServer | Non
     """A gRPC server, not started yet, if its port is set. Raises `StartupError`."""
     if settings.grpc_port is None:
         return None
-    with _needs_extra("grpc_port needs the package grpcio", "grpc"):
+    with needs_extra("grpc_port needs the package grpcio", "grpc"):
         from service.oip.grpc.server import GrpcServer
     return GrpcServer(
         runtime,
@@ -195,16 +162,6 @@ def build_grpc_server(settings: Settings, runtime: Runtime) -> "GrpcServer | Non
         max_unsent_bytes=max(settings.max_unsent_bytes, settings.max_answer_bytes),
         api_keys=settings.keys,
     )
-
-
-@contextmanager
-def _needs_extra(need: str, extra: str) -> Iterator[None]:
-    """Around imports that need an optional extra of pyproject.toml. Raises `StartupError`."""
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        install = f"pip install --constraint constraints.txt '.[{extra}]'"
-        raise StartupError(f"{need}: {install}") from exc
 
 
 def build_app(settings: Settings, runtime: Runtime) -> FastAPI:

@@ -26,6 +26,12 @@ class StartupError(ServiceError):
     code = "startup"
 
 
+class UnreadableFile(ServiceError):
+    """A file of a bulk run, which names it beside its answers. No client ever sees this."""
+
+    code = "unreadable-file"
+
+
 # The request as such: its line, its headers, its API key, its connection.
 
 

@@ -1,99 +1,37 @@
-"""Settings, typed, with their units in their names; each is an environment variable and a flag."""
+"""The settings of a server, typed; each is an environment variable and a flag.
+
+Those about models and images are in shared_settings.py.
+"""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
-from models.imaging import COMMON_FORMATS, MAX_BYTES_PER_PIXEL, MAX_PIXELS
 from service import comma_separated
 from service.errors import StartupError
-from service.inference.cpus import available_cpus
+from service.shared_settings import PREFIX, SharedSettings, readable
 from service.telemetry.log import LogFormat
 
-_PREFIX = "DEEPVIT_"
 _CLOSING = ("allowed_hosts", "api_keys")  # settings whose absence opens the service
 
 
-def _readable(read: Callable[[str], Any]) -> Any:
-    """A validator of text, or of a secret, that `read` takes without a `ValueError`."""
-
-    def check(value: Any) -> Any:
-        try:
-            read(value.get_secret_value() if isinstance(value, SecretStr) else value)
-        except ValueError as exc:
-            raise PydanticCustomError("unreadable", "{reason}", {"reason": str(exc)}) from None
-        return value
-
-    return AfterValidator(check)
-
-
-class Settings(BaseSettings):
+class Settings(SharedSettings):
     """Serve DeepViT models over HTTP."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_ignore_empty=True,
-        allow_inf_nan=False,
-        frozen=True,
-        cli_kebab_case=True,
-        cli_prog_name="python -m service",
-        cli_avoid_json=True,
-    )
+    model_config = SettingsConfigDict(cli_prog_name="python -m service")
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 chooses a free port")
     grpc_port: int | None = Field(
         None, ge=0, le=65535, description="port for gRPC; 0 chooses a free port; no gRPC if unset"
     )
-    model_repository: Path = Field(
-        Path("model_repository"), description="folder of exported models"
-    )
     default_model: str | None = Field(
         None, description="model for requests that name none; if unset, the first by name"
-    )
-    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = Field(
-        "auto",
-        description="where models run; auto takes the best that works, a named one must work",
-    )
-    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
-        "auto",
-        description="precision of classification; auto is fp16 on a GPU if the model has it, else "
-        "fp32; int8 is faster on a CPU and less exact",
-    )
-    attention: Literal["auto", "fused", "plain"] = Field(
-        "auto",
-        description="fused requires the compiled kernels, auto uses them if they are there, "
-        "plain never uses them",
-    )
-    kernel: Literal["auto", "avx512", "avx2", "baseline"] = Field(
-        "auto",
-        description="the best copy of the CPU's compiled kernels that may run; a processor that "
-        "lacks it takes the next lower",
-    )
-    cuda_graphs: bool = Field(
-        True,
-        description="on CUDA, record a CUDA graph for each of a few batch sizes and replay it",
-    )
-    intra_op_threads: int = Field(
-        default_factory=available_cpus,
-        ge=1,
-        description="threads of one inference; more threads than CPUs slow it down",
-    )
-    decode_threads: int = Field(
-        default_factory=available_cpus,
-        ge=1,
-        description="images decoded at once, on threads and in processes; a higher value uses more "
-        "memory",
-    )
-    max_batch_size: int = Field(
-        32, ge=1, description="largest batch; a larger one gives more throughput and more latency"
     )
     max_queue_images: int = Field(
         256,
@@ -137,17 +75,17 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(
         25, gt=0, description="time after that to finish requests in flight; then they are cut off"
     )
-    api_keys: Annotated[SecretStr, _readable(comma_separated.api_keys)] | None = Field(
+    api_keys: Annotated[SecretStr, readable(comma_separated.api_keys)] | None = Field(
         None,
         description="API keys, comma-separated; a request needs one of them; open to all if unset",
     )
-    allowed_hosts: Annotated[str, _readable(comma_separated.host_names)] | None = Field(
+    allowed_hosts: Annotated[str, readable(comma_separated.host_names)] | None = Field(
         None,
         description="names that clients reach the service by, comma-separated, `*.example.org` for "
         "all below one, `*` for all; addresses and localhost always are; if unset, names without a "
         "dot on a loopback address, else all",
     )
-    cors_origins: Annotated[str, _readable(comma_separated.origins)] | None = Field(
+    cors_origins: Annotated[str, readable(comma_separated.origins)] | None = Field(
         None, description="origins whose pages may call the API, comma-separated; `*` for all"
     )
     model_control: Literal["auto", "on", "off"] = Field(
@@ -186,25 +124,6 @@ class Settings(BaseSettings):
         ge=1,
         description="most HTTP connections; at one more, the client that has the most loses one "
         "that waits for a request",
-    )
-    max_image_pixels: int = Field(
-        MAX_PIXELS,
-        ge=1,
-        description="largest image; a process that decodes may take 128 MiB, and "
-        f"{MAX_BYTES_PER_PIXEL} bytes for each of so many pixels",
-    )
-    max_decode_s: int = Field(
-        5, ge=1, description="processor time that decoding one image may take, in whole seconds"
-    )
-    image_formats: Annotated[str, _readable(comma_separated.image_formats)] | None = Field(
-        None,
-        description="image formats that are read, comma-separated, or `all`; if unset jpeg, png, "
-        "webp, gif, bmp, avif and, where it can be read, heif",
-    )
-    reduced_decode: bool = Field(
-        False,
-        description="decode JPEGs that are four or more times too large at 1/2, 1/4 or 1/8 of "
-        "their size; faster, and pixels differ a little",
     )
     max_request_images: int = Field(
         32, ge=1, description="most images in one request; never more than max_queue_images"
@@ -252,13 +171,6 @@ class Settings(BaseSettings):
         return comma_separated.api_keys(self.api_keys.get_secret_value()) if self.api_keys else []
 
     @property
-    def formats(self) -> list[str]:
-        """Formats of images, as their reader names them."""
-        if self.image_formats is None:
-            return list(COMMON_FORMATS)
-        return comma_separated.image_formats(self.image_formats)
-
-    @property
     def origins(self) -> list[str]:
         """Origins whose pages may call the API, or `*`."""
         return comma_separated.origins(self.cors_origins) if self.cors_origins else []
@@ -280,21 +192,9 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, arguments: list[str] | None = None) -> Self:
-        """Settings from flags, which come first, and the environment. Raises `StartupError`."""
-        known = {_PREFIX + name.upper() for name in cls.model_fields}
-        unknown = sorted(
-            name for name in os.environ if name.startswith(_PREFIX) and name.upper() not in known
-        )
-        if unknown:
-            raise StartupError(f"no such setting: {', '.join(unknown)}")
+        """As of all settings, and none may be empty whose absence opens the service."""
         _refuse_empty(arguments or ())
-        try:
-            return cls(_cli_parse_args=arguments)  # type: ignore[call-arg]
-        except ValidationError as exc:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()
-            )
-            raise StartupError(f"wrong setting: {wrong}") from exc
+        return super().load(arguments)
 
 
 def traces_wanted(environment: Mapping[str, str]) -> bool:
@@ -328,7 +228,7 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
     """
     for name in _CLOSING:
         flag = "--" + name.replace("_", "-")
-        variable = _PREFIX + name.upper()
+        variable = PREFIX + name.upper()
         if (
             any(value == "" for key, value in os.environ.items() if key.upper() == variable)
             or not {f"{flag}=", f"{flag}=None"}.isdisjoint(arguments)

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.arrays import Pixels
 from models.manifest import Manifest
-from service.app import local_engines
+from service.assembly import local_engines
 from service.cluster import wire
 from service.cluster.replica import replica_name
 from service.cluster.settings import ClusterSettings

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import numpy as np
 import orjson
 from fastapi import Response
 
+from models.arrays import Float32Array
 from models.config import Scores
 from models.manifest import Manifest
 from service.explain.selection import AttentionMaps
 from service.explain.similarity import DEFINITIONS, Similarity
 from service.json_arrays import json_array
 from service.pipeline import Classification
+from service.scores import top_classes
 
 
 def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Response:
@@ -23,18 +24,12 @@ def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Res
 
 
 def predictions(
-    logits: np.ndarray[Any, Any], labels: tuple[str, ...], top_k: int, scores: Scores
+    logits: Float32Array, labels: tuple[str, ...], top_k: int, scores: Scores
 ) -> list[Any]:
     """The `top_k` most probable classes, best first."""
-    best = (-logits).argsort(kind="stable")[:top_k]
-    if scores == "sigmoid":  # each class by itself; the exponential of a large logit is infinite
-        likely = 0.5 + 0.5 * np.tanh(logits[best].astype(np.float64) / 2)
-    else:
-        shifted = np.exp(logits.astype(np.float64) - logits.max())
-        likely = shifted[best] / shifted.sum()
     return [
-        {"index": index, "label": labels[index], "probability": round(probability, 6)}
-        for index, probability in zip(best.tolist(), likely.tolist(), strict=True)
+        {"index": index, "label": labels[index], "probability": probability}
+        for index, probability in zip(*top_classes(logits, top_k, scores), strict=True)
     ]
 
 

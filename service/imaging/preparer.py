@@ -61,6 +61,13 @@ class Preparer:
             for task in tasks:
                 task.cancel()
 
+    def prepare_here(self, upload: bytes, rule: Preprocessing) -> Prepared | None:
+        """At once, on a thread of the caller's, if it is little work; None if it is more.
+
+        Raises what is wrong with the upload, as `prepare` does, or `OutOfMemory`.
+        """
+        return prepare(self._decoder, upload, rule) if effort(upload) is Effort.LITTLE else None
+
     def close(self) -> None:
         """End every process, whatever it does. Nothing is prepared in one from now on."""
         self._closed = True

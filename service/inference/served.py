@@ -1,7 +1,6 @@
 """One version that is served: its engine behind two queues, from loading to its stop."""
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +52,7 @@ class ServedModel:
     @cached_property
     def digest(self) -> str:
         """Differs between exports, also of the same version. 64 hex digits."""
-        return hashlib.sha256(self.manifest.model_dump_json().encode()).hexdigest()
+        return self.manifest.digest
 
     @property
     def provider(self) -> str:

@@ -106,6 +106,11 @@ export async function attentionMaps(query, { signal, progress }) {
   return readNpy(await download(response, progress));
 }
 
+/** How a served model fares inside, over the images that the server measured of late. */
+export async function monitor(model, signal) {
+  return (await request("monitor", { model }, { signal })).json();
+}
+
 export async function similarity(query, { signal }) {
   return (await request("similarity", query, { signal })).json();
 }

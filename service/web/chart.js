@@ -1,4 +1,4 @@
-// A line chart over blocks, drawn as SVG; hovering or arrow keys read its values.
+// A line chart over blocks or over time, drawn as SVG; hovering or arrow keys read its values.
 
 import { make } from "./dom.js";
 import { formatNumber } from "./format.js";
@@ -6,7 +6,9 @@ import { makeSelectable } from "./picker.js";
 import { axisTicks, labelStride } from "./ticks.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT] = [520, 220, 44, 26, 8, 10];
+const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT] = [520, 236, 44, 26, 8, 10];
+const NAMED = 18; // more at the top or the bottom for the name of an axis
+const MOST_DOTS = 60; // beyond these, only filled points are drawn
 
 export class Chart {
   #at = 0;
@@ -38,56 +40,94 @@ export class Chart {
   }
 
   /**
-   * Draw series [{ name, values, faint }] over block numbers xs, between `low` and `high`.
-   * `line` { value, name } is drawn across; with `above`, points above it are filled.
+   * Draw series [{ name, values, faint }] over positions with the names xs, between `low` and `high`;
+   * NaN is left out. `bands` [{ kind, low, high }] lie behind, with two values for each position.
+   * `lines` [{ value, name, side }] are drawn across, with the name at the right or the left side, and
+   * points with `filled(value, index)` are filled.
+   * `unit` and `axis` name the axes, `labels` is how many positions are labelled at most; `keys`
+   * [{ kind, text }] and `legend` explain what is drawn, and `read(index)` puts a position in words.
+   * With `growing`, the newest position is read until another is chosen.
    */
-  draw({ xs, series, low, high, step = 0.25, line = null, above = false, legend = "" }) {
-    this.#data = { xs, series };
-    this.#at = Math.min(this.#at, xs.length - 1);
-    const x = (index) => LEFT + ((index + 0.5) / xs.length) * (WIDTH - LEFT - RIGHT);
+  draw({
+    xs,
+    series,
+    low,
+    high,
+    step = 0.25,
+    bands = [],
+    lines = [],
+    filled = () => false,
+    unit = "",
+    axis = "block",
+    labels = 16,
+    keys = [],
+    legend = "",
+    read = null,
+    growing = false,
+  }) {
+    const atEnd = !this.#data || this.#at === this.#data.xs.length - 1;
+    this.#data = { xs, series, read };
+    this.#at = growing && atEnd ? xs.length - 1 : Math.min(this.#at, xs.length - 1);
+    const top = TOP + (unit ? NAMED : 0);
+    const bottom = HEIGHT - BOTTOM - (axis ? NAMED : 0);
+    const width = (WIDTH - LEFT - RIGHT) / xs.length;
+    const x = (index) => LEFT + (index + 0.5) * width;
     const ticks = axisTicks(low, high, step);
     low = ticks[0];
-    const y = (value) => TOP + (1 - (value - low) / (high - low || 1)) * (HEIGHT - TOP - BOTTOM);
-    const parts = ticks.flatMap((value) => [
-      svg("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
-      text(LEFT - 6, y(value) + 4, formatNumber(value), "end"),
-    ]);
-    const stride = labelStride(xs.length, 16);
+    const y = (value) => top + (1 - (value - low) / (high - low || 1)) * (bottom - top);
+    const parts = bands.map((band) =>
+      svg("path", { class: band.kind, d: bandPath(band, (index) => LEFT + index * width, y) }),
+    );
+    for (const value of ticks)
+      parts.push(
+        svg("line", { class: "rule", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+        text(LEFT - 6, y(value) + 4, formatNumber(value), "end"),
+      );
+    const stride = labelStride(xs.length, labels);
     xs.forEach((name, index) => {
-      if (index % stride === 0) parts.push(text(x(index), HEIGHT - 8, name, "middle"));
+      if (index % stride === 0) parts.push(text(x(index), bottom + 18, name, "middle"));
     });
-    this.cursor = svg("line", { class: "hair-line", y1: TOP, y2: HEIGHT - BOTTOM });
+    if (unit) parts.push(text(2, 13, unit, "start"));
+    if (axis) parts.push(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, axis, "middle"));
+    this.cursor = svg("line", { class: "hair-line", y1: top, y2: bottom });
     parts.push(this.cursor);
     for (const { values, faint, kind = "" } of series) {
-      const points = values.map((value, index) => `${x(index).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+      const known = [...values.keys()].filter((index) => !Number.isNaN(values[index]));
+      const points = known.map((index) => `${x(index).toFixed(1)},${y(values[index]).toFixed(1)}`).join(" ");
       parts.push(svg("polyline", { class: `${faint ? "line faint" : "line"} ${kind}`, points }));
-      if (!faint)
-        values.forEach((value, index) =>
-          parts.push(
-            svg("circle", {
-              class: `dot ${kind} ${above && value > line.value ? "over" : ""}`,
-              cx: x(index),
-              cy: y(value),
-              r: 3.5,
-            }),
-          ),
-        );
+      if (faint) continue;
+      const dense = xs.length > MOST_DOTS;
+      for (const index of known) {
+        const over = filled(values[index], index);
+        if (dense && !over) continue;
+        const place = { cx: x(index), cy: y(values[index]), r: dense ? 2 : 3.5 };
+        parts.push(svg("circle", { class: `dot ${kind} ${over ? "over" : ""}`, ...place }));
+      }
     }
-    if (line && line.value >= low && line.value <= high)
+    for (const { value, name, side = "right" } of lines) {
+      if (value < low || value > high) continue;
+      const [at, anchor] = side === "left" ? [LEFT + 4, "start"] : [WIDTH - RIGHT - 4, "end"];
       parts.push(
-        svg("line", { class: "limit", x1: LEFT, x2: WIDTH - RIGHT, y1: y(line.value), y2: y(line.value) }),
-        text(WIDTH - RIGHT - 4, y(line.value) - 5, line.name, "end"),
+        svg("line", { class: "limit", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+        text(at, y(value) + (value < 0 ? 14 : -5), name, anchor, "named"),
       );
+    }
     this.svg.replaceChildren(...parts);
     this.x = x;
-    this.legend.textContent = legend;
+    this.legend.replaceChildren(...keys.map(keyOf), legend);
     this.#read(this.#at);
+    this.announce();
+  }
+
+  /** Read a position, as if somebody pointed at it. */
+  select(index) {
+    this.#read(Math.max(0, index));
     this.announce();
   }
 
   #read(index) {
     this.#at = index;
-    const { xs, series } = this.#data;
+    const { xs, series, read } = this.#data;
     this.cursor.setAttribute("x1", this.x(index));
     this.cursor.setAttribute("x2", this.x(index));
     const readings = series
@@ -98,8 +138,30 @@ export class Chart {
       const range = [Math.min(...faint), Math.max(...faint)].map(formatNumber);
       readings.push(`heads ${range.join(" to ")}`);
     }
-    this.readout.textContent = `Block ${xs[index]}: ${readings.join(", ")}`;
+    this.readout.textContent = read ? read(index) : `Block ${xs[index]}: ${readings.join(", ")}`;
   }
+}
+
+/** A rectangle for each position whose band is known; `left(index)` is where it begins. */
+function bandPath({ low, high }, left, y) {
+  return [...low.keys()]
+    .filter((index) => !Number.isNaN(low[index] + high[index]))
+    .map((index) => {
+      const [x1, x2] = [left(index), left(index + 1)].map((one) => one.toFixed(1));
+      const [y1, y2] = [y(high[index]), y(low[index])].map((one) => one.toFixed(1));
+      return `M${x1} ${y1}H${x2}V${y2}H${x1}Z`;
+    })
+    .join("");
+}
+
+/** An entry of the legend: a sample of what is drawn with this class, and what it means. */
+function keyOf({ kind, text: words }) {
+  const shape = kind.startsWith("band")
+    ? svg("rect", { class: kind, width: 20, height: 10 })
+    : svg("line", { class: kind, x2: 20, y1: 5, y2: 5 });
+  const sample = svg("svg", { class: "sample", viewBox: "0 0 20 10", "aria-hidden": "true" });
+  sample.append(shape);
+  return make("span", { className: "key" }, sample, words);
 }
 
 function svg(name, attributes) {
@@ -108,14 +170,16 @@ function svg(name, attributes) {
   return element;
 }
 
-function text(x, y, content, anchor) {
-  const element = svg("text", { x, y, "text-anchor": anchor });
+function text(x, y, content, anchor, kind = "") {
+  const element = svg("text", { x, y, "text-anchor": anchor, class: kind });
   element.textContent = content;
   return element;
 }
 
 const STYLED = [
   "fill",
+  "fill-opacity",
+  "paint-order",
   "stroke",
   "stroke-width",
   "stroke-dasharray",

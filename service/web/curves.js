@@ -24,7 +24,8 @@ export function entropyChart(table, tokens) {
     ...linesOf(table),
     high: uniform * 1.06,
     step: 1,
-    line: { value: uniform, name: `uniform: ${formatNumber(uniform)}` },
+    lines: [{ value: uniform, name: `uniform: ${formatNumber(uniform)}` }],
+    unit: "nats",
     legend: "Bold: mean of heads. Faint: single heads.",
   };
 }
@@ -36,6 +37,7 @@ export function distanceChart(table) {
     ...linesOf(table),
     high: farthest * 1.05,
     step: roundStep(farthest / 4),
+    unit: "px",
     legend: "Bold: mean of heads. Faint: single heads. In pixels of the model’s input.",
   };
 }

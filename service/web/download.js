@@ -15,7 +15,7 @@ const [PANEL, SINGLE, WIDE, GAP, MARGIN] = [220, 640, 850, 12, 28];
  * A titled part of the page with download buttons. Once its `owner` is `ready`, `snapshot()` describes
  * what is shown: { name, title, panels: [{ label, canvas, behind, opacity, aspect }], across, aspect,
  * scale, chart, arrays, call: { path, query, json } }. `aspect` is the width of a panel by its height,
- * 1 by default. A `chart` takes the place of `panels`.
+ * 1 by default. A `chart` takes the place of `panels`. Without a `snapshot` there is nothing to download.
  */
 export function card(title, owner, snapshot, ...children) {
   const tools = make("div", { className: "downloads", role: "group", aria: { label: `Downloads: ${title}` } });
@@ -28,13 +28,15 @@ export function card(title, owner, snapshot, ...children) {
     );
     tools.append(element);
   };
-  button("PNG", savePng);
-  button("NPZ", (view) => save(writeNpz(view.arrays), `${view.name}.npz`));
-  button("API call", showCall);
+  if (snapshot) {
+    button("PNG", savePng);
+    button("NPZ", (view) => save(writeNpz(view.arrays), `${view.name}.npz`));
+    button("API call", showCall);
+  }
   return make(
     "section",
     { className: "card", aria: { label: title } },
-    make("header", {}, make("h2", {}, title), tools),
+    make("header", {}, make("h2", {}, title), snapshot ? tools : null),
     ...children,
   );
 }

@@ -10,6 +10,7 @@ import { byId, make, say, setAspect } from "./dom.js";
 import { copyText, openDialog } from "./download.js";
 import { Loader } from "./loader.js";
 import { Look } from "./look.js";
+import { Monitor } from "./monitor.js";
 import { hideProblem, showProblem, showProgress } from "./notice.js";
 import { Scene } from "./scene.js";
 import { scoresText } from "./scores.js";
@@ -43,6 +44,7 @@ const sections = {
   understand: new Understand(byId("understand"), state, shared),
   compare: new Compare(byId("compare"), state, shared),
 };
+const monitor = new Monitor(byId("monitor"), state, { redraw, askForKey });
 
 function redraw() {
   frame ||= requestAnimationFrame(() => {
@@ -58,11 +60,18 @@ function draw() {
     byId(button.dataset.section).hidden = button.dataset.section !== values.section;
   }
   byId("answer").hidden = values.section !== "look";
-  const seen = session.seen(values.model);
+  const monitoring = values.section === "monitor";
+  const seen = monitoring ? undefined : session.seen(values.model);
   byId("work").hidden = !seen;
+  byId("start").hidden = monitoring;
   byId("start").classList.toggle("small", Boolean(seen));
-  if (!seen) return;
+  monitor.draw(monitoring);
   loader.begin();
+  if (!seen) {
+    loader.end();
+    showProgress(loader);
+    return;
+  }
   // Rollout is one map over all blocks: where blocks are compared, the last block stands in for it.
   const rollout = values.layer === "rollout" && values.section !== "look";
   const shown = rollout ? { ...values, layer: "" } : values;
@@ -184,7 +193,7 @@ async function follow() {
   }
   byId("model").value = values.model;
   markSample(values.sample);
-  const here = values.id && session.seen(values.model)?.id === values.id;
+  const here = values.section === "monitor" || (values.id && session.seen(values.model)?.id === values.id);
   if (here || (!values.id && !values.sample)) redraw();
   else await open((signal) => fetchPicture(values, signal));
   if (missing)
@@ -204,9 +213,23 @@ async function fetchPicture({ id, model, sample: name }, signal) {
   return classify(picture, signal);
 }
 
+/** Show another section; the picture, which the monitor does without, may not be there yet. */
+function changeSection(section) {
+  const before = state.values.section;
+  state.set({ section });
+  if (before !== "monitor" || section === "monitor") return;
+  const { model } = state.values;
+  if (session.generation && !session.seen(model))
+    open(async (signal) => {
+      const seen = await session.classifyWith(model, signal);
+      if (!signal.aborted) state.set({ id: seen.id });
+    });
+  else follow();
+}
+
 function changeModel(model) {
   const fresh = { model, layer: "", pair: "" };
-  if (!session.seen(state.values.model)) return state.set(fresh);
+  if (state.values.section === "monitor" || !session.seen(state.values.model)) return state.set(fresh);
   return open(async (signal) => {
     try {
       const seen = await session.classifyWith(model, signal);
@@ -230,7 +253,7 @@ listenForPictures((picture) => open((signal) => classify(picture, signal)));
 state.listen((navigated) => (navigated ? follow() : redraw()));
 byId("model").addEventListener("change", ({ target }) => changeModel(target.value));
 for (const button of byId("sections").children)
-  button.addEventListener("click", () => state.set({ section: button.dataset.section }));
+  button.addEventListener("click", () => changeSection(button.dataset.section));
 byId("share").addEventListener("click", ({ target }) => copyText(state.link, target));
 const begin = () => start().catch((error) => fail(error, begin));
 begin();

@@ -17,10 +17,11 @@ const DEFAULTS = {
   threshold: "0.9",
   pair: "",
   other: "",
+  measure: "similarity.column",
 };
 
 const ALLOWED = {
-  section: /^(look|understand|compare)$/,
+  section: /^(look|understand|compare|monitor)$/,
   id: /^[0-9a-f]{32}$/,
   layer: /^(\d{1,3}|rollout)$/,
   head: /^(mean|max|max_abs|rms|\d{1,3})$/,
@@ -33,6 +34,7 @@ const ALLOWED = {
   variant: /^(column|row|centred)$/,
   threshold: /^-?0?\.\d{1,3}$|^0$/,
   pair: /^\d{1,3},\d{1,3}$/,
+  measure: /^[a-z_.]{1,40}$/,
 };
 
 /** The URL fragment of what is shown; defaults are left out. */

@@ -226,8 +226,8 @@ export class Understand {
       series: [{ name: "to the previous block", values: mean }],
       low: Math.min(0, ...mean),
       high: 1,
-      line: { value: threshold, name: `threshold ${formatNumber(threshold)}` },
-      above: true,
+      lines: [{ value: threshold, name: `threshold ${formatNumber(threshold)}` }],
+      filled: (value) => value > threshold,
       legend: "Filled points are above the threshold.",
     });
   }

@@ -1,7 +1,7 @@
 """`python -m tests.bench [PART...] [--model NAME]`, where a part is a module of this folder.
 
-By default all parts run but `training`, `gpu`, `drift`, which needs `--images FOLDER`, and those of
-a cluster: `cluster`, `fronts`, `capacity`.
+By default all parts run but `bulk`, `training`, `gpu`, `drift`, which needs `--images FOLDER`, and
+those of a cluster: `cluster`, `fronts`, `capacity`.
 
 A model is the small `deepvit16-cifar10` or any architecture of models.config; the latter is
 exported with random weights first, which takes minutes.
@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.bench import models, tables
 
 PARTS = ("graph", "profile", "serving", "scaling", "decode", "tables")
-ON_REQUEST = ("training", "gpu", "cluster", "fronts", "capacity", "drift")
+ON_REQUEST = ("bulk", "training", "gpu", "cluster", "fronts", "capacity", "drift")
 
 
 def main() -> None:
@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="of drift: a folder of photographs")
     options = parser.parse_args()
     for part in options.part or PARTS:
-        _run(part, options.model or [models.SMALL], options.images)
+        names = options.model or [models.BUNDLED if part == "bulk" else models.SMALL]
+        _run(part, names, options.images)
 
 
 def _run(part: str, names: Sequence[str], images: Path) -> None:

@@ -12,12 +12,13 @@ from tests.support import small
 from tests.support.server import ROOT
 
 SMALL = "deepvit16-cifar10"
+BUNDLED = "deepvit16-photos"
 TEST_SIZE = "deepvit_test"  # so small that the service itself is measured
 LARGE = "deepvit_patch16_224_re_attn_32b"
 TUNED = "deepvit_S"
 CACHE = ROOT / ".bench_models"
 PHOTOS = ROOT / "service" / "web" / "samples"
-_REPOSITORIES = (small.REPOSITORY, CACHE)
+_REPOSITORIES = (small.REPOSITORY, ROOT / "model_repository", CACHE)
 
 
 def exported(name: str, precision: str = "fp32") -> Path:

@@ -7,8 +7,10 @@ import pytest
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from service.bulk.settings import BulkSettings
 from service.cluster.settings import ClusterSettings
 from service.settings import Settings
+from service.shared_settings import SharedSettings
 from tests.docs.file_map import END, PAGE, START, file_map
 from tests.docs.markdown import PAGES
 from tests.support.server import ROOT
@@ -69,8 +71,16 @@ def test_every_file_that_is_named_exists() -> None:
                 if name not in Settings.model_fields
             },
         ),
+        (
+            "docs/bulk.md",
+            {
+                name: field
+                for name, field in BulkSettings.model_fields.items()
+                if name not in SharedSettings.model_fields
+            },
+        ),
     ],
-    ids=["one process", "cluster"],
+    ids=["one process", "cluster", "bulk"],
 )
 def test_the_table_of_settings_is_complete_and_true(
     page: str, fields: dict[str, FieldInfo]
@@ -79,7 +89,9 @@ def test_the_table_of_settings_is_complete_and_true(
     assert rows == [
         (
             f"DEEPVIT_{name.upper()}",
-            "processors granted"
+            "required"
+            if field.is_required()
+            else "processors granted"
             if field.default is PydanticUndefined
             else "none"
             if field.default is None

@@ -238,7 +238,7 @@ def test_host_names_are_checked_on_loopback_or_if_told_to(
 
 
 def test_all_wrong_values_are_named_at_once() -> None:
-    with pytest.raises(StartupError, match=r"port: .*; provider: "):
+    with pytest.raises(StartupError, match=r"provider: .*; port: "):
         Settings.load(["--port", "x", "--provider", "y"])
 
 

@@ -22,7 +22,7 @@ test("a chart has a faint line for each head, and their mean", () => {
 });
 
 test("entropy is drawn up to a line at the entropy of uniform attention", () => {
-  const { line, high, step } = entropyChart(TABLE, 65);
+  const { lines: [line], high, step } = entropyChart(TABLE, 65);
   assert.ok(Math.abs(line.value - 4.174387) < 1e-6); // ln 65
   assert.equal(line.name, "uniform: 4.17");
   assert.ok(high > line.value);

@@ -1,0 +1,292 @@
+"""The section "Monitor": its verdicts, charts and lists, and how it asks the server."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, Route, expect
+
+from models.drift import LEAST_IN_WINDOW
+from tests.conftest import DEEPVIT, VIT
+from tests.explorer.conftest import Visit, expect_refusals
+from tests.explorer.monitored import THRESHOLD, answer, without_reference
+from tests.explorer.steps import card, choose_sample, state
+from tests.support.server import Server, running_server
+
+EVERY_MS = 5000
+OFF = {"sample": 0, "models": []}
+
+# Playwright cannot hide a page: this is what a browser tells it when its tab goes to the back.
+SET_VISIBILITY = """(value) => {
+  Object.defineProperty(document, "visibilityState", { value, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def show(page: Page, found: dict[str, Any], fragment: str = "") -> list[str]:
+    """Open the section on an answer of the server; returns the requests for it as they come."""
+    asked: list[str] = []
+
+    def reply(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(json=found)
+
+    page.route("**/monitor?**", reply)
+    page.goto("about:blank")
+    page.goto(f"/#section=monitor{fragment}")
+    expect(verdict(page)).not_to_contain_text("Loading")
+    return asked
+
+
+def verdict(page: Page) -> Locator:
+    return page.locator(".verdict")
+
+
+def test_an_alarm_leads_to_what_deviates_most(page: Page) -> None:
+    show(page, answer(drift=7.3))
+    expect(verdict(page)).to_contain_text(f"Drifted Drift is 7.3, and the threshold {THRESHOLD}")
+    expect(page.locator("#live")).to_have_text("Monitor: Drifted")
+    strongest = card(page, "Strongest deviations").get_by_role("button")
+    expect(strongest).to_have_count(5)
+    expect(strongest.first).to_have_text("Entropy of attention, softmax, block 7\u22127.3")
+    strongest.first.click()
+    expect(strongest.first).to_have_attribute("aria-current", "true")
+    page.wait_for_url(re.compile("measure=entropy"))
+    chosen = state(page)
+    assert (chosen["measure"], chosen["stage"], chosen["layer"]) == ("entropy", "softmax", "7")
+    blocks = card(page, "Each block")
+    for reading in blocks.locator(".readout").all():
+        expect(reading).to_have_text(re.compile(r"^Block 7: window .*, deviation \u22127\.3$"))
+    expect(blocks.locator(".dot.over")).to_have_count(2)  # block 7, in both charts
+    expect(blocks.get_by_role("combobox", name="Measure")).to_have_value("entropy")
+
+
+def test_the_keyboard_reads_charts_and_chooses_measures(page: Page) -> None:
+    show(page, answer(drift=7.3))
+    history = page.get_by_role("slider", name=re.compile("^Drift over time"))
+    reading = card(page, "Drift over time").locator(".readout")
+    newest = reading.inner_text()
+    history.press("ArrowLeft")
+    expect(reading).not_to_have_text(newest)
+    history.press("ArrowRight")
+    expect(reading).to_have_text(newest)
+    expect(history).to_have_attribute("aria-valuetext", newest)
+    card(page, "Strongest deviations").get_by_role("button").nth(1).press("Enter")
+    page.wait_for_url(re.compile("measure=entropy"))
+    expect(page.locator("input[name=monitored-stage][value=reattention]")).to_be_disabled()
+    blocks = card(page, "Each block")
+    blocks.get_by_role("combobox", name="Measure").select_option("confidence")
+    expect(blocks.locator(".readout").first).to_contain_text("reference 0.7 ±")
+    expect(blocks.get_by_role("group", name="Stage")).to_be_hidden()
+
+
+def test_the_band_is_drawn_where_the_reference_is(page: Page) -> None:
+    show(page, answer(), "&measure=similarity.row&stage=softmax")
+    blocks = card(page, "Each block")
+    expect(blocks.locator("path.band")).to_have_count(2)
+    expect(blocks.locator(".key")).to_have_text(
+        [
+            "mean of the window",
+            "reference: mean ± 2 spreads of single images",
+            "means that are no alarm",
+        ]
+    )
+    drift = card(page, "Drift over time")
+    expect(drift.locator(".limit")).to_have_count(1)
+    expect(drift.locator("text", has_text=f"threshold {THRESHOLD}")).to_be_visible()
+    expect(drift.locator(".dot.over")).to_have_count(0)
+
+
+def test_classes_repeated_blocks_and_samples_are_listed(page: Page) -> None:
+    show(page, answer())
+    classes = card(page, "Answered classes")
+    expect(classes).to_contain_text("31% of the answers")
+    expect(classes.get_by_role("row")).to_have_count(11)
+    expect(classes.get_by_role("row", name=re.compile("^airplane"))).to_contain_text("18.2%10%")
+    repeated = card(page, "Repeated blocks")
+    expect(repeated.get_by_role("row", name=re.compile("^softmax"))).to_contain_text(
+        "4: 12, 13, 14, 151: 13"
+    )
+    expect(repeated.get_by_role("row", name=re.compile("^re-attention"))).to_contain_text("none")
+    samples = card(page, "What was sampled").locator("dd")
+    expect(samples).to_have_text(["1%", "607", "3", "17", "0"])
+
+
+@pytest.mark.parametrize(
+    ("found", "title", "help_text", "cards"),
+    [
+        (OFF, "Monitoring is off", "DEEPVIT_MONITOR_SAMPLE=0.01", 0),
+        (answer(images=0, drift=None), "Nothing measured yet", "1% of answered images", 0),
+        (answer(images=12, drift=None, points=1), "Too few images", None, 6),
+        (without_reference(), "No reference", "--reference FOLDER", 4),
+        (answer(model="other"), "Not monitored", None, 0),
+    ],
+)
+def test_what_is_missing_is_said(
+    page: Page, found: dict[str, Any], title: str, help_text: str | None, cards: int
+) -> None:
+    show(page, found)
+    expect(verdict(page)).to_contain_text(title)
+    if help_text:
+        expect(page.locator(".help")).to_contain_text(help_text)
+    else:
+        expect(page.locator(".help")).to_be_hidden()
+    expect(page.locator("#monitor .cards .card:visible")).to_have_count(cards)
+
+
+def test_the_number_of_images_that_a_verdict_needs_is_the_service_s(page: Page) -> None:
+    show(page, answer(images=LEAST_IN_WINDOW - 1, drift=None, points=1))
+    expect(verdict(page)).to_contain_text(
+        f"needs {LEAST_IN_WINDOW} measured images; there are {LEAST_IN_WINDOW - 1}."
+    )
+
+
+def test_it_asks_every_five_seconds_while_it_is_visible(page: Page) -> None:
+    page.clock.install()
+    asked = show(page, answer())
+    updated = page.locator("#updated")
+
+    def tick() -> None:
+        """Let five seconds pass, and wait for what was asked then, if anything was."""
+        before = updated.inner_text()
+        page.clock.run_for(EVERY_MS)
+        expect(updated).not_to_have_text(before)
+
+    assert len(asked) == 1
+    tick()
+    assert len(asked) == 2
+    page.evaluate(SET_VISIBILITY, "hidden")
+    page.clock.run_for(10 * EVERY_MS)
+    assert len(asked) == 2
+    page.evaluate(SET_VISIBILITY, "visible")
+    expect(updated).to_contain_text("every 5 s")
+    tick()
+    assert len(asked) == 4  # once when it became visible
+    page.get_by_role("button", name="Look").click()
+    page.clock.run_for(10 * EVERY_MS)
+    assert len(asked) == 4
+
+
+def test_a_server_that_is_away_leaves_what_was_measured(page: Page, problems: list[str]) -> None:
+    page.clock.install()
+    show(page, answer())
+    page.unroute("**/monitor?**")
+    page.route("**/monitor?**", lambda route: route.abort("connectionrefused"))
+    page.clock.run_for(EVERY_MS)
+    away = page.locator(".away")
+    expect(away).to_contain_text("The server cannot be reached")
+    expect(away).to_contain_text("Asked again every 5 s. What is shown was measured until")
+    expect(verdict(page)).to_contain_text("Ordinary")
+    page.unroute("**/monitor?**")
+    page.route("**/monitor?**", lambda route: route.fulfill(json=answer(drift=7.3)))
+    page.clock.run_for(EVERY_MS)
+    expect(verdict(page)).to_contain_text("Drifted")
+    expect(away).to_be_hidden()
+    assert {text.partition("ERR_CONNECTION")[1] for text in problems} == {"ERR_CONNECTION"}
+    problems.clear()
+
+
+def test_a_key_that_has_ended_is_asked_for_once(page: Page, problems: list[str]) -> None:
+    def lock(route: Route) -> None:
+        if route.request.headers.get("x-api-key") == "new-key":
+            route.fulfill(json=answer())
+        else:
+            problem = {"title": "A valid API key is required", "code": "unauthorized"}
+            route.fulfill(status=401, json=problem)
+
+    page.clock.install()
+    page.route("**/monitor?**", lock)
+    page.get_by_role("button", name="Monitor").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Authentication required")
+    page.get_by_role("button", name="Close").click()
+    page.clock.run_for(10 * EVERY_MS)
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Enter the API key").click()
+    page.get_by_label("API key").fill("new-key")
+    page.get_by_role("button", name="Use this key").click()
+    expect(verdict(page)).to_contain_text("Ordinary")
+    expect_refusals(page, problems, 401)
+
+
+def test_a_picture_is_there_again_after_the_monitor(page: Page) -> None:
+    page.route("**/monitor?**", lambda route: route.fulfill(json=answer()))
+    choose_sample(page)
+    page.get_by_role("button", name="Monitor").click()
+    expect(verdict(page)).to_contain_text("Ordinary")
+    expect(page.locator("#crop")).to_be_hidden()
+    page.select_option("#model", VIT)
+    expect(verdict(page)).to_contain_text("Not monitored")
+    page.get_by_role("button", name="Look").click()
+    expect(page.locator("#predictions li")).to_have_count(5)
+    expect(page.locator("#map-title")).to_have_text("Block 15, softmax")
+    page.wait_for_url(re.compile(f"model={VIT}"))
+
+
+def test_a_link_to_the_monitor_needs_no_picture(page: Page) -> None:
+    show(page, answer(), f"&id={'0' * 32}&measure=entropy&stage=softmax&layer=7")
+    blocks = card(page, "Each block")
+    expect(blocks.locator(".readout").first).to_contain_text("Block 7: window")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_numbers_can_be_downloaded(page: Page) -> None:
+    show(page, answer())
+    for kind in ("PNG", "NPZ"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"{kind} of Each block").click()
+        name = f"deepvit-similarity.column-reattention.{kind.lower()}"
+        assert download.value.suggested_filename == name
+    page.get_by_role("button", name="API call of Drift over time").click()
+    expect(page.get_by_role("dialog")).to_contain_text(f"/monitor?model={DEEPVIT}")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(visit: Visit, server: Server, scheme: str) -> None:
+    with visit(server, color_scheme=scheme, bypass_csp=True) as page:
+        axe = Axe()
+        found = {}
+        for name, shown in {"alarm": answer(drift=7.3), "off": OFF}.items():
+            show(page, shown, "&measure=entropy&stage=softmax&layer=7")
+            found[name] = axe.run(page)
+            page.unroute("**/monitor?**")
+        assert {
+            name: one.generate_report() for name, one in found.items() if one.violations_count
+        } == {}
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_nothing_is_wider_than_a_narrow_screen(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    for found in (answer(drift=7.3), without_reference(), OFF):
+        show(page, found)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= page.evaluate("document.documentElement.clientWidth")
+        page.unroute("**/monitor?**")
+
+
+def test_measured_images_are_shown_as_the_server_says(
+    repository: Path, visit: Visit, photo: bytes
+) -> None:
+    with running_server(repository, monitor_sample=1) as server, visit(server) as page:
+        page.get_by_role("button", name="Monitor").click()
+        expect(verdict(page)).to_contain_text("Nothing measured yet")
+        with server.client() as client:
+            for _ in range(3):
+                client.post("/classify", files={"image": photo}).raise_for_status()
+            samples = card(page, "What was sampled").locator("dd")
+            expect(samples.nth(1)).to_have_text("3")
+            (model,) = client.get("/monitor", params={"model": DEEPVIT}).json()["models"]
+        expect(verdict(page)).to_contain_text("No reference")
+        entry = next(
+            one
+            for one in model["measures"]
+            if (one["measure"], one["stage"]) == ("similarity.column", "reattention")
+        )
+        reading = card(page, "Each block").locator(".readout").first
+        shown = re.search(r"Block 1: window (\S+) ±", reading.inner_text())
+        assert shown
+        value = float(shown[1].replace("\u2212", "-"))
+        assert value == pytest.approx(entry["mean"][0], rel=0.005)

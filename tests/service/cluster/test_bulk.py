@@ -1,0 +1,65 @@
+"""Bulk inference on a real Ray: the answers of one process, and files that came later."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.bulk.runs import finished, part_names, rows_of
+
+
+@pytest.fixture(scope="module")
+def folder(photo: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("folder")
+    for number in range(30):
+        path = found / str(number % 2) / f"{number:02} of 30.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(photo)
+    (found / "text.jpg").write_bytes(b"no picture")
+    (found / "gone.jpg").symlink_to(found / "nowhere.jpg")
+    return found
+
+
+def test_ray_answers_as_one_process_and_goes_on(
+    folder: Path, repository: Path, tmp_path: Path
+) -> None:
+    alone, output = tmp_path / "alone.parquet", tmp_path / "ray.parquet"
+    finished(folder, alone, repository)
+    settings: dict[str, Any] = {"ray": True, "engines": 2, "part_images": 8}
+    said = finished(folder, output, repository, **settings)
+    assert "32 files, 2 of them unreadable (1 unreadable-file, 1 unsupported-media)" in said or (
+        "32 files, 2 of them unreadable (1 unsupported-media, 1 unreadable-file)" in said
+    )
+    assert len(part_names(output)) == 4
+    kept = ("path", "error", "detail", "labels", "indices")
+    for row, other in zip(rows_of(output), rows_of(alone), strict=True):
+        assert {name: row[name] for name in kept} == {name: other[name] for name in kept}
+        if row["probabilities"]:  # the same but for rounding: batches differ
+            assert row["probabilities"] == pytest.approx(other["probabilities"], abs=2e-6)
+    lost = output / part_names(output)[0]
+    lost.unlink()
+    shutil.copy(folder / "0" / "00 of 30.jpg", folder / "0" / "came later.jpg")
+    said = finished(folder, output, repository, **settings)
+    assert "going on after 24 files" in said
+    assert len({row["path"] for row in rows_of(output)}) == len(rows_of(output)) == 33
+
+
+def test_addresses_are_read_and_written(folder: Path, repository: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.parquet"
+    address = f"file://{folder}/1"
+    finished(address, f"file://{output}", repository, ray=True)  # type: ignore[arg-type]
+    rows = rows_of(output)
+    assert [row["error"] for row in rows] == [None] * 15
+    assert rows[0]["path"] == f"{address}/01 of 30.jpg"
+
+
+def test_another_run_and_a_wrong_place_are_refused_in_one_line(
+    folder: Path, repository: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "answers.parquet"
+    finished(folder / "1", output, repository)
+    said = finished(folder / "1", output, repository, status=1, ray=True)
+    assert "was begun with ray false, and this run has true" in said.splitlines()[-1]
+    said = finished("nowhere://a/b", tmp_path / "other", repository, status=1, ray=True)
+    assert "nowhere://a/b cannot be read" in said.splitlines()[-1]
