@@ -120,8 +120,8 @@ def server(repository: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def unusual_server(unusual_repository: Path) -> Iterator[Server]:
-    """A server of the networks of tests/support/unusual.py, with gRPC."""
-    with running_server(unusual_repository, grpc_port=0) as running:
+    """A server of the networks of tests/support/unusual.py, with gRPC; it measures all images."""
+    with running_server(unusual_repository, grpc_port=0, monitor_sample=1) as running:
         yield running
 
 

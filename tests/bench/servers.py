@@ -14,7 +14,7 @@ from service.inference.cpus import available_cpus
 from tests.bench.startup import alone, free_port, wait_until
 from tests.support.server import ROOT
 
-OURS = "ours"
+OURS, OURS_MODULE = "ours", "service"
 _BOUNDARY = "bench"
 
 
@@ -48,7 +48,7 @@ class Kind:
 
 _PEERS = "tests.bench.peers."
 KINDS = (
-    Kind(OURS, "service", path="/classify", ready="/readyz"),
+    Kind(OURS, OURS_MODULE, path="/classify", ready="/readyz"),
     Kind("FastAPI, PyTorch", f"{_PEERS}fastapi_torch", form=True),
     Kind("FastAPI, ONNX Runtime", f"{_PEERS}fastapi_onnx", form=True),
     Kind("FastAPI async, ONNX Runtime", f"{_PEERS}fastapi_async_onnx"),
@@ -103,7 +103,7 @@ def running(folder: Path, kinds: Sequence[Kind]) -> Iterator[list[Contestant]]:
 
 def _start(kind: Kind, folder: Path, repository: Path, log: int) -> Contestant:
     port = free_port()
-    if kind.name == OURS:
+    if kind.module == OURS_MODULE:
         arguments = ["--port", str(port), "--model-repository", str(repository)]
     else:
         threads = str(available_cpus())

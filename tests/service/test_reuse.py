@@ -1,7 +1,9 @@
 """A served model whose later blocks reuse one softmax map, which each block mixes itself."""
 
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from models.config import ARCHITECTURES
 from tests.support.networks import random_network
 from tests.support.server import running_server
 from tests.support.unusual import TALL, config_of, weights_of
+from tests.support.waiting import until
 
 DONOR = 1  # of blocks 0, 1 and 2
 
@@ -26,7 +29,8 @@ def test_shared_maps_equal_the_donors_in_every_answer(tmp_path: Path, photo: byt
     arguments += ["--reuse-attention", str(DONOR), "--force", "--images", str(images)]
     assert main(arguments) == 0
     maps, similarity = {}, {}
-    with running_server(tmp_path / "repository") as server, server.client() as client:
+    repository = tmp_path / "repository"
+    with running_server(repository, monitor_sample=1) as server, server.client() as client:
         (model,) = client.get("/models").raise_for_status().json()["models"]
         detail = client.get("/models/shared").raise_for_status().json()["manifest"]
         answer = client.post("/classify", files={"image": photo}).raise_for_status().json()
@@ -38,6 +42,8 @@ def test_shared_maps_equal_the_donors_in_every_answer(tmp_path: Path, photo: byt
             (tmp_path / f"{stage}.npz").write_bytes(found.content)
             with np.load(tmp_path / f"{stage}.npz") as arrays:
                 maps[stage] = arrays["maps"]
+        until(lambda: monitored(client)["samples"]["measured"] == 1)
+        watched = monitored(client)
     assert model["attention_donor"] == detail["config"]["attention_donor"] == DONOR
     assert detail["attention_reuse"]["comparison"]["images"] == 1
     assert detail["attention_reuse"]["forced"]
@@ -47,6 +53,13 @@ def test_shared_maps_equal_the_donors_in_every_answer(tmp_path: Path, photo: byt
     assert similarity["softmax"]["neighbours"]["mean"][1] > 0.99999
     assert similarity["softmax"]["neighbours"]["mean"][0] < 0.9
     assert similarity["reattention"]["neighbours"]["mean"][1] < 0.9
+    assert watched["similar_blocks"] == {"softmax": [DONOR + 1], "reattention": []}
+    assert watched["reference"] is None
+
+
+def monitored(client: httpx.Client) -> Any:
+    (found,) = client.get("/monitor").raise_for_status().json()["models"]
+    return found
 
 
 def test_maps_are_shared_without_a_class_token_too(

@@ -35,6 +35,7 @@ from tests.support.unusual import (
     preprocessing_of,
     weights_of,
 )
+from tests.support.waiting import until
 
 STEP = 4  # of 256, by which neighbouring colours of a scale differ
 
@@ -273,3 +274,21 @@ def test_inference_of_a_square_is_refused_by_a_wide_network(client: httpx.Client
     refused = client.post(f"/v2/models/{WIDE}/infer", json={"inputs": [tensor]})
     assert refused.status_code == 400
     assert "shape must be [B, 48, 128, 3]" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_answered_images_are_measured(client: httpx.Client, photo: bytes, name: str) -> None:
+    classified(client, photo, name)
+
+    def found() -> Any:
+        return client.get("/monitor", params={"model": name}).raise_for_status().json()["models"][0]
+
+    until(lambda: found()["samples"]["waiting"] == 0)
+    (samples, measures) = (found()[key] for key in ("samples", "measures"))
+    assert samples["measured"] > 0
+    assert samples["failed"] == 0
+    stages = {one["stage"] for one in measures if one["measure"] == "similarity.column"}
+    mixes = bool(config_of(name).reatten_blocks)
+    assert stages == ({"softmax", "reattention"} if mixes else {"softmax"})
+    (confidence,) = (one["mean"][0] for one in measures if one["measure"] == "confidence")
+    assert 0 < confidence <= 1

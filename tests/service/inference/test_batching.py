@@ -403,3 +403,19 @@ def test_several_threads_finish_what_is_queued_before_they_stop() -> None:
         assert [future.result(0).value for future in futures] == [*range(0, 2 * MAX_QUEUE - 2, 2)]
     assert not batcher.alive
     assert batcher.counts.in_flight == batcher._reserved == 0
+
+
+def test_a_queue_is_busy_from_the_first_slot_to_the_last_result() -> None:
+    model = Model()
+    with batching(model) as batcher:
+        assert not batcher.busy
+        with batcher.admit():
+            assert batcher.busy
+        assert not batcher.busy
+        with model.held(batcher):
+            assert batcher.busy
+            (waiting,) = batcher.submit([1])
+            assert waiting.cancel()
+            assert batcher.busy
+        assert not batcher.busy
+        assert batcher.accepted == 2

@@ -2,7 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,3 +59,30 @@ def test_a_manifest_of_a_later_version_says_to_upgrade(
         f"{folder}: a newer version wrote the manifest, with what this one does not know: "
         "config.rotary; upgrade the service"
     )
+
+
+def test_a_session_that_is_opened_delays_none_that_is_open(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = OnnxEngine(repository / VIT / "1", EngineOptions(intra_op_threads=1))
+    image = np.zeros((32, 32, 3), np.uint8)
+    engine.explain([image], ["logits"])
+    entropy = engine.manifest.output("entropy", "softmax").name
+    opening, may_open = Event(), Event()
+    open_session = engine._sessions.explainer
+
+    def wait(outputs: Sequence[str], threads: int) -> Any:
+        opening.set()
+        assert may_open.wait(60)
+        return open_session(outputs, threads)
+
+    monkeypatch.setattr(engine._sessions, "explainer", wait)
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(engine.explain, [image], [entropy])
+        assert opening.wait(60)
+        (found,) = engine.explain([image], ["logits"])
+        assert not late.done()
+        may_open.set()
+        (measured,) = late.result(60)
+    assert found["logits"].shape == (10,)
+    assert measured[entropy].shape == (16, 6)
