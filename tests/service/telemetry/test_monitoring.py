@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,13 @@ def scraped(repository: Path, photo: bytes) -> str:
     ):
         for measured in range(1, LEAST_IN_WINDOW + 1):
             client.post("/classify", files={"image": photo}).raise_for_status()
-            until(lambda wanted=measured: _measured(client) == wanted)
+            until(partial(_has_measured, client, measured))
         return client.get("/metrics").text
 
 
-def _measured(client: httpx.Client) -> int:
+def _has_measured(client: httpx.Client, images: int) -> bool:
     (model,) = client.get("/monitor", params={"model": DEEPVIT}).json()["models"]
-    return int(model["samples"]["measured"])
+    return bool(model["samples"]["measured"] == images)
 
 
 @pytest.mark.parametrize("expression", [*EXPRESSIONS, *(rule["expr"] for rule in ALERTS.values())])
@@ -139,7 +140,7 @@ def test_every_panel_uses_the_provisioned_data_source() -> None:
 
 
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
         cells = {
