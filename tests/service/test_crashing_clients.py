@@ -193,7 +193,9 @@ def test_a_connection_that_closes_during_an_answer_is_no_server_error() -> None:
             return {"type": "http.disconnect"}
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        await ObserveRequests(app, Metrics([], MemoryStore(1, 1), Monitor([])))(scope, receive, send)
+        await ObserveRequests(app, Metrics([], MemoryStore(1, 1), Monitor([])))(
+            scope, receive, send
+        )
 
     asyncio.run(answer(RuntimeError("unable to perform operation; the handler is closed")))
     with pytest.raises(RuntimeError, match="Unexpected"):
