@@ -18,7 +18,8 @@ class Engine(Protocol):
     """Runs the classifier and the explain graph of one version.
 
     After `warm_up`, `classify` and `explain` are each called from as many threads at once as the
-    plan has instances, and never with more images than the limits below.
+    plan has instances, and never with more images than the limits below; `explain` also from one
+    thread more, with one image, while there is nothing else to do.
     """
 
     @property

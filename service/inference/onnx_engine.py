@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -40,7 +40,7 @@ class OnnxEngine:
         self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
         self._graph_batches = self._make_graph_batches() if self._sessions.cuda_graphs else None
         self._groups = {output.name: _group(output) for output in self.manifest.outputs}
-        self._explainers: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
+        self._explainers: OrderedDict[frozenset[str], _Explainer] = OrderedDict()
         self._explainers_lock = Lock()
         self._attention = "fused" if self._sessions.execution.kernels else "plain"
 
@@ -99,7 +99,7 @@ class OnnxEngine:
     def explain(
         self, images: Sequence[Pixels], names: Sequence[str]
     ) -> list[dict[str, Float32Array]]:
-        session = self._explainer(names)
+        session = self._explainer(names).session()
         values = session.run(list(names), {"images": np.stack(images)})
         return [
             {name: value[index] for name, value in zip(names, values, strict=True)}
@@ -119,7 +119,7 @@ class OnnxEngine:
         if self.plan.threads == 1:
             self._classifier = single
 
-    def _explainer(self, names: Sequence[str]) -> ort.InferenceSession:
+    def _explainer(self, names: Sequence[str]) -> "_Explainer":
         if unknown := set(names) - self._groups.keys():
             raise InferenceFailed(f"the model has no output {', '.join(sorted(unknown))}")
         # Logits cost next to nothing: as part of every session, they never need another one.
@@ -127,7 +127,9 @@ class OnnxEngine:
         with self._explainers_lock:
             if groups not in self._explainers:
                 outputs = [name for name, group in self._groups.items() if group in groups]
-                self._explainers[groups] = self._sessions.explainer(outputs, self.plan.threads)
+                self._explainers[groups] = _Explainer(
+                    partial(self._sessions.explainer, outputs, self.plan.threads)
+                )
             self._explainers.move_to_end(groups)
             while len(self._explainers) > _MAX_EXPLAIN_SESSIONS:
                 self._explainers.popitem(last=False)
@@ -141,6 +143,21 @@ class OnnxEngine:
             classes=len(self.manifest.labels),
             device="cuda",
         )
+
+
+class _Explainer:
+    """A session that is opened when it is first needed, while others are used."""
+
+    def __init__(self, open_session: Callable[[], ort.InferenceSession]) -> None:
+        self._open = open_session
+        self._lock = Lock()
+        self._session: ort.InferenceSession | None = None
+
+    def session(self) -> ort.InferenceSession:
+        with self._lock:
+            if self._session is None:
+                self._session = self._open()
+            return self._session
 
 
 def _logits(session: ort.InferenceSession, images: Pixels) -> Float32Array:
