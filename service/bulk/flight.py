@@ -42,7 +42,7 @@ class Flight:
 
     @property
     def group(self) -> int:
-        """How many files are read together; a slow network, whose batches are small, waits for few."""
+        """How many files are read together: few for a slow network, whose batches are small."""
         return min(_MAX_GROUP, 4 * self._batch)
 
     @property
