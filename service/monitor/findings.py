@@ -87,7 +87,7 @@ class Findings:
             return []
         found = self.deviations
         order = np.argsort(-np.abs(found))  # NaN comes last
-        return [(self._signals[i], float(found[i])) for i in order[:most] if found[i]]
+        return [(self._signals[i], float(found[i])) for i in order[:most] if abs(found[i]) > 0]
 
     @cached_property
     def similar_blocks(self) -> dict[Stage, tuple[int, ...]]:

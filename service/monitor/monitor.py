@@ -61,6 +61,8 @@ class Monitor:
                 self.watch(model).take(Sample(image.copy(), answer, time.perf_counter()))
                 with self._changed:
                     self._changed.notify()
+        if self._stopping.is_set():
+            self.watch(model).drop_waiting()
 
     def watch(self, model: ServedModel) -> Watch:
         """Of a served version; begins when first asked for."""
@@ -108,15 +110,16 @@ class Monitor:
         if not self._pace.allows(queue for model in served for queue in model.queues.values()):
             return False
         model = min(served, key=lambda one: self.watch(one).oldest, default=None)
-        if model is None or not self.watch(model).waiting:
+        sample = None if model is None else self.watch(model).next()
+        if model is None or sample is None:
             return False
         started = time.perf_counter()
-        self._measure(model, self.watch(model))
+        self._measure(model, sample)
         self._pace.took(time.perf_counter() - started)
         return True
 
-    def _measure(self, model: ServedModel, watch: Watch) -> None:
-        sample = watch.next()
+    def _measure(self, model: ServedModel, sample: Sample) -> None:
+        watch = self.watch(model)
         under_way = Awaited[Done[Any]]()
         under_way.set_running_or_notify_cancel()
         with self._changed:

@@ -81,9 +81,11 @@ class Watch:
                 self._dropped += 1
             self._waiting.append(sample)
 
-    def next(self) -> Sample:
-        """One that waits; `add`, `fail` or `drop` tells what became of it."""
+    def next(self) -> Sample | None:
+        """The oldest that waits; `add`, `fail` or `drop` tells what became of it."""
         with self._lock:
+            if not self._waiting:
+                return None
             self._under_way += 1
             return self._waiting.popleft()
 
