@@ -42,7 +42,8 @@ class Flight:
 
     @property
     def group(self) -> int:
-        return min(_MAX_GROUP, self._batch)
+        """How many files are read together: few for a slow network, whose batches are small."""
+        return min(_MAX_GROUP, 4 * self._batch)
 
     @property
     def window(self) -> int:

@@ -5,10 +5,11 @@ import { STAGES } from "./attention.js";
 import { formatNumber, formatPercent } from "./format.js";
 import { roundStep } from "./ticks.js";
 
-export const LEAST = 30; // measured images that a verdict needs, as on the server
+export const LEAST = 50; // measured images that a verdict needs, as on the server
 const SPREADS = 2; // on either side of the mean, of the band of single images
 const MOST_LABELS = 6; // along the time axis
 const DAY_MS = 86_400_000;
+const MINUTES_MS = 600_000; // ten
 
 const MEASURES = {
   "similarity.column": { name: "Column cosine to the previous block", unit: "cosine", most: 1 },
@@ -71,10 +72,6 @@ export function entryOf(measures, measure, stage) {
   return same.find((one) => one.stage === stage) ?? same[0] ?? measures[0];
 }
 
-/** The standardised difference of a window's mean from the reference at the threshold, in spreads. */
-const scaleOf = ({ window, reference }) =>
-  reference.threshold * Math.sqrt(1 / window.images + 1 / reference.images);
-
 /** A measure of each block, with the bands of single images and of means that are no alarm. */
 export function valueChart(entry, model) {
   const { name, unit, least = -Infinity, most = Infinity } = measureOf(entry.measure);
@@ -83,15 +80,15 @@ export function valueChart(entry, model) {
   const keys = [{ kind: "line", text: "mean of the window" }];
   if (entry.reference_mean) {
     const [means, spreads] = [entry.reference_mean, entry.reference_spread].map(numbers);
-    const band = (kind, times) => ({
+    const band = (kind, halves) => ({
       kind,
-      low: means.map((mean, index) => Math.max(least, mean - times * spreads[index])),
-      high: means.map((mean, index) => Math.min(most, mean + times * spreads[index])),
+      low: means.map((mean, index) => Math.max(least, mean - halves[index])),
+      high: means.map((mean, index) => Math.min(most, mean + halves[index])),
     });
-    bands.push(band("band", SPREADS));
+    bands.push(band("band", spreads.map((spread) => SPREADS * spread)));
     keys.push({ kind: "band", text: `reference: mean ± ${SPREADS} spreads of single images` });
     if (model.drift !== null) {
-      bands.push(band("band inner", scaleOf(model)));
+      bands.push(band("band inner", tolerances(entry, model)));
       keys.push({ kind: "band inner", text: "means that are no alarm" });
     }
   }
@@ -106,6 +103,20 @@ export function valueChart(entry, model) {
     filled: (_, index) => beyond[index],
     read: (index) => reading(entry, index),
   };
+}
+
+/**
+ * How far the mean of each block may be from the reference without an alarm: a deviation says what one
+ * standard error is; where it is 0, that of a signal without heavy tails is taken.
+ */
+function tolerances({ mean, deviation, reference_mean, reference_spread }, { window, reference }) {
+  const root = Math.sqrt(1 / window.images + 1 / reference.images);
+  return mean.map((value, index) => {
+    const error = deviation[index]
+      ? (value - reference_mean[index]) / deviation[index]
+      : (reference_spread[index] ?? NaN) * root;
+    return reference.threshold * Math.abs(error);
+  });
 }
 
 /** The deviations of a measure's blocks between the thresholds, or null without a reference. */
@@ -160,8 +171,8 @@ export function historyChart(history, reference) {
 }
 
 /** The strongest deviations: { text, share, beyond, ... } with the share of the longest bar. */
-export function strongestOf({ strongest, reference }) {
-  const threshold = reference?.threshold ?? Infinity;
+export function strongestOf({ strongest, reference, drift }) {
+  const threshold = drift === null ? Infinity : reference.threshold;
   const sizes = strongest.map((one) => Math.abs(one.deviation));
   const longest = Math.max(...sizes, Number.isFinite(threshold) ? threshold : 0) || 1;
   return strongest.map((one, index) => ({
@@ -196,11 +207,12 @@ export const distanceText = ({ distance }) =>
 
 export const blocksText = (blocks) => (blocks.length ? `${blocks.length}: ${blocks.join(", ")}` : "none");
 
-/** Times of day, or dates where the times are more than a day apart. */
+/** Times of day, with seconds within a few minutes; dates where the times are over a day apart. */
 export function timeLabels(times) {
   const dates = times.map((time) => new Date(time));
-  const long = dates.at(-1) - dates[0] > DAY_MS;
-  return dates.map(long ? dayOf : timeOfDay);
+  const span = dates.at(-1) - dates[0];
+  if (span > DAY_MS) return dates.map(dayOf);
+  return dates.map(span < MINUTES_MS ? (date) => date.toLocaleTimeString("en-GB") : timeOfDay);
 }
 
 /** A time of day in the reader's time zone, with the date if it is not today. */

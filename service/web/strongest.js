@@ -8,7 +8,7 @@ export class Strongest {
   constructor(state) {
     this.state = state;
     this.list = make("ol", { className: "strongest" });
-    this.none = make("p", { className: "quiet" }, "None before there is a verdict.");
+    this.none = make("p", { className: "quiet" }, "None yet.");
     this.element = make("div", {}, this.list, this.none);
   }
 

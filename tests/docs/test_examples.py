@@ -103,7 +103,7 @@ def test_nginx_publishes_the_service(
 def test_only_what_needs_docker_or_a_gpu_or_a_cluster_or_triton_is_not_run() -> None:
     allowed = re.compile(
         r"(DEEPVIT_\w+=.* )?docker |nvidia-|kubectl |make cluster|serve |"
-        r".*(tests\.triton|tritonserver) "
+        r".*(tests\.triton|tritonserver) |.*service\.bulk .* --ray "
     )
     skipped = [block for block in blocks("console") if block.not_run is not None]
     assert skipped

@@ -14,8 +14,8 @@ LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse
 def answer(
     images: int = 100, drift: float | None = 3.2, points: int = 60, **changes: Any
 ) -> dict[str, Any]:
-    """Of one model, whose softmax entropy in block 7 deviates by -`drift`, with `changes`."""
-    reference = {"images": 3291, "window": 100, "threshold": THRESHOLD, "false_alarms": 0.001}
+    """Of one model whose softmax entropy in block 7 deviates by -`drift`; changes of its fields."""
+    reference = {"images": 3291, "window": 100, "threshold": THRESHOLD, "false_alarms": 0.0001}
     alarm = None if drift is None else drift > THRESHOLD
     measures = [_measure(name, stage, blocks, drift) for name, stage, blocks in _SIGNALS]
     model = {
@@ -33,7 +33,7 @@ def answer(
         "classes": {"distance": 0.312, "shares": _shares()},
         "history": [
             {"time": _time(number), "drift": _drift(number, points, drift), "images": 100}
-            for number in range(points if images else 0)
+            for number in range(0 if drift is None else points)
         ],
     }
     return {"sample": 0.01, "models": [model | changes]}
@@ -47,8 +47,6 @@ def without_reference() -> dict[str, Any]:
         measure |= {"deviation": None, "reference_mean": None, "reference_spread": None}
     for share in model["classes"]["shares"]:
         share["reference"] = None
-    for point in model["history"]:
-        point["drift"] = None
     model["classes"]["distance"] = model["reference"] = None
     return found
 
@@ -117,7 +115,7 @@ def _time(number: int) -> str:
 
 def _drift(number: int, points: int, last: float | None) -> float | None:
     """Ordinary for two thirds of the time, and then on its way to the last value."""
-    if last is None or number < 3:
+    if last is None:
         return None
     ordinary = 3.0 + 0.6 * math.sin(number)
     return ordinary + max(0.0, 3 * number / points - 2) * (last - ordinary)

@@ -21,7 +21,7 @@ from tests.support.server import Server
 
 VIEWS = [
     *(("view", view) for view in ("heads", "grid", "raw", "theta")),
-    *(("section", section) for section in ("understand", "compare")),
+    *(("section", section) for section in ("monitor", "understand", "compare")),
 ]
 
 

@@ -41,6 +41,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "allowed_hosts": ("a.example, *.b.example", "a.example, *.b.example"),
     "cors_origins": ("https://a.example", "https://a.example"),
     "model_control": ("off", "off"),
+    "monitor_sample": ("0.25", 0.25),
     "root_path": ("/apps/deepvit", "/apps/deepvit"),
     "log_format": ("text", "text"),
     "max_upload_bytes": ("1024", 1024),
@@ -167,7 +168,7 @@ def bounds() -> list[tuple[str, str]]:
             if isinstance(bound, Gt):
                 found.append((name, str(bound.gt)))
             if isinstance(bound, Le):
-                found.append((name, f"{cast(float, bound.le) + step:g}"))
+                found.append((name, f"{cast(float, bound.le) + step:.12g}"))
         if field.annotation in NUMBERS:
             found += [(name, beyond) for beyond in BEYOND_ALL]
     return found

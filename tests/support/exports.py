@@ -20,7 +20,8 @@ def export_bundled(folder: Path, precisions: dict[str, str]) -> None:
     for name, precision in precisions.items():
         weights = ROOT / "models" / "zoo" / f"{name}.safetensors"
         with _locked(folder, name):
-            _export(weights, name, folder, "--precision", precision)
+            normal = weights.with_suffix(".reference.json")
+            _export(weights, name, folder, "--precision", precision, "--reference", str(normal))
 
 
 def export_tiny(folder: Path, name: str) -> None:

@@ -32,7 +32,7 @@ const ENTRY = {
   blocks: [0, 2, 3],
   mean: [1, 2, null],
   spread: [0.1, 0.2, null],
-  deviation: [5, -1, null],
+  deviation: [5, -0.5, null],
   reference_mean: [0.1, 2.1, 3],
   reference_spread: [0.2, 0.5, 0.1],
 };
@@ -49,7 +49,7 @@ for (const [changes, kind] of [
 test("a verdict has its numbers", () => {
   assert.match(verdictOf(MODEL).text, /^Drift is 5, and the threshold 4: /);
   const few = { ...MODEL, drift: null, window: { images: 12, size: 100, since: null } };
-  assert.match(verdictOf(few).text, /needs 30 measured images; there are 12/);
+  assert.match(verdictOf(few).text, /needs 50 measured images; there are 12/);
 });
 
 test("the window is put in words, with the reference if there is one", () => {
@@ -81,8 +81,10 @@ test("values are drawn over a band of single images and one of means that are no
   const [images, means] = bands;
   assert.deepEqual(images.low.map((value) => Number(value.toFixed(9))), [0, 1.1, 2.8]); // no entropy below 0
   assert.deepEqual(images.high.map((value) => Number(value.toFixed(9))), [0.5, 3.1, 3.2]);
-  const error = 4 * Math.sqrt(2 / 100); // in spreads
-  assert.ok(Math.abs(means.high[1] - (2.1 + 0.5 * error)) < 1e-9);
+  assert.ok(Math.abs(means.high[1] - (2.1 + 4 * 0.2)) < 1e-9); // 0.1 is half a standard error
+  const still = { ...ENTRY, deviation: [5, 0, null] };
+  const [, plain] = valueChart(still, MODEL).bands;
+  assert.ok(Math.abs(plain.high[1] - (2.1 + 4 * 0.5 * Math.sqrt(2 / 100))) < 1e-9);
   assert.equal(keys.length, 3);
   assert.deepEqual([0, 1, 2].map((index) => filled(series[0].values[index], index)), [true, false, false]);
 });
@@ -146,11 +148,13 @@ test("the longest bar is the largest deviation, or the threshold where none is b
   const one = { measure: "entropy", stage: "softmax", block: 7, deviation: -2 };
   const two = { measure: "confidence", stage: null, block: null, deviation: 8 };
   assert.deepEqual(
-    strongestOf({ strongest: [two, one], reference: REFERENCE }).map(({ share, beyond }) => [share, beyond]),
+    strongestOf({ ...MODEL, strongest: [two, one] }).map(({ share, beyond }) => [share, beyond]),
     [[1, true], [0.25, false]],
   );
-  assert.equal(strongestOf({ strongest: [one], reference: REFERENCE })[0].share, 0.5);
-  assert.deepEqual(strongestOf({ strongest: [], reference: null }), []);
+  assert.equal(strongestOf({ ...MODEL, strongest: [one] })[0].share, 0.5);
+  const [early] = strongestOf({ ...MODEL, drift: null, strongest: [two] });
+  assert.deepEqual([early.share, early.beyond], [1, false]);
+  assert.deepEqual(strongestOf({ strongest: [], reference: null, drift: null }), []);
 });
 
 test("places are named by measure, stage and block", () => {
@@ -184,4 +188,5 @@ test("a time has its date unless it is of today, and labels have dates beyond a 
   const hours = (...list) => list.map((hour) => new Date(2026, 10, 28, hour).toISOString());
   assert.deepEqual(timeLabels(hours(1, 20)), ["01:00", "20:00"]);
   assert.deepEqual(timeLabels(hours(1, 26)), ["28 Nov", "29 Nov"]);
+  assert.deepEqual(timeLabels(hours(7, 7)), ["07:00:00", "07:00:00"]);
 });

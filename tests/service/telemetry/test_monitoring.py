@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import httpx
 import pytest
 import yaml
 
-from tests.support.server import ROOT
+from models.drift import LEAST_IN_WINDOW
+from tests.conftest import DEEPVIT
+from tests.support.server import ROOT, running_server
+from tests.support.waiting import until
 
 MONITORING = ROOT / "service" / "telemetry" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "deepvit.json").read_text())
@@ -88,10 +92,21 @@ FIRES: dict[str, tuple[dict[str, str], list[dict[str, str]]]] = {
 
 
 @pytest.fixture(scope="module")
-def scraped(client: httpx.Client, photo: bytes) -> str:
-    """The metrics of a server that has classified an image."""
-    client.post("/classify", files={"image": photo}).raise_for_status()
-    return client.get("/metrics").text
+def scraped(repository: Path, photo: bytes) -> str:
+    """The metrics of a server that has classified images, and measured enough for a verdict."""
+    with (
+        running_server(repository, monitor_sample=1) as server,
+        server.client() as client,
+    ):
+        for measured in range(1, LEAST_IN_WINDOW + 1):
+            client.post("/classify", files={"image": photo}).raise_for_status()
+            until(partial(_has_measured, client, measured))
+        return client.get("/metrics").text
+
+
+def _has_measured(client: httpx.Client, images: int) -> bool:
+    (model,) = client.get("/monitor", params={"model": DEEPVIT}).json()["models"]
+    return bool(model["samples"]["measured"] == images)
 
 
 @pytest.mark.parametrize("expression", [*EXPRESSIONS, *(rule["expr"] for rule in ALERTS.values())])
