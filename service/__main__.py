@@ -23,7 +23,7 @@ from service.http.protocol import BoundedProtocol
 from service.http.unsent import UnsentAnswers
 from service.limits.connections import Connections
 from service.runtime import Runtime
-from service.settings import Settings
+from service.settings.server import Settings
 from service.telemetry import log
 
 if TYPE_CHECKING:

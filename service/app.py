@@ -50,7 +50,7 @@ from service.limits.inflight import InflightUploads
 from service.monitor.monitor import Monitor
 from service.pipeline import Pipeline
 from service.runtime import Replicas, Runtime, UploadLimits
-from service.settings import Settings, traces_wanted
+from service.settings.server import Settings, traces_wanted
 from service.store import Store
 from service.store.memory import MemoryStore
 from service.telemetry.metrics import Metrics

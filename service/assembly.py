@@ -10,7 +10,7 @@ from service.imaging.process import DecodeOptions
 from service.inference.engine import EngineMaker
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
-from service.shared_settings import SharedSettings
+from service.settings.shared import SharedSettings
 
 # Of memory that a decoding process may take besides what it needs for each pixel: the upload, and
 # what libraries allocate once.

@@ -11,7 +11,7 @@ from models.manifest import Manifest, Output
 from models.stages import TOKEN_MEASURES, stages
 from service.bulk.settings import BulkSettings
 from service.errors import ServiceError, StartupError
-from service.scores import top_classes
+from service.inference.scores import top_classes
 
 Row = dict[str, Any]
 

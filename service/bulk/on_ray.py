@@ -24,10 +24,10 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from service.bulk import addresses
-from service.bulk.addresses import Output
 from service.bulk.columns import Columns
 from service.bulk.flight import opened
 from service.bulk.model import load_model, read_manifest
+from service.bulk.parts import Parts
 from service.bulk.plan import plan_of
 from service.bulk.progress import Progress
 from service.bulk.seen import Seen
@@ -46,15 +46,10 @@ def run(settings: BulkSettings) -> int:
     """
     manifest = read_manifest(settings)
     columns = Columns(manifest, settings)
-    output = Output(settings.output)
-    output.begin(plan_of(settings, manifest, settings.precision, columns))
     progress = Progress()
-    with closing(Seen()) as seen:
-        for path, error in output.done():
-            seen.add(path)
-            progress.add_before(error)
-        if progress.before:
-            progress.say(f"going on after {progress.before:,} files")
+    with closing(Seen()) as seen, closing(Parts(settings.output)) as parts:
+        parts.begin(plan_of(settings, manifest, settings.precision, columns))
+        progress.go_on_after(parts.done(), seen)
         todo = seen.new(addresses.paths(settings.source))
         interrupted = _answer(settings, todo, progress)
     progress.say(f"{settings.output}: {progress.summary}")
@@ -130,14 +125,14 @@ class _Engine:
         self._settings = _with_cpus(settings)
         self._model = load_model(self._settings)
         self._columns = Columns(self._model.manifest, settings)
-        self._output = Output(settings.output)
+        self._parts = Parts(settings.output)
 
     def __call__(self, part: pa.Table) -> pa.Table:
         """Answer for a table of paths; how many files had which error."""
         paths = part["path"].to_pylist()
         rows = sorted(asyncio.run(self._rows(paths)), key=itemgetter("path"))
         name = hashlib.sha256("\0".join(paths).encode()).hexdigest()[:32]
-        self._output.write(name, self._columns.table(rows))
+        self._parts.write(name, self._columns.table(rows))
         counts = Counter(row.get("error") for row in rows)
         return pa.table(
             {

@@ -3,8 +3,10 @@
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 from service.bulk.columns import Row
+from service.bulk.seen import Seen
 
 _TERMINAL_S, _LOG_S = 0.5, 30
 _ERASED = "\r\x1b[K"
@@ -21,9 +23,14 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._started = self._shown = time.monotonic()
 
-    def add_before(self, error: str | None) -> None:
-        self.before += 1
-        self._count(error)
+    def go_on_after(self, done: Iterable[tuple[str, str | None]], seen: Seen) -> None:
+        """Count what earlier runs have done, paths with errors; from now on they are seen."""
+        for path, error in done:
+            seen.add(path)
+            self.before += 1
+            self._count(error)
+        if self.before:
+            self.say(f"going on after {self.before:,} files")
 
     def add(self, row: Row) -> None:
         self.done += 1

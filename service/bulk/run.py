@@ -55,7 +55,8 @@ def answer(settings: BulkSettings, model: ServedModel) -> int:
     """The same with a model that is loaded."""
     columns = Columns(model.manifest, settings)
     plan = plan_of(settings, model.manifest, model.precision, columns)
-    with closing(Parts(Path(settings.output), plan)) as parts:
+    with closing(Parts(settings.output)) as parts:
+        parts.begin(plan)
         return _go_on(settings, model, columns, parts)
 
 
@@ -72,11 +73,7 @@ def _check(settings: BulkSettings) -> None:
 def _go_on(settings: BulkSettings, model: ServedModel, columns: Columns, parts: Parts) -> int:
     progress = Progress()
     with closing(Seen()) as seen:
-        for path, error in parts.done():
-            seen.add(path)
-            progress.add_before(error)
-        if progress.before:
-            progress.say(f"going on after {progress.before:,} files")
+        progress.go_on_after(parts.done(), seen)
         _count_aside(settings.source, progress)
         paths = seen.new(files.paths(settings.source))
         stopped_by = asyncio.run(_answer(settings, model, columns, parts, paths, progress))
@@ -107,10 +104,10 @@ async def _answer(
                 part.add(row)
                 progress.add(row)
                 if part.full:
-                    await asyncio.to_thread(parts.write, columns.table(part.take()))
+                    await asyncio.to_thread(parts.append, columns.table(part.take()))
     finally:
         if part.rows:
-            parts.write(columns.table(part.take()))
+            parts.append(columns.table(part.take()))
     return next(iter(signals), None)
 
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import CliImplicitFlag, CliPositionalArg, SettingsConfigDict
 
-from service.settings import Settings
-from service.shared_settings import SharedSettings
+from service.settings.server import Settings
+from service.settings.shared import SharedSettings
 
 
 class BulkSettings(SharedSettings):

@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from service.errors import StartupError
-from service.settings import Settings
+from service.settings.server import Settings
 
 
 class ClusterSettings(Settings):

@@ -12,9 +12,9 @@ from models.config import Scores
 from models.manifest import Manifest
 from service.explain.selection import AttentionMaps
 from service.explain.similarity import DEFINITIONS, Similarity
+from service.inference.scores import top_classes
 from service.json_arrays import json_array
 from service.pipeline import Classification
-from service.scores import top_classes
 
 
 def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Response:

@@ -66,7 +66,8 @@ class Preparer:
 
         Raises what is wrong with the upload, as `prepare` does, or `OutOfMemory`.
         """
-        return prepare(self._decoder, upload, rule) if effort(upload) is Effort.LITTLE else None
+        little = self._effort(upload) is Effort.LITTLE
+        return prepare(self._decoder, upload, rule) if little else None
 
     def close(self) -> None:
         """End every process, whatever it does. Nothing is prepared in one from now on."""
@@ -89,7 +90,7 @@ class Preparer:
             raise
 
     async def _prepare(self, upload: bytes, rule: Preprocessing) -> Prepared:
-        work = effort(upload) if self._decoder.tries(upload) else Effort.LITTLE
+        work = self._effort(upload)
         if work is Effort.LITTLE:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, prepare, self._decoder, upload, rule)
@@ -136,6 +137,10 @@ class Preparer:
         process = DecodeProcess(self._options)
         self._processes.add(process)
         return process
+
+    def _effort(self, upload: bytes) -> Effort:
+        """Refusing what no reader tries is little work, too."""
+        return effort(upload) if self._decoder.tries(upload) else Effort.LITTLE
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,7 +1,7 @@
 """Metrics for Prometheus: requests, images by outcome, batches, stages, models, store.
 
-Batchers and the store keep counts anyway; these are read
-on each scrape rather than kept twice, so the two cannot disagree.
+Batchers and the store keep counts anyway; these are read on each scrape rather than kept twice, so
+the two cannot disagree.
 """
 
 from collections import Counter

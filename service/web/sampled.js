@@ -23,7 +23,7 @@ export function blocksTable({ similar_blocks, collapsed_blocks }) {
 
 /** Each class with its share of the window as a bar, and of the reference as a mark. */
 export function classTable(classes) {
-  const known = classes.distance !== null;
+  const known = classes.shares.some(({ reference }) => reference !== null);
   const rows = classBars(classes).map(({ label, share, reference, length, mark }) => {
     const fill = make("span", { className: "bar-fill" });
     fill.style.width = `${100 * length}%`;

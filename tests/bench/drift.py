@@ -28,7 +28,7 @@ _SPLITS, _STREAMS = 10, 40  # into reference and traffic; and streams of the tra
 _ORDINARY, _CHANGED = 1000, 400  # images in a stream, of the second after `WINDOW` ordinary ones
 _MEASURED = 800  # images of each change
 Bools = npt.NDArray[np.bool_]
-_SIGNALS_OF = Callable[[Image.Image], Float64Array]
+SignalsOf = Callable[[Image.Image], Float64Array]
 
 
 def run(name: str, images: Path) -> None:
@@ -115,7 +115,7 @@ def _drawn(values: Float64Array, count: int, seed: int) -> Float64Array:
 
 
 def _measured(
-    signals_of: _SIGNALS_OF, paths: list[Path], alter: Callable[[Image.Image], Image.Image]
+    signals_of: SignalsOf, paths: list[Path], alter: Callable[[Image.Image], Image.Image]
 ) -> Float64Array:
     return np.stack([signals_of(alter(image)) for image in _pictures(paths)])
 
@@ -127,7 +127,7 @@ def _pictures(paths: list[Path]) -> Iterator[Image.Image]:
             yield reader.read(file)
 
 
-def _model(name: str) -> tuple[Manifest, _SIGNALS_OF]:
+def _model(name: str) -> tuple[Manifest, SignalsOf]:
     repository = (
         small.REPOSITORY if (small.REPOSITORY / name).exists() else ROOT / "model_repository"
     )

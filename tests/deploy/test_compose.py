@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from service.settings import Settings
+from service.settings.server import Settings
 from tests.support.server import ROOT
 
 Found = dict[str, Any]

@@ -12,7 +12,7 @@ import yaml
 
 from service.cluster import ENVIRONMENT
 from service.cluster.settings import ClusterSettings
-from service.settings import Settings
+from service.settings.server import Settings
 from tests.support.server import ROOT, Server
 
 FOLDER = ROOT / "deploy" / "kubernetes"

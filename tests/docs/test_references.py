@@ -9,8 +9,8 @@ from pydantic_core import PydanticUndefined
 
 from service.bulk.settings import BulkSettings
 from service.cluster.settings import ClusterSettings
-from service.settings import Settings
-from service.shared_settings import SharedSettings
+from service.settings.server import Settings
+from service.settings.shared import SharedSettings
 from tests.docs.file_map import END, PAGE, START, file_map
 from tests.docs.markdown import PAGES
 from tests.support.server import ROOT

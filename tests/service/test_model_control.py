@@ -6,7 +6,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from service.settings import Settings
+from service.settings.server import Settings
 from tests.conftest import VIT
 from tests.service.http.v2_requests import error
 from tests.service.oip.grpc.calls import address

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from service.errors import StartupError
 from service.inference.cpus import available_cpus
-from service.settings import Settings
+from service.settings.server import Settings
 
 # Every setting: a written value, and the value that it means.
 WRITTEN: dict[str, tuple[str, Any]] = {

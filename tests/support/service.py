@@ -11,7 +11,7 @@ import httpx
 
 from service.app import build_runtime, create_app
 from service.runtime import Runtime
-from service.settings import Settings
+from service.settings.server import Settings
 from tests.conftest import DEEPVIT
 
 

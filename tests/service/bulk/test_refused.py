@@ -3,10 +3,14 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from service.bulk.model import load_model
+from service.bulk.run import answer
+from service.bulk.settings import BulkSettings
+from service.errors import InferenceFailed
 from tests.conftest import DEEPVIT, VIT
 from tests.service.bulk.runs import finished, rows_of, started
 
@@ -77,6 +81,31 @@ def test_what_cannot_work_is_told_in_one_line(
     line = finished(source, output, repository, status=1, **rest).splitlines()[-1]
     assert line.startswith("service.bulk: ")
     assert said in line
+
+
+def test_a_model_that_fails_ends_the_run(
+    begun: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = BulkSettings(  # type: ignore[call-arg]
+        source=str(begun / "pictures"),
+        output=str(tmp_path / "answers.parquet"),
+        model=DEEPVIT,
+        model_repository=repository,
+        intra_op_threads=1,
+    )
+    model = load_model(settings)
+
+    def fail(_: object) -> NoReturn:
+        raise RuntimeError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.engine, "classify", fail)
+        with pytest.raises(InferenceFailed):
+            answer(settings, model)
+    assert answer(settings, model) == 0, "a model that works again goes on"
+    model.stop()
+    (row,) = rows_of(tmp_path / "answers.parquet")
+    assert row["error"] is None
 
 
 def test_two_runs_do_not_write_to_one_folder(begun: Path, repository: Path, tmp_path: Path) -> None:

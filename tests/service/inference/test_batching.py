@@ -1,87 +1,26 @@
 """The batcher's policy, line by line, with the model's thread held or let go by hand."""
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import InferenceFailed, QueueFull, Stopped
+from service.errors import InferenceFailed, QueueFull
 from service.inference.batching import Batcher, Done
-
-Batch = tuple[Hashable, list[int]]
-Run = Callable[[Sequence[int], Hashable], Sequence[int]]
-
-PATIENCE_S = 30  # only ever waited for in full by a test that fails
-MAX_BATCH = 4
-MAX_QUEUE = 12
-
-
-class Model:
-    """Doubles numbers, remembers its batches, and can be held while it runs one."""
-
-    def __init__(self) -> None:
-        self.batches: list[Batch] = []
-        self.entered = threading.Event()
-        self._released = threading.Event()
-        self._released.set()
-
-    def __call__(self, items: Sequence[int], key: Hashable) -> list[int]:
-        self.batches.append((key, list(items)))
-        self.entered.set()
-        assert self._released.wait(PATIENCE_S)
-        return [2 * item for item in items]
-
-    @contextmanager
-    def held(self, batcher: Batcher[int, int]) -> Iterator[None]:
-        """Busy with one item until the block ends; its batch is then forgotten."""
-        self.hold()
-        try:
-            (first,) = batcher.submit([0], "held")
-            assert self.entered.wait(PATIENCE_S)
-            self.batches.clear()
-            yield
-        finally:
-            self.release()
-        value(first)
-
-    def hold(self) -> None:
-        self.entered.clear()
-        self._released.clear()
-
-    def release(self) -> None:
-        self._released.set()
-
-
-@contextmanager
-def batching(
-    run: Run, max_queue_items: int = MAX_QUEUE, threads: int = 1, max_wait_s: float = 0
-) -> Iterator[Batcher[int, int]]:
-    batcher = Batcher(
-        run,
-        max_batch_size=MAX_BATCH,
-        max_queue_items=max_queue_items,
-        threads=threads,
-        max_wait_s=max_wait_s,
-    )
-    try:
-        yield batcher
-    finally:
-        batcher.stop()
-
-
-def value(future: "Future[Done[int]]") -> int:
-    return future.result(PATIENCE_S).value
-
-
-def outcome(future: "Future[Done[int]]") -> int | None:
-    """The value, or None for an inference that failed."""
-    error = future.exception(PATIENCE_S)
-    assert error is None or isinstance(error, InferenceFailed)
-    return None if error else value(future)
+from tests.service.inference.batchers import (
+    MAX_BATCH,
+    MAX_QUEUE,
+    PATIENCE_S,
+    Batch,
+    Model,
+    Run,
+    batching,
+    outcome,
+    value,
+)
 
 
 def test_what_queues_while_the_model_is_busy_runs_as_one_batch() -> None:
@@ -240,33 +179,6 @@ def test_only_the_services_own_errors_reach_the_caller(error: Exception, detail:
     assert failure.value.detail == detail
 
 
-def submit_until_refused(batcher: Batcher[int, int]) -> None:
-    for _ in range(10**6):
-        batcher.submit([])
-
-
-def test_stopping_finishes_what_is_queued_and_takes_no_more() -> None:
-    model = Model()
-    with batching(model) as batcher, ThreadPoolExecutor() as pool:
-        with model.held(batcher):
-            futures = batcher.submit(range(6))
-            stopped = pool.submit(batcher.stop)
-            with pytest.raises(Stopped):
-                submit_until_refused(batcher)
-        assert [value(future) for future in futures] == [2 * item for item in range(6)]
-        stopped.result(PATIENCE_S)
-        assert not batcher.alive
-
-
-def test_an_idle_batcher_stops_and_may_be_stopped_again() -> None:
-    with batching(Model()) as batcher:
-        assert batcher.alive
-        batcher.stop()
-        assert not batcher.alive
-        with pytest.raises(Stopped):
-            batcher.submit([1])
-
-
 def test_many_threads_each_get_their_own_results() -> None:
     threads, each = 8, 200
     model = Model()
@@ -299,79 +211,6 @@ def test_threads_run_at_the_same_time_and_share_what_has_queued() -> None:
         assert batcher.counts.batch_sizes == {1: 2}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_one_dead_thread_of_several_is_not_alive_and_leaves_nobody_waiting() -> None:
-    dying: list[threading.Thread] = []
-
-    def run(*_: object) -> list[int]:
-        dying.append(threading.current_thread())
-        raise KeyboardInterrupt
-
-    with batching(run, threads=2) as batcher:
-        (future,) = batcher.submit([1])
-        with pytest.raises(InferenceFailed):
-            future.result(PATIENCE_S)
-        dying[0].join(PATIENCE_S)
-        assert not batcher.alive
-        with pytest.raises(Stopped):
-            batcher.submit([2])
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_what_comes_while_the_thread_dies_does_not_wait_for_it() -> None:
-    model = Model()
-
-    def run(items: Sequence[int], key: Hashable) -> Sequence[int]:
-        model(items, key)
-        raise KeyboardInterrupt
-
-    late: list[Future[Done[int]]] = []
-    with batching(run) as batcher, batcher.admit() as admission:
-        model.hold()
-        (running,) = batcher.submit([0])
-        assert model.entered.wait(PATIENCE_S)
-        (queued,) = batcher.submit([1])
-        queued.add_done_callback(lambda _: late.extend(admission.submit([2])))
-        model.release()
-        # Both are failed by the thread that dies, and so is what came while it did.
-        assert [outcome(future) for future in (running, queued)] == [None, None]
-        batcher._threads[0].join(PATIENCE_S)
-        assert outcome(late[0]) is None
-    assert batcher.counts.in_flight == 0
-
-
-def test_what_was_admitted_before_stopping_is_answered_while_a_thread_is_left() -> None:
-    entered, released = threading.Event(), threading.Event()
-    busy: list[threading.Thread] = []
-
-    def run(items: Sequence[int], _: Hashable) -> Sequence[int]:
-        busy.append(threading.current_thread())
-        entered.set()
-        assert released.wait(PATIENCE_S)
-        return items
-
-    with batching(run, threads=2) as batcher, ThreadPoolExecutor() as pool:
-        with batcher.admit() as admission:
-            futures = batcher.submit([1])
-            assert entered.wait(PATIENCE_S)
-            stopped = pool.submit(batcher.stop)
-            (idle,) = set(batcher._threads) - set(busy)
-            idle.join(PATIENCE_S)
-            futures += admission.submit([2])
-        released.set()
-        assert [value(future) for future in futures] == [1, 2]
-        stopped.result(PATIENCE_S)
-
-
-def test_who_is_admitted_but_comes_after_the_last_thread_has_stopped_is_told_so() -> None:
-    with batching(Model()) as batcher, batcher.admit() as admission:
-        batcher.stop()
-        (future,) = admission.submit([1])
-        with pytest.raises(Stopped):
-            future.result(PATIENCE_S)
-    assert batcher.counts.in_flight == 0
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_batch_that_was_waited_for_is_not_shared_out(threads: int) -> None:
     model = Model()
@@ -389,20 +228,6 @@ def test_only_culprits_fail_whichever_thread_they_meet(run: Run) -> None:
     assert found == [None if item == CULPRIT else 2 * item for item in range(20)] * 3
     counts = batcher.counts
     assert (counts.accepted, counts.answered, counts.failed) == (60, 57, 3)
-
-
-def test_several_threads_finish_what_is_queued_before_they_stop() -> None:
-    model = Model()
-    with batching(model, threads=3) as batcher, ThreadPoolExecutor() as pool:
-        with model.held(batcher):
-            futures = batcher.submit(range(MAX_QUEUE - 1))
-            stopped = pool.submit(batcher.stop)
-            with pytest.raises(Stopped):
-                submit_until_refused(batcher)
-        stopped.result(PATIENCE_S)
-        assert [future.result(0).value for future in futures] == [*range(0, 2 * MAX_QUEUE - 2, 2)]
-    assert not batcher.alive
-    assert batcher.counts.in_flight == batcher._reserved == 0
 
 
 def test_a_queue_is_busy_from_the_first_slot_to_the_last_result() -> None:

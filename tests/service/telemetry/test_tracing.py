@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from service.errors import StartupError
-from service.settings import traces_wanted
+from service.settings.server import traces_wanted
 from service.telemetry.metrics import STAGES
 from tests.conftest import DEEPVIT
 from tests.support.collector import Collector, running_collector

@@ -1,7 +1,4 @@
-"""The settings of everything that runs models on pictures: which models, how, and what is decoded.
-
-Each is typed, with its unit in its name, and is an environment variable and a flag.
-"""
+"""The settings of everything that runs models on pictures: which models, how, what is decoded."""
 
 import os
 from collections.abc import Callable
@@ -13,9 +10,9 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.imaging import COMMON_FORMATS, MAX_BYTES_PER_PIXEL, MAX_PIXELS
-from service import comma_separated
 from service.errors import StartupError
 from service.inference.cpus import available_cpus
+from service.settings import comma_separated
 
 PREFIX = "DEEPVIT_"
 

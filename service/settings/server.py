@@ -1,7 +1,4 @@
-"""The settings of a server, typed; each is an environment variable and a flag.
-
-Those about models and images are in shared_settings.py.
-"""
+"""The settings of a server. Those about models and images are in shared.py."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,9 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from service import comma_separated
 from service.errors import StartupError
-from service.shared_settings import PREFIX, SharedSettings, readable
+from service.settings import comma_separated
+from service.settings.shared import PREFIX, SharedSettings, readable
 from service.telemetry.log import LogFormat
 
 _CLOSING = ("allowed_hosts", "api_keys")  # settings whose absence opens the service
