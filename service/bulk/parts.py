@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import fs, parquet
 
 from service.bulk.addresses import is_address, or_refuse, reason, resolved
-from service.errors import ServiceError, StartupError
+from service.errors import StartupError
 
 _PLAN = "_plan.json"
 _LOCK = ".lock"
@@ -28,10 +28,8 @@ _TOLD_LENGTH = 100  # characters of a value that a plan has
 Plan = Mapping[str, Any]
 
 
-class NotWritten(ServiceError):
+class NotWritten(StartupError):
     """The disk is full, or away."""
-
-    code = "not-written"
 
 
 class Parts:
