@@ -1,7 +1,9 @@
 """The cost of the monitor: a server that measures a share of its answers beside one that does not.
 
-Both take turns of some seconds while the other is paused. In the closed loop the model is never
-without work for long; in the open loop requests come at random times, at half of that throughput.
+Both take turns of some seconds while the other is paused. Each runs its model on one thread: with
+more, a server measures at its start how batches run fastest, and two may decide differently. In the
+closed loop the model is never without work for long; in the open loop requests come at random
+times, at half of that throughput.
 """
 
 import json
@@ -33,7 +35,13 @@ def run(
     folder = models.exported(name)
     jpegs = photos(models.manifest(folder).preprocessing.size.side)
     kinds = [
-        Kind(f"{share:g}", OURS_MODULE, ("--monitor-sample", str(share)), "/classify", "/readyz")
+        Kind(
+            f"{share:g}",
+            OURS_MODULE,
+            ("--monitor-sample", str(share), "--intra-op-threads", "1"),
+            "/classify",
+            "/readyz",
+        )
         for share in _SHARES
     ]
     requests = [kinds[0].request(jpeg) for jpeg in jpegs]
