@@ -1,4 +1,4 @@
-// The exponential function and the logarithm of vectors.
+// Exponential functions and the logarithm of vectors.
 //
 // Compiled into the kernels' copy for each instruction set.
 
@@ -26,6 +26,18 @@ inline Vector exponential(Vector x) {
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;
     p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    return p * (Vector)((Bits)shifted << 23);
+}
+
+// 2^x of x <= 0, to 3e-6 of the value, in the same way; it is 0 from -126.5 down, and at -inf.
+inline Vector power_of_two(Vector x) {
+    const float round = 12582912.0f + 127;
+    x = larger(Vector{} - 127.0f, x);
+    const Vector shifted = x + round, r = x - (shifted - round);
+    Vector p = r * 9.582853144e-3f + 5.590642673e-2f;
+    p = p * r + 2.402409862e-1f;
+    p = p * r + 6.931241932e-1f;
     p = p * r + 1.0f;
     return p * (Vector)((Bits)shifted << 23);
 }

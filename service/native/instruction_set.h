@@ -18,6 +18,16 @@ const Kernel& choose(const Kernel& avx512, const Kernel& avx2, const Kernel& bas
 #endif
     return baseline;
 }
+// Whether to use AVX512-BF16, which some processors with AVX-512 have.
+inline bool has_bf16() {
+#if defined(__x86_64__)
+    return best_allowed >= AVX512 && __builtin_cpu_supports("x86-64-v4") &&
+           __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
 #if defined(__x86_64__)
 #define CHOOSE(NAME) choose(NAME##_avx512, NAME##_avx2, NAME##_baseline)
 #else

@@ -16,7 +16,7 @@
 constexpr uint32_t API_VERSION = 17;
 // No tensor's axis, and none in an attribute, is longer: the product of two then fits into int64_t.
 constexpr int64_t LONGEST = 1 << 30;
-enum Element { FLOAT = 1, HALF = 10 };  // ONNXTensorElementDataType
+enum Element { FLOAT = 1, HALF = 10, UNSIGNED = 12, BFLOAT = 16 };  // ONNXTensorElementDataType
 enum Characteristic { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
 
 struct Status;
@@ -72,6 +72,7 @@ enum Index {
     DIMENSIONS_COUNT = 61,
     DIMENSIONS = 62,
     TENSOR_INFO = 65,
+    FLOAT_ATTRIBUTE = 85,
     INTEGER_ATTRIBUTE = 86,
     INPUTS_COUNT = 88,
     INPUT = 90,
@@ -117,6 +118,8 @@ struct Node {
     static constexpr size_t OUTPUTS = 1;
     static constexpr bool VARIADIC = false;  // the last input may be repeated
     static constexpr bool CHOICE = false;    // outputs before the last are optional
+    static constexpr Element input_element(size_t) { return FLOAT; }
+    static constexpr Element output_element() { return FLOAT; }
 
     const void* const* api;
 
@@ -200,17 +203,19 @@ private:
     }
 };
 
-// An operator whose inputs and outputs all have the same element type. Kernel is a Node with
-// `Status* prepare(const void* info)`, which reads attributes, and `Status* compute(Context*)`.
+// Kernel is a Node with `Status* prepare(const void* info)`, which reads attributes, and
+// `Status* compute(Context*)`.
 template <typename Kernel>
 Operator make() {
     Operator op{};
     op.version = API_VERSION;
     op.name = [](const Operator*) { return Kernel::NAME; };
     op.provider = [](const Operator*) { return Kernel::PROVIDER; };
-    op.input_type = [](const Operator*, size_t) { return int(Kernel::ELEMENT); };
+    op.input_type = [](const Operator*, size_t index) {
+        return int(Kernel::input_element(index));
+    };
     op.input_count = [](const Operator*) { return Kernel::INPUTS; };
-    op.output_type = [](const Operator*, size_t) { return int(Kernel::ELEMENT); };
+    op.output_type = [](const Operator*, size_t) { return int(Kernel::output_element()); };
     op.output_count = [](const Operator*) { return Kernel::OUTPUTS; };
     op.destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
     op.input_characteristic = [](const Operator*, size_t index) {

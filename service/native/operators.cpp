@@ -9,6 +9,7 @@
 
 extern const Kernel attend_avx512, attend_avx2, attend_baseline;
 extern const Operator* const similarities[3];
+extern const Operator* const bf16_operators[4];
 
 namespace {
 
@@ -18,7 +19,6 @@ struct Attend : AttentionNode {
     static constexpr const char* NAME = OPEN ? MIXES ? "OpenReAttention" : "OpenAttention"
                                              : MIXES ? "ReAttention" : "Attention";
     static constexpr const char* PROVIDER = "CPUExecutionProvider";
-    static constexpr Element ELEMENT = FLOAT;
     static constexpr size_t INPUTS = MIXES ? 5 : 3, OUTPUTS = OPEN ? MIXES ? 3 : 2 : 1;
     static constexpr bool CHOICE = OPEN;
 
@@ -74,10 +74,14 @@ extern "C" VISIBLE const char* deepvit_instruction_set() {
     return choose<const char*>("avx512", "avx2", "baseline");
 }
 
+// Whether this processor multiplies bfloat16 by itself, and may use that.
+extern "C" VISIBLE bool deepvit_has_bf16() { return has_bf16(); }
+
 extern "C" VISIBLE int64_t deepvit_attention_calls() { return AttentionNode::calls; }
 
 Status* RegisterCustomOps(void* options, const ApiBase* base) {
     return add_operators(options, base,
                          {&reattention, &attention, &open_reattention, &open_attention,
-                          similarities[0], similarities[1], similarities[2]});
+                          similarities[0], similarities[1], similarities[2], bf16_operators[0],
+                          bf16_operators[1], bf16_operators[2], bf16_operators[3]});
 }

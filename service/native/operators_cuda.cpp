@@ -12,7 +12,8 @@ struct Attend : AttentionNode {
     static constexpr const char* NAME = PACKED ? (MIXES ? "PackedReAttention" : "PackedAttention")
                                                : (MIXES ? "ReAttention" : "Attention");
     static constexpr const char* PROVIDER = "CUDAExecutionProvider";
-    static constexpr Element ELEMENT = HALF;
+    static constexpr Element input_element(size_t) { return HALF; }
+    static constexpr Element output_element() { return HALF; }
     static constexpr size_t OWN = PACKED ? 2 : 3;  // qkv and a bias, or q, k and v
     static constexpr size_t INPUTS = OWN + (MIXES ? 2 : 0);
 

@@ -21,7 +21,6 @@ thread_local Scratch parts;
 // An operator whose last inputs are one tensor of each block.
 struct OfBlocks : Node {
     static constexpr const char* PROVIDER = "CPUExecutionProvider";
-    static constexpr Element ELEMENT = FLOAT;
     static constexpr bool VARIADIC = true;
 
     // The blocks' tensors, which must have one shape, after `before` other inputs.

@@ -9,10 +9,11 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 KERNELS = ("attend", "similarity", "features")  # compiled once for each instruction set
-OPERATORS = ("operators.cpp", "operators_similarity.cpp")
+BF16_KERNELS = ("bf16_attend", "bf16_layers")  # for one that has bfloat16, and the baseline
+OPERATORS = ("operators.cpp", "operators_similarity.cpp", "operators_bf16.cpp")
 CUDA = ("operators_cuda.cpp", "attend.cu")
 _BY_LIBRARY = {
-    "libdeepvit.so": (*(f"{kernel}.cpp" for kernel in KERNELS), *OPERATORS),
+    "libdeepvit.so": (*(f"{kernel}.cpp" for kernel in (*KERNELS, *BF16_KERNELS)), *OPERATORS),
     "libdeepvit_cuda.so": CUDA,
 }
 _FLAGS = "__main__.py"
