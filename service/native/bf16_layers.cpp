@@ -77,7 +77,7 @@ void linear(const Linear& a, int64_t begin, int64_t end, void* scratch) {
         else
             for (int64_t j = 0; j < width; j += LANES) store(to + j, rounded(load(row + j)));
     }
-    product(rows, width, end - begin, a.weights,
+    product({rows, width}, end - begin, a.weights,
             [&](int64_t i, int64_t column, Vector sums) {
                 store(a.out + (begin + i) * a.weights.columns + column, rounded(sums));
             });
@@ -97,7 +97,7 @@ void rest(const Rest& a, int64_t begin, int64_t end, void* scratch) {
     for (int64_t i = 0; i < rows; i++)
         copy_row(a.x + (begin + i) * a.width, a.width, stream + i * width);
     const uint16_t* attended = a.attended + begin * a.attended_width;
-    product(attended, a.attended_width, rows, a.projection,
+    product({attended, a.attended_width}, rows, a.projection,
             [&](int64_t i, int64_t column, Vector sums) {
                 float* to = stream + i * width + column;
                 sums += load(to);
@@ -105,11 +105,11 @@ void rest(const Rest& a, int64_t begin, int64_t end, void* scratch) {
             });
     for (int64_t i = 0; i < rows; i++)
         normalise(stream + i * width, a.width, a.epsilon, normed + i * width);
-    product(normed, width, rows, a.first,
+    product({normed, width}, rows, a.first,
             [&](int64_t i, int64_t column, Vector sums) {
                 store(hidden + i * a.first.columns + column, rounded(gelu(sums)));
             });
-    product(hidden, a.first.columns, rows, a.second,
+    product({hidden, a.first.columns}, rows, a.second,
             [&](int64_t i, int64_t column, Vector sums) {
                 sums += load(stream + i * width + column);
                 float* to = a.out + (begin + i) * a.width + column;

@@ -4,14 +4,8 @@
 
 #include <cstdint>
 
+#include "bf16_weights.h"
 #include "sizes.h"
-
-// Of a linear layer: [columns / 64, pairs, 64] pairs of bfloat16 (bf16_product.h), and the bias.
-struct Weights {
-    const uint32_t* panels;
-    const float* bias;
-    int64_t pairs, columns;  // columns are padded with zeros to a multiple of 16
-};
 
 // out = norm(x) W + b, of rows; without the norm if epsilon is negative.
 struct Linear {

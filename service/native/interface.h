@@ -16,7 +16,7 @@
 constexpr uint32_t API_VERSION = 17;
 // No tensor's axis, and none in an attribute, is longer: the product of two then fits into int64_t.
 constexpr int64_t LONGEST = 1 << 30;
-enum Element { FLOAT = 1, HALF = 10, UNSIGNED = 12, BFLOAT = 16 };  // ONNXTensorElementDataType
+enum Element { FLOAT = 1, BYTE = 2, HALF = 10, UNSIGNED = 12, BFLOAT = 16 };  // ONNXTensorElementDataType
 enum Characteristic { REQUIRED = 0, OPTIONAL = 1, VARIADIC = 2 };
 
 struct Status;

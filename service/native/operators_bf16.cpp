@@ -6,12 +6,14 @@
 
 #include "bf16_attend.h"
 #include "bf16_layers.h"
+#include "bf16_stem.h"
 #include "instruction_set.h"
 #include "interface.h"
 #include "tasks.h"
 
 extern const Bf16Kernel bf16_attend_avx512_bf16, bf16_attend_baseline;
 extern const LayersKernel bf16_layers_avx512_bf16, bf16_layers_baseline;
+extern const StemKernel bf16_stem_avx512_bf16, bf16_stem_baseline;
 
 #if defined(__x86_64__)
 #define CHOOSE_BF16(NAME) (has_bf16() ? NAME##_avx512_bf16 : NAME##_baseline)
@@ -33,6 +35,18 @@ struct Bf16Node : Node {
         if (Status* s = call<INTEGER_ATTRIBUTE>(api, info, "threads", &threads)) return s;
         return threads > 0 && threads <= LONGEST ? nullptr : error("threads must be positive");
     }
+
+    // The weights of a layer, which are two inputs of the operator.
+    Status* read_weights(const Context* context, size_t index, int64_t pairs,
+                         Weights& weights) const {
+        Tensor panels, bias;
+        if (Status* s = read(context, index, panels)) return s;
+        if (Status* s = read(context, index + 1, bias)) return s;
+        weights = {panels.of<uint32_t>(), bias.of<float>(), pairs, bias.columns()};
+        const bool fit = panels.axes == 2 && panels.rows() == pairs && bias.axes == 1 &&
+                         panels.columns() == weights.columns && weights.columns % 16 == 0;
+        return fit ? nullptr : error("weights do not fit their input and their bias");
+    }
 };
 
 // Layers that are computed row by row, with weights as inputs.
@@ -44,18 +58,6 @@ struct Layers : Bf16Node {
         kernel = &CHOOSE_BF16(bf16_layers);
         if (Status* s = read_threads(info)) return s;
         return call<FLOAT_ATTRIBUTE>(api, info, "epsilon", &epsilon);
-    }
-
-    // The weights of a layer of so many inputs, which are two inputs of the operator.
-    Status* read_weights(const Context* context, size_t index, int64_t width,
-                         Weights& weights) const {
-        Tensor panels, bias;
-        if (Status* s = read(context, index, panels)) return s;
-        if (Status* s = read(context, index + 1, bias)) return s;
-        weights = {panels.of<uint32_t>(), bias.of<float>(), (width + 1) / 2, bias.columns()};
-        const bool fit = panels.axes == 2 && panels.rows() == weights.pairs && bias.axes == 1 &&
-                         panels.columns() == weights.columns && weights.columns % 16 == 0;
-        return fit ? nullptr : error("weights do not fit their input and their bias");
     }
 
     // As many tasks as threads, or a multiple; all about as large, in whole groups of rows.
@@ -88,7 +90,7 @@ struct LinearNode : Layers {
         if (Status* s = read(context, 0, x)) return s;
         if (x.axes != 2) return error("x must be rows");
         a.x = x.of<float>(), a.rows = x.rows(), a.width = x.columns(), a.epsilon = epsilon;
-        if (Status* s = read_weights(context, 1, a.width, a.weights)) return s;
+        if (Status* s = read_weights(context, 1, (a.width + 1) / 2, a.weights)) return s;
         if (Status* s = allocate(context, 0, {a.rows, a.weights.columns}, a.out)) return s;
         return run(context, a.rows, kernel->linear_scratch(a, most_rows(a.rows)),
                    [&](int64_t begin, int64_t end, void* memory) {
@@ -115,9 +117,9 @@ struct RestNode : Layers {
         if (!are_rows(attended, a.rows) || !are_rows(x, a.rows) || a.attended_width % 2 ||
             epsilon < 0)
             return error("attended and x do not fit each other");
-        if (Status* s = read_weights(context, 2, a.attended_width, a.projection)) return s;
-        if (Status* s = read_weights(context, 4, a.width, a.first)) return s;
-        if (Status* s = read_weights(context, 6, a.first.columns, a.second)) return s;
+        if (Status* s = read_weights(context, 2, a.attended_width / 2, a.projection)) return s;
+        if (Status* s = read_weights(context, 4, (a.width + 1) / 2, a.first)) return s;
+        if (Status* s = read_weights(context, 6, a.first.columns / 2, a.second)) return s;
         const int64_t padded = (a.width + 15) / 16 * 16;
         if (a.projection.columns != padded || a.second.columns != padded)
             return error("layers do not return what they add to");
@@ -191,9 +193,81 @@ struct Bf16Attend : Bf16Node {
     }
 };
 
-const Operator linear = make<LinearNode>(), rest = make<RestNode>();
+// images, offset, then weights and bias of three convolutions -> features of patches.
+struct StemNode : Bf16Node {
+    static constexpr const char* NAME = "Bf16Stem";
+    static constexpr size_t INPUTS = 8;
+    static constexpr Element input_element(size_t i) {
+        return i == 0 ? BYTE : i >= 2 && i % 2 == 0 ? UNSIGNED : FLOAT;
+    }
+
+    const StemKernel* kernel;
+    Convolution convolutions[3];
+    int64_t features = 0;
+
+    Status* prepare(const void* info) {
+        kernel = &CHOOSE_BF16(bf16_stem);
+        if (Status* s = read_threads(info)) return s;
+        if (Status* s = call<INTEGER_ATTRIBUTE>(api, info, "features", &features)) return s;
+        for (const char* name : {"windows", "strides", "paddings"}) {
+            int64_t values[3] = {}, *const to = values;
+            size_t count = 3;
+            if (Status* s = call<INTEGERS_ATTRIBUTE>(api, info, name, to, &count)) return s;
+            const int64_t least = *name == 'p' ? 0 : 1;
+            for (int i = 0; i < 3; i++) {
+                if (count != 3 || values[i] < least || values[i] > MOST)
+                    return error("windows, strides and paddings are those of three convolutions");
+                Convolution& c = convolutions[i];
+                (*name == 'w' ? c.window : *name == 's' ? c.stride : c.padding) = values[i];
+            }
+        }
+        return nullptr;
+    }
+
+    Status* compute(Context* context) const {
+        Tensor images, offset;
+        if (Status* s = read(context, 0, images)) return s;
+        if (Status* s = read(context, 1, offset)) return s;
+        Stem a{};
+        a.images = images.of<uint8_t>(), a.offset = offset.of<float>(), a.features = features;
+        a.images_count = images.shape[0], a.height = images.shape[1], a.width = images.shape[2];
+        a.channels = images.shape[3];
+        if (images.axes != 4 || offset.axes != 1 || offset.columns() != a.channels)
+            return error("images must be [images, height, width, channels], as many as in offset");
+        int64_t channels = a.channels, height = a.height, width = a.width;
+        for (size_t i = 0; i < 3; i++) {
+            const Convolution& c = a.convolutions[i] = convolutions[i];
+            const int64_t pairs = c.window * ((c.window * channels + 1) / 2);
+            if (Status* s = read_weights(context, 2 + 2 * i, pairs, a.weights[i])) return s;
+            if (height + 2 * c.padding < c.window || width + 2 * c.padding < c.window)
+                return error("images are smaller than a convolution's window");
+            channels = a.weights[i].columns, height = c.out_of(height), width = c.out_of(width);
+        }
+        if (features < 1 || features > channels) return error("features do not fit the weights");
+        a.rows_of_patches = height, a.patches_of_row = width;
+        if (Status* s = allocate(context, 0, {a.images_count, height * width, features}, a.out))
+            return s;
+        // Rows whose convolutions stay in the cache, or fewer if threads would have nothing to do.
+        const int64_t cached = std::max<int64_t>(1, ROWS_KEPT / convolutions[2].stride);
+        int64_t parts = (height + cached - 1) / cached;
+        if (a.images_count < threads) parts = std::max(parts, std::min(height, 2 * threads));
+        return run_tasks(*this, context, a.images_count * parts,
+                         kernel->scratch_bytes(a, (height + parts - 1) / parts),
+                         [&](int64_t number, void* memory) {
+                             const int64_t part = number % parts, end = height * (part + 1) / parts;
+                             kernel->rows(a, number / parts, height * part / parts, end, memory);
+                         });
+    }
+
+private:
+    static constexpr int64_t MOST = 1024;     // of a window, a stride or a padding
+    static constexpr int64_t ROWS_KEPT = 16;  // of the second convolution's output
+};
+
+const Operator linear = make<LinearNode>(), stem = make<StemNode>();
+const Operator rest = make<RestNode>();
 const Operator attention = make<Bf16Attend<false>>(), reattention = make<Bf16Attend<true>>();
 
 }  // namespace
 
-extern const Operator* const bf16_operators[] = {&linear, &rest, &attention, &reattention};
+extern const Operator* const bf16_operators[] = {&stem, &linear, &rest, &attention, &reattention};
