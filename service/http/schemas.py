@@ -137,7 +137,7 @@ class ModelSummary(_Answer):
     version: int
     default: bool
     provider: str = Field(description="where the model runs")
-    precision: str = Field(description="precision of classification: fp32, fp16 or int8")
+    precision: str = Field(description="precision of classification: fp32, bf16, fp16 or int8")
     attention: str = Field(description="fused (compiled kernels) or plain")
     input_size: Size = Field(description="in pixels: one number for a square, or height and width")
     classes: int

@@ -43,7 +43,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """Of classification: fp32, fp16 or int8."""
+        """Of classification: fp32, bf16, fp16 or int8."""
         ...
 
     @property

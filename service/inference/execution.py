@@ -14,7 +14,12 @@ from service import native
 from service.errors import StartupError
 from service.inference.graphs import Graphs
 from service.native.sources import is_stale
-from service.native.symbols import INSTRUCTION_SETS, allow, attention_calls
+from service.native.symbols import (
+    INSTRUCTION_SETS,
+    allow,
+    attention_calls,
+    multiplies_bf16,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -28,7 +33,7 @@ PROVIDERS = {
 @dataclass(frozen=True)
 class Execution:
     provider: str  # a key of PROVIDERS
-    precision: str  # fp32, fp16 or int8
+    precision: str  # fp32, bf16, fp16 or int8
     kernels: Path | None = None  # the library of compiled kernels, for what the graphs have of them
 
 
@@ -45,7 +50,11 @@ def resolve_provider(wanted: str) -> str:
 
 
 def resolve_precision(wanted: str, provider: str, graphs: Graphs) -> str:
-    """One of the exported precisions. Raises `StartupError`."""
+    """One of the exported precisions, or bf16, which kernels have. Raises `StartupError`."""
+    if wanted == "bf16":
+        if provider != "cpu":
+            raise StartupError(f"bf16 was asked for, which is for processors, not for {provider}")
+        return wanted
     if wanted == "auto":
         return "fp16" if provider == "cuda" and "fp16" in graphs.precisions else "fp32"
     if wanted not in graphs.precisions:
@@ -57,6 +66,7 @@ def resolve_kernels(provider: str, precision: str, best_copy: str = "auto") -> P
     """The library of compiled kernels, which can be loaded. Raises `StartupError`.
 
     For a CPU it holds a copy for each instruction set; sessions use none better than `best_copy`.
+    The baseline has bf16 too, which it computes in float32.
     """
     if provider == "cpu" and precision != "fp16":
         library = native.LIBRARY
@@ -73,10 +83,13 @@ def resolve_kernels(provider: str, precision: str, best_copy: str = "auto") -> P
         attention_calls(library)
         if library == native.LIBRARY:
             allow(library, INSTRUCTION_SETS[-1] if best_copy == "auto" else best_copy)
+        slow = precision == "bf16" and not multiplies_bf16(library)
     except Exception as exc:  # ONNX Runtime's errors have no common class; AttributeError is ours
         raise StartupError(
             f"python -m service.native has not compiled a kernel that loads here: {one_line(exc)}"
         ) from exc
+    if slow and best_copy != "baseline":
+        raise StartupError("this processor has no AVX512-BF16, without which fp32 is faster")
     _warn_if_stale(library)
     return library
 

@@ -1,8 +1,9 @@
 """The graphs of one exported version, held in memory with their weights."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import onnxruntime as ort
 
 from models.manifest import METADATA_KEY, Manifest
 from service.errors import StartupError
+from service.inference.bf16.classifier import Bf16Classifier
 from service.inference.files import Files
 
 EXPLAIN = "explain"
 _WEIGHTS = "weights.bin"
 _REQUIRED = {"fp32": "model.onnx", EXPLAIN: "explain.onnx"}
 _OPTIONAL = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+_LOGITS = "logits"
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,39 @@ class Graphs:
 
     @property
     def precisions(self) -> set[str]:
+        """Those that were exported. A classifier in bf16 is made of that in fp32."""
         return self._graphs.keys() - {EXPLAIN}
 
-    def classifier(self, precision: str) -> Graph:
+    def classifier(self, precision: str, threads: int) -> Graph:
+        """For a session of so many threads. Raises `StartupError` if it cannot be in bf16."""
+        if precision == "bf16":
+            return self._classifier_in_bf16(threads)
         return self._graph(self._graphs[precision], self._external[precision])
+
+    def _classifier_in_bf16(self, threads: int) -> Graph:
+        model = onnx.load_model_from_string(self._graphs["fp32"])
+        del model.graph.node[:]
+        model.graph.node.extend(self._bf16.nodes(threads))
+        for name, array in self._bf16.constants.items():
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            model.graph.initializer.append(_declared(name, kind, array.shape))
+        _cut(model, [_LOGITS])
+        kept = {tensor.name for tensor in model.graph.initializer}
+        graph = self._graph(
+            model.SerializeToString(), [one for one in self._external["fp32"] if one.name in kept]
+        )
+        for name, array in self._bf16.constants.items():
+            graph.weights[name] = ort.OrtValue.ortvalue_from_numpy(array)
+        return graph
+
+    @cached_property
+    def _bf16(self) -> Bf16Classifier:
+        model = onnx.load_model_from_string(self._graphs["fp32"])
+        constants = _constants(model, self._external["fp32"], self._weights)
+        try:
+            return Bf16Classifier(model.graph, constants.get)
+        except ValueError as exc:
+            raise StartupError(f"{self.folder} cannot run in bf16: {exc}") from exc
 
     def explainer(self, outputs: Sequence[str]) -> Graph:
         """The part of the explain graph that leads to some of its outputs."""
@@ -94,12 +126,14 @@ class _External:
     def end(self) -> int:
         return self.start + math.prod(self.shape) * self.dtype.itemsize
 
-    def value(self, weights: mmap | bytes) -> ort.OrtValue:
+    def array(self, weights: mmap | bytes) -> "np.ndarray[Any, Any]":
         """Without a copy: it is valid as long as `weights` is."""
         values = np.frombuffer(weights, self.dtype, math.prod(self.shape), self.start)
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
-            values.reshape(self.shape), self.type
-        )
+        return values.reshape(self.shape)
+
+    def value(self, weights: mmap | bytes) -> ort.OrtValue:
+        """The same for a session."""
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(self.array(weights), self.type)
 
 
 def _external(model: onnx.ModelProto) -> Iterator[_External]:
@@ -116,6 +150,28 @@ def _external(model: onnx.ModelProto) -> Iterator[_External]:
         yield found
 
 
+def _declared(name: str, kind: int, shape: Sequence[int]) -> onnx.TensorProto:
+    """An initializer whose values a session is given."""
+    tensor = onnx.TensorProto(name=name, dims=shape, data_type=kind)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=_WEIGHTS)
+    return tensor
+
+
+def _constants(
+    model: onnx.ModelProto, external: "Iterable[_External]", weights: mmap | bytes
+) -> Mapping[str, Any]:
+    """The arrays of initializers, and of those that are cast from half precision."""
+    found: dict[str, Any] = {one.name: one.array(weights) for one in external}
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            found[tensor.name] = onnx.numpy_helper.to_array(tensor)
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]].astype(np.float32)
+    return found
+
+
 def _check(model: onnx.ModelProto, manifest: Manifest, key: str) -> None:
     """Raises `ValueError` if a graph is not that of its manifest."""
     embedded = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY)
@@ -123,7 +179,7 @@ def _check(model: onnx.ModelProto, manifest: Manifest, key: str) -> None:
         raise ValueError("it was exported with another manifest")
     found = {value.name: _shape(value) for value in (*model.graph.input, *model.graph.output)}
     wanted: dict[str, tuple[int, ...]] = {"images": (*manifest.preprocessing.size, 3)}
-    wanted["logits"] = (manifest.config.num_classes,)
+    wanted[_LOGITS] = (manifest.config.num_classes,)
     if key == EXPLAIN:
         wanted |= {output.name: output.shape for output in manifest.outputs}
     for name, shape in wanted.items():

@@ -35,7 +35,7 @@ ort.create_and_register_allocator(_MEMORY, ort.OrtArenaCfg({}))
 @dataclass(frozen=True)
 class EngineOptions:
     provider: str = "auto"  # or cpu, cuda, tensorrt, which is then demanded
-    precision: str = "auto"  # fp32, fp16, int8; auto is fp16 on a GPU where it was exported
+    precision: str = "auto"  # fp32, bf16, fp16, int8; auto is fp16 on a GPU where it was exported
     attention: str = "auto"  # plain, or fused, which is demanded; auto is fused where it can be
     kernel: str = "auto"  # the best copy that may run: avx512, avx2 or baseline
     cuda_graphs: bool = True  # where the model runs on CUDA
@@ -85,21 +85,26 @@ class Sessions:
         options = self._options
         precision = resolve_precision(options.precision, provider, self._graphs)
         plain = Execution(provider, precision)
+        demanded = "fused attention" if options.attention == "fused" else ""
+        if precision == "bf16":
+            if options.attention == "plain":
+                raise StartupError("bf16 runs on the compiled kernels, and attention is plain")
+            demanded = precision
         if options.attention == "plain":
             return plain, self._open_classifier(plain, options.intra_op_threads)
         try:
             fused = replace(plain, kernels=resolve_kernels(provider, precision, options.kernel))
             return fused, self._open_classifier(fused, options.intra_op_threads)
         except StartupError as exc:
-            if options.attention == "fused":
-                raise StartupError(f"fused attention was asked for, but {exc}") from exc
+            if demanded:
+                raise StartupError(f"{demanded} was asked for, but {exc.detail}") from exc
             reason = exc.detail
         session = self._open_classifier(plain, options.intra_op_threads)  # may fail just as well
         _say_why_plain(reason)
         return plain, session
 
     def _open_classifier(self, execution: Execution, threads: int) -> ort.InferenceSession:
-        graph = self._graphs.classifier(execution.precision)
+        graph = self._graphs.classifier(execution.precision, threads)
         return self._open(execution, graph, threads, self._uses_cuda_graphs(execution))
 
     def _uses_cuda_graphs(self, execution: Execution) -> bool:

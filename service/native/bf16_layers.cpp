@@ -77,8 +77,8 @@ void linear(const Linear& a, int64_t begin, int64_t end, void* scratch) {
         else
             for (int64_t j = 0; j < width; j += LANES) store(to + j, rounded(load(row + j)));
     }
-    product({rows, width}, end - begin, a.weights,
-            [&](int64_t i, int64_t column, Vector sums) {
+    product({rows, width, end - begin}, a.weights,
+            [&](int64_t, int64_t i, int64_t column, Vector sums) {
                 store(a.out + (begin + i) * a.weights.columns + column, rounded(sums));
             });
 }
@@ -97,20 +97,20 @@ void rest(const Rest& a, int64_t begin, int64_t end, void* scratch) {
     for (int64_t i = 0; i < rows; i++)
         copy_row(a.x + (begin + i) * a.width, a.width, stream + i * width);
     const uint16_t* attended = a.attended + begin * a.attended_width;
-    product({attended, a.attended_width}, rows, a.projection,
-            [&](int64_t i, int64_t column, Vector sums) {
+    product({attended, a.attended_width, rows}, a.projection,
+            [&](int64_t, int64_t i, int64_t column, Vector sums) {
                 float* to = stream + i * width + column;
                 sums += load(to);
                 std::memcpy(to, &sums, sizeof sums);
             });
     for (int64_t i = 0; i < rows; i++)
         normalise(stream + i * width, a.width, a.epsilon, normed + i * width);
-    product({normed, width}, rows, a.first,
-            [&](int64_t i, int64_t column, Vector sums) {
+    product({normed, width, rows}, a.first,
+            [&](int64_t, int64_t i, int64_t column, Vector sums) {
                 store(hidden + i * a.first.columns + column, rounded(gelu(sums)));
             });
-    product({hidden, a.first.columns}, rows, a.second,
-            [&](int64_t i, int64_t column, Vector sums) {
+    product({hidden, a.first.columns, rows}, a.second,
+            [&](int64_t, int64_t i, int64_t column, Vector sums) {
                 sums += load(stream + i * width + column);
                 float* to = a.out + (begin + i) * a.width + column;
                 const int64_t left = std::min<int64_t>(LANES, a.width - column);

@@ -1,6 +1,6 @@
 // Rows times weights, both bfloat16, in sums of float.
 //
-// A tile of 6 rows and up to 64 columns stays in registers while it is summed. Pairs lie along the
+// A tile of up to 6 rows and 64 columns stays in registers while it is summed. Pairs lie along the
 // axis that is summed: a row's as they are, each broadcast to all lanes; weights in panels of 64
 // columns (the last one narrower, a multiple of 16), one after the other, as the service packs them
 // (inference/bf16/packing.py).
@@ -15,21 +15,28 @@
 
 namespace {
 
-constexpr int TILE = 6, PANEL = 64, STEP = 16;
-typedef Vector Sums[TILE][PANEL / LANES];
+#if defined(__AVX512BF16__)
+constexpr int TILE = 6;
+#else
+constexpr int TILE = 2;  // quicker to compile
+#endif
+constexpr int PANEL = 64, STEP = 16;
 
-// Rows that are `stride` numbers apart. Each consists of segments of as many pairs, which are `apart`
-// numbers apart: one for a linear layer, and one for each row of a convolution's window.
+// `count` rows in each of some lines; rows are `stride` numbers apart. A row consists of segments of
+// as many pairs, one for a linear layer, and one for each row of a convolution's window. Lines and
+// segments are `line` numbers apart, times `line_step` for lines.
 struct Rows {
     const uint16_t* at;
-    int64_t stride, segments = 1, apart = 0;
+    int64_t stride, count, lines = 1, line = 0, line_step = 1, segments = 1;
 };
 
-template <int HEIGHT, int VECTORS>
-void sum_tile(const Rows& rows, const uint32_t* panel, int64_t pairs, Sums& sums) {
+// The sums of a tile, and put(row, column, vector) with each and the bias.
+template <int HEIGHT, int VECTORS, typename Put>
+void sum_tile_of(const Rows& rows, const uint16_t* first, const uint32_t* panel, int64_t pairs,
+              const float* bias, Put put) {
     Vector tile[HEIGHT][VECTORS] = {};
     for (int64_t segment = 0; segment < rows.segments; segment++) {
-        const uint16_t* at = rows.at + segment * rows.apart;
+        const uint16_t* at = first + segment * rows.line;
         for (int64_t k = 0; k < pairs; k++, panel += VECTORS * LANES) {
             Pairs weights[VECTORS];
 #pragma GCC unroll 8
@@ -43,50 +50,40 @@ void sum_tile(const Rows& rows, const uint32_t* panel, int64_t pairs, Sums& sums
             }
         }
     }
+#pragma GCC unroll 6
     for (int i = 0; i < HEIGHT; i++)
-        for (int j = 0; j < VECTORS; j++) sums[i][j] = tile[i][j];
+#pragma GCC unroll 8
+        for (int j = 0; j < VECTORS; j++) put(i, j * LANES, tile[i][j] + load(bias + j * LANES));
 }
 
-template <int HEIGHT>
-void sum_tile(const Rows& rows, const uint32_t* panel, int64_t pairs, int64_t width, Sums& sums) {
-    switch (width / STEP) {
-        case 1: return sum_tile<HEIGHT, 1 * STEP / LANES>(rows, panel, pairs, sums);
-        case 2: return sum_tile<HEIGHT, 2 * STEP / LANES>(rows, panel, pairs, sums);
-        case 3: return sum_tile<HEIGHT, 3 * STEP / LANES>(rows, panel, pairs, sums);
-        default: return sum_tile<HEIGHT, 4 * STEP / LANES>(rows, panel, pairs, sums);
-    }
+// The copy of sum_tile for a tile of this height and width.
+template <int HEIGHT = 1, int STEPS = 1, typename... Rest>
+void sum_tile(int64_t height, int64_t width, const Rest&... rest) {
+    if constexpr (HEIGHT < TILE)
+        if (height > HEIGHT) return sum_tile<HEIGHT + 1, STEPS>(height, width, rest...);
+    if constexpr (STEPS * STEP < PANEL)
+        if (width > STEPS * STEP) return sum_tile<HEIGHT, STEPS + 1>(height, width, rest...);
+    sum_tile_of<HEIGHT, STEPS * STEP / LANES>(rest...);
 }
 
-inline void sum_tile(int64_t height, const Rows& rows, const uint32_t* panel, int64_t pairs,
-                     int64_t width, Sums& sums) {
-    switch (height) {
-        case 1: return sum_tile<1>(rows, panel, pairs, width, sums);
-        case 2: return sum_tile<2>(rows, panel, pairs, width, sums);
-        case 3: return sum_tile<3>(rows, panel, pairs, width, sums);
-        case 4: return sum_tile<4>(rows, panel, pairs, width, sums);
-        case 5: return sum_tile<5>(rows, panel, pairs, width, sums);
-        default: return sum_tile<6>(rows, panel, pairs, width, sums);
-    }
-}
-
-// Calls put(row, column, vector) with all of `count` rows times weights, plus the bias.
+// Calls put(line, row, column, vector) with all rows times weights, plus the bias. The rows of a line
+// are divided evenly among its tiles: with few rows, a tile's sums would wait for each other.
 template <typename Put>
-void product(Rows rows, int64_t count, const Weights& weights, Put put) {
-    const int64_t pairs = weights.pairs / rows.segments;
+void product(const Rows& rows, const Weights& weights, Put put) {
+    const int64_t pairs = weights.pairs / rows.segments, tiles = (rows.count + TILE - 1) / TILE;
     for (int64_t column = 0; column < weights.columns; column += PANEL) {
         const int64_t width = std::min<int64_t>(PANEL, weights.columns - column);
-        const uint32_t* panel = weights.panels + column * weights.pairs;
-        for (int64_t row = 0; row < count; row += TILE) {
-            const int64_t height = std::min<int64_t>(TILE, count - row);
-            Rows tile = rows;
-            tile.at += row * rows.stride;
-            Sums sums;
-            sum_tile(height, tile, panel, pairs, width, sums);
-            for (int64_t i = 0; i < height; i++)
-                for (int64_t j = 0; j < width / LANES; j++)
-                    put(row + i, column + j * LANES,
-                        sums[i][j] + load(weights.bias + column + j * LANES));
-        }
+        for (int64_t line = 0; line < rows.lines; line++)
+            for (int64_t tile = 0; tile < tiles; tile++) {
+                const int64_t row = rows.count * tile / tiles;
+                const int64_t height = rows.count * (tile + 1) / tiles - row;
+                sum_tile(height, width, rows,
+                         rows.at + line * rows.line_step * rows.line + row * rows.stride,
+                         weights.panels + column * weights.pairs, pairs, weights.bias + column,
+                         [=, &put](int64_t i, int64_t j, Vector sums) {
+                             put(line, row + i, column + j, sums);
+                         });
+            }
     }
 }
 

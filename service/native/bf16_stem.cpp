@@ -54,22 +54,39 @@ Bytes scratch_bytes(const Stem& a, int64_t rows) {
     return bytes;
 }
 
+// Makes the padding of a window zeros, and what lies behind its end; `valid` rows of it are none.
+void clear(const Window& w, int64_t padding, int64_t valid, uint16_t* kept) {
+    const int64_t line = w.width * w.channels, side = padding * w.channels;
+    for (int64_t row = w.begin; row < w.end; row++) {
+        uint16_t* at = kept + (row - w.begin) * line;
+        if (row < padding || row >= padding + valid) {
+            std::memset(at, 0, line * sizeof *at);
+        } else {
+            std::memset(at, 0, side * sizeof *at);
+            std::memset(at + line - side, 0, side * sizeof *at);
+        }
+    }
+    kept[w.numbers()] = 0;
+}
+
 // Pixels minus their mean, rounded.
 void read_pixels(const Stem& a, int64_t image, const Window& window, uint16_t* to) {
     typedef uint8_t Pixels __attribute__((vector_size(LANES)));
     const int64_t padding = a.convolutions[0].padding, line = a.width * a.channels;
+    Vector offsets[MOST_CHANNELS];  // of one vector of a line after the other, again and again
+    for (int64_t i = 0; i < LANES * a.channels; i++)
+        offsets[i / LANES][i % LANES] = a.offset[i % a.channels];
     for (int64_t row = window.begin; row < window.end; row++) {
         const int64_t y = row - padding;
         if (y < 0 || y >= a.height) continue;
         const uint8_t* pixels = a.images + (image * a.height + y) * line;
         uint16_t* at = to + ((row - window.begin) * window.width + padding) * a.channels;
-        for (int64_t i = 0; i < line; i += LANES) {
+        for (int64_t i = 0, phase = 0; i < line; i += LANES, phase++) {
+            if (phase == a.channels) phase = 0;
             const int64_t count = std::min<int64_t>(LANES, line - i);
             Pixels some = {};
-            Vector offset;
             std::memcpy(&some, pixels + i, count);
-            for (int lane = 0; lane < LANES; lane++) offset[lane] = a.offset[(i + lane) % a.channels];
-            const Halves values = rounded(__builtin_convertvector(some, Vector) - offset);
+            const Halves values = rounded(__builtin_convertvector(some, Vector) - offsets[phase]);
             std::memcpy(at + i, &values, count * sizeof(uint16_t));
         }
     }
@@ -80,23 +97,25 @@ template <typename Put>
 void convolve(const Convolution& c, const Weights& weights, const Window& window,
               const uint16_t* from, int64_t begin, int64_t end, int64_t width, Put put) {
     const int64_t line = window.width * window.channels;
-    for (int64_t y = begin; y < end; y++)
-        product({from + (y * c.stride - window.begin) * line, c.stride * window.channels, c.window,
-                 line},
-                width, weights,
-                [&](int64_t x, int64_t column, Vector sums) { put(y, x, column, sums); });
+    product({from + (begin * c.stride - window.begin) * line, c.stride * window.channels, width,
+             end - begin, line, c.stride, c.window},
+            weights, [&](int64_t y, int64_t x, int64_t column, Vector sums) {
+                put(begin + y, x, column, sums);
+            });
 }
 
 void rows(const Stem& a, int64_t image, int64_t begin, int64_t end, void* scratch) {
     const Windows windows(a, begin, end);
     uint16_t* kept[3] = {static_cast<uint16_t*>(scratch)};
+    int64_t height = a.height, width = a.width;
     for (int i = 0; i < 3; i++) {
-        const int64_t numbers = windows.of[i].numbers_kept();
-        std::memset(kept[i], 0, numbers * sizeof(uint16_t));
-        if (i < 2) kept[i + 1] = kept[i] + (numbers + 31) / 32 * 32;
+        const Window& window = windows.of[i];
+        clear(window, a.convolutions[i].padding, height, kept[i]);
+        height = a.convolutions[i].out_of(height);
+        if (i < 2) kept[i + 1] = kept[i] + (window.numbers_kept() + 31) / 32 * 32;
     }
     read_pixels(a, image, windows.of[0], kept[0]);
-    int64_t height = a.height, width = a.width;
+    height = a.height;
     for (int i = 0; i < 2; i++) {
         const Convolution &c = a.convolutions[i], &next = a.convolutions[i + 1];
         const Window& to = windows.of[i + 1];

@@ -7,6 +7,8 @@
 #include "bf16_weights.h"
 #include "sizes.h"
 
+constexpr int64_t MOST_CHANNELS = 4;  // of an image
+
 // Along one axis. Weights are [window, pairs of a row of the window, columns].
 struct Convolution {
     int64_t window, stride, padding;

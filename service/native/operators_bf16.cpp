@@ -232,7 +232,8 @@ struct StemNode : Bf16Node {
         a.images = images.of<uint8_t>(), a.offset = offset.of<float>(), a.features = features;
         a.images_count = images.shape[0], a.height = images.shape[1], a.width = images.shape[2];
         a.channels = images.shape[3];
-        if (images.axes != 4 || offset.axes != 1 || offset.columns() != a.channels)
+        if (images.axes != 4 || offset.axes != 1 || offset.columns() != a.channels ||
+            a.channels < 1 || a.channels > MOST_CHANNELS)
             return error("images must be [images, height, width, channels], as many as in offset");
         int64_t channels = a.channels, height = a.height, width = a.width;
         for (size_t i = 0; i < 3; i++) {
@@ -248,7 +249,8 @@ struct StemNode : Bf16Node {
         if (Status* s = allocate(context, 0, {a.images_count, height * width, features}, a.out))
             return s;
         // Rows whose convolutions stay in the cache, or fewer if threads would have nothing to do.
-        const int64_t cached = std::max<int64_t>(1, ROWS_KEPT / convolutions[2].stride);
+        const Bytes a_row = kernel->scratch_bytes(a, 1);
+        const int64_t cached = std::max<int64_t>(1, KEPT_BYTES / int64_t(a_row.count));
         int64_t parts = (height + cached - 1) / cached;
         if (a.images_count < threads) parts = std::max(parts, std::min(height, 2 * threads));
         return run_tasks(*this, context, a.images_count * parts,
@@ -260,8 +262,8 @@ struct StemNode : Bf16Node {
     }
 
 private:
-    static constexpr int64_t MOST = 1024;     // of a window, a stride or a padding
-    static constexpr int64_t ROWS_KEPT = 16;  // of the second convolution's output
+    static constexpr int64_t MOST = 1024;  // of a window, a stride or a padding
+    static constexpr int64_t KEPT_BYTES = 512 * 1024;
 };
 
 const Operator linear = make<LinearNode>(), stem = make<StemNode>();

@@ -9,7 +9,11 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 KERNELS = ("attend", "similarity", "features")  # compiled once for each instruction set
-BF16_KERNELS = ("bf16_attend", "bf16_layers", "bf16_stem")  # for one that has bfloat16, and the baseline
+BF16_KERNELS = (
+    "bf16_attend",
+    "bf16_layers",
+    "bf16_stem",
+)  # for AVX512-BF16, and the baseline
 OPERATORS = ("operators.cpp", "operators_similarity.cpp", "operators_bf16.cpp")
 CUDA = ("operators_cuda.cpp", "attend.cu")
 _BY_LIBRARY = {

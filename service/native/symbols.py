@@ -22,6 +22,16 @@ def chosen_copy(library: Path) -> str:
     return chosen.decode()
 
 
+def multiplies_bf16(library: Path) -> bool:
+    """Whether this processor multiplies bfloat16 by itself, in copies that are allowed.
+
+    Raises `AttributeError`, too.
+    """
+    ask = ctypes.CDLL(str(library)).deepvit_has_bf16
+    ask.restype = ctypes.c_bool
+    return bool(ask())
+
+
 def attention_calls(library: Path) -> int:
     """How often an operator of attention has run on this thread. Raises `AttributeError`, too."""
     count = ctypes.CDLL(str(library)).deepvit_attention_calls

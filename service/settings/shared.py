@@ -51,10 +51,11 @@ class SharedSettings(BaseSettings):
         "auto",
         description="where models run; auto takes the best that works, a named one must work",
     )
-    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto",
         description="precision of classification; auto is fp16 on a GPU if the model has it, else "
-        "fp32; int8 is faster on a CPU and less exact",
+        "fp32; bf16 and int8 are faster on a CPU and less exact; bf16 needs AVX512-BF16 and no "
+        "export of its own",
     )
     attention: Literal["auto", "fused", "plain"] = Field(
         "auto",

@@ -36,7 +36,7 @@ def run(name: str) -> None:
     measures = ["logits", *similarity.outputs(facts, "reattention").values()]
     graphs = Graphs(folder)
     found = {
-        "classification": _profile(graphs.classifier("fp32"), engine),
+        "classification": _profile(graphs.classifier("fp32", available_cpus()), engine),
         "with a stage's similarity": _profile(graphs.explainer(measures), engine),
     }
     record = Record("profile", name)

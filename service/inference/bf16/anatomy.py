@@ -1,12 +1,14 @@
 """The stem and the blocks of a network, found among the nodes of an exported classifier."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
 DOMAIN = "deepvit"  # of the project's operators
+
+_IMAGES = "images"  # the name of the input
 
 Constant = Callable[[str], Any]  # the array of a name; None if it is computed from the images
 
@@ -35,7 +37,8 @@ class Block(NamedTuple):
     @property
     def skip(self) -> str:
         """The x that attention is added to."""
-        return next(name for name in self.sum.input if name != self.projection.output[0])
+        (name,) = set(self.sum.input) - {self.projection.output[0]}
+        return str(name)
 
 
 class Stem(NamedTuple):
@@ -104,8 +107,7 @@ class Anatomy:
         )
 
     def _stem(self) -> Stem:
-        (images,) = self._graph.input
-        nodes = self._uses.get(images.name, [])
+        nodes = self._uses.get(_IMAGES, [])
         if len(nodes) != 1 or attributes(nodes[0]) != {"perm": [0, 3, 1, 2]}:
             raise _OtherError
         for kind in ("Cast", "Sub", "Conv", "Relu", "Conv", "Relu", "Conv", "Reshape", "Transpose"):
@@ -114,15 +116,13 @@ class Anatomy:
         plain = {"group": 1, "auto_pad": b"NOTSET", "dilations": [1, 1]}
         for node in stem.convolutions:
             facts = plain | attributes(node)
-            square = all(
-                len(set(facts[name])) == 1 for name in ("kernel_shape", "strides", "pads")
-            )
-            if not square or any(facts[name] != value for name, value in plain.items()):
+            sides: list[list[int]] = [facts.pop(one) for one in ("kernel_shape", "strides", "pads")]
+            if any(len(set(side)) > 1 for side in sides) or facts != plain:
                 raise _OtherError
         constants = [stem.centre, *stem.convolutions]
         if any(self._constant(name) is None for node in constants for name in node.input[1:]):
             raise _OtherError
-        if attributes(stem.end) != {"perm": [0, 2, 1]} or stem.third.input[0] == images.name:
+        if attributes(stem.end) != {"perm": [0, 2, 1]}:
             raise _OtherError
         return stem
 
@@ -154,7 +154,8 @@ class Anatomy:
         return node
 
 
-def attributes(node: NodeProto) -> Mapping[str, Any]:
+def attributes(node: NodeProto) -> dict[Any, Any]:
+    """By name."""
     return {one.name: helper.get_attribute_value(one) for one in node.attribute}
 
 

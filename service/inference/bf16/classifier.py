@@ -57,10 +57,11 @@ class Bf16Classifier:
             keys=[*facts["keys"][:3], even],
         )
         projection = self._layer(block.projection).with_even_rows(heads)
+        first, second = self._layer(block.first), self._layer(block.second)
         inputs = [attention.output[0], block.skip]
         inputs += self._inputs(f"{name}.projection", projection)
-        inputs += self._inputs(f"{name}.first", self._layer(block.first))
-        inputs += self._inputs(f"{name}.second", self._layer(block.second))
+        inputs += self._inputs(f"{name}.first", first)
+        inputs += self._inputs(f"{name}.second", second.behind(first))
         rest = _node("Bf16Rest", inputs, block.end.output[0], epsilon=_epsilon(block.second_norm))
         gone: dict[str, list[NodeProto]] = {
             node.output[0]: [] for node in block if node is not block.norm

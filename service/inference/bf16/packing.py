@@ -52,6 +52,11 @@ class Layer(NamedTuple):
         weight = np.pad(weight, ((0, 0), (0, weight.shape[1] % 2), (0, 0)))
         return Layer(weight.reshape(-1, weight.shape[2]), self.bias)
 
+    def behind(self, layer: "Layer") -> "Layer":
+        """The rows padded with zeros to as many as the padded columns of the layer before."""
+        padding = padded_columns(len(layer.bias)) - len(self.weight)
+        return Layer(np.pad(self.weight, ((0, padding), (0, 0))), self.bias)
+
 
 def convolution(weight: Float32Array, bias: Float32Array, channels: int) -> Layer:
     """A convolution [out, in, window, window] as a layer, whose input has so many channels.
@@ -88,8 +93,8 @@ def in_large_pages(arrays: Mapping[str, Array]) -> dict[str, Array]:
     copies: dict[str, Array] = {}
     start = 0
     for (name, array), size in zip(arrays.items(), sizes, strict=True):
-        copy = np.frombuffer(memory, array.dtype, array.size, start).reshape(array.shape)
-        copy[...] = array
+        copy: Array = np.ndarray(array.shape, array.dtype, memory, start)
+        np.copyto(copy, array)
         copies[name] = copy
         start += size
     return copies

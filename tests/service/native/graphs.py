@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from export.functions import DOMAIN
 
@@ -15,6 +15,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 _ATTENTION = ("q", "k", "v")
 _REATTENTION = (*_ATTENTION, "theta", "offset")
+_HALVED = ("Bf16Linear", "Bf16Attention", "Bf16ReAttention")  # what they return is in bfloat16
 _MEASURES = ("column", "row", "centred", "neighbours", "heads")
 _AXES = "must be [-1, tokens, heads, width]"
 _INVALID = "This is an invalid model"  # so says ONNX Runtime, before it asks the kernels
@@ -29,29 +30,40 @@ class Case(NamedTuple):
     operator: str
     inputs: Sequence[str]
     outputs: Sequence[str]
-    attributes: Mapping[str, Any]
+    attributes: dict[str, Any]
     given: Arrays
     becomes: str = RAN
+    halves: Sequence[str] = ()  # inputs that the operator takes in bfloat16
 
 
 def save(cases: Mapping[str, Case], folder: Path) -> None:
     """As one_operator.py reads them."""
     for name, case in cases.items():
-        node = helper.make_node(
-            case.operator, case.inputs, case.outputs, domain=DOMAIN, **case.attributes
-        )
         found = [_value(name, np.dtype(np.float32)) for name in case.outputs if name]
         given = [_value(name, values.dtype) for name, values in case.given.items()]
-        graph = helper.make_graph([node], "graph", given, found)
+        graph = helper.make_graph(list(_nodes(case)), "graph", given, found)
         opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
         made = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         (folder / f"{name}.onnx").write_bytes(made.SerializeToString())
         np.savez(folder / f"{name}.npz", allow_pickle=False, **case.given)
 
 
+def _nodes(case: Case) -> Iterator[NodeProto]:
+    """The operator, between casts if it is one in bfloat16."""
+    inputs, outputs = list(case.inputs), list(case.outputs)
+    for name in case.halves:
+        yield helper.make_node("Cast", [name], [f"{name}.half"], to=TensorProto.BFLOAT16)
+        inputs[inputs.index(name)] = f"{name}.half"
+    halved = case.operator in _HALVED
+    made = [f"{name}.half" for name in outputs] if halved else outputs
+    yield helper.make_node(case.operator, inputs, made, domain=DOMAIN, **case.attributes)
+    if halved:
+        for name in outputs:
+            yield helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT)
+
+
 def _value(name: str, dtype: np.dtype[Any]) -> Any:
     kind = helper.np_dtype_to_tensor_dtype(dtype)
-    assert kind in (TensorProto.FLOAT, TensorProto.DOUBLE)
     return helper.make_tensor_value_info(name, kind, None)  # of any shape
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service import native
-from tests.service.native import graphs
+from tests.service.native import bf16_graphs, graphs
 from tests.support.server import ROOT
 
 # So that the first misuse of memory, or undefined behaviour, ends the process.
@@ -23,7 +23,7 @@ OPTIONS = "detect_leaks=0:halt_on_error=1:allocator_may_return_null=1"
 
 @pytest.mark.usefixtures("library")
 def test_every_graph_is_computed_or_refused(tmp_path: Path) -> None:
-    cases = graphs.sound() | graphs.hostile()
+    cases = all_cases()
     graphs.save(cases, tmp_path)
     assert_outcomes(cases, run(native.LIBRARY, tmp_path))
 
@@ -58,9 +58,13 @@ def test_no_graph_makes_the_kernels_misuse_memory(
     sanitized: dict[str, str], tmp_path: Path
 ) -> None:
     """Nor do what C++ leaves undefined, such as overflows of signed integers."""
-    cases = graphs.sound() | graphs.hostile()
+    cases = all_cases()
     graphs.save(cases, tmp_path)
     assert_outcomes(cases, run(Path(sanitized["LIBRARY"]), tmp_path, sanitized))
+
+
+def all_cases() -> dict[str, graphs.Case]:
+    return graphs.sound() | graphs.hostile() | bf16_graphs.sound() | bf16_graphs.hostile()
 
 
 def found_by(compiler: str, library: str) -> str:
