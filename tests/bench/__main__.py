@@ -1,6 +1,6 @@
 """`python -m tests.bench [PART...] [--model NAME]`, where a part is a module of this folder.
 
-By default all parts run but `bulk`, `training`, `gpu`, `monitor`, `drift`, which needs
+By default all parts run but `bulk`, `training`, `gpu`, `monitor`, `pictures`, `drift`, which needs
 `--images FOLDER`, and those of a cluster: `cluster`, `fronts`, `capacity`.
 
 A model is the small `deepvit16-cifar10` or any architecture of models.config; the latter is
@@ -15,7 +15,10 @@ from pathlib import Path
 from tests.bench import models, tables
 
 PARTS = ("graph", "profile", "serving", "scaling", "decode", "tables")
-ON_REQUEST = ("bulk", "training", "gpu", "cluster", "fronts", "capacity", "drift", "monitor")
+ON_REQUEST = (
+    *("bulk", "training", "gpu", "drift", "monitor", "pictures"),
+    *("cluster", "fronts", "capacity"),
+)
 
 
 def main() -> None:

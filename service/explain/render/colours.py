@@ -12,9 +12,10 @@ from models.arrays import Float32Array, Pixels
 
 def colours(values: Float32Array, *, signed: bool) -> Pixels:
     """RGB [..., 3] of values from 0, or from -1 if signed, to 1; white where there is no number."""
-    share = (values + 1) / 2 if signed else values
     table = _VIK if signed else _VIRIDIS
-    found = table[np.nan_to_num(share * len(table)).clip(0, len(table) - 1).astype(np.uint8)]
+    places = (values + 1) * (len(table) / 2) if signed else values * len(table)
+    np.nan_to_num(places, copy=False).clip(0, len(table) - 1, out=places)
+    found: Pixels = table[places.astype(np.uint8)]
     found[np.isnan(values)] = 255
     return found
 

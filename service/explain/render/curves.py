@@ -120,11 +120,11 @@ class Axes:
         text(self._left, self._top - 20, title, TITLE)
         length = 0
         for value, words in ticks(self._low, self._high, 6):
-            middle = round(self._y(value))
-            canvas.line((self._left - 5, middle), (self._left, middle), MUTED)
-            length = max(length, text(self._left - 10, middle, words, TEXT, align="right"))
-        x, y = self._left - 22 - length, (self._top + self._bottom) / 2
-        text(x, y, unit, TEXT, align="centre", upwards=True)
+            height = round(self._y(value))
+            canvas.line((self._left - 5, height), (self._left, height), MUTED)
+            length = max(length, text(self._left - 10, height, words, TEXT, align="right"))
+        middle = (self._top + self._bottom) / 2
+        text(self._left - 22 - length, middle, unit, TEXT, align="centre", upwards=True)
         draw_blocks(canvas, self._left, self._right, self._bottom, blocks)
         for x, y, words in self._words:
             text(x, y, words, TEXT)

@@ -52,7 +52,9 @@ def render_similarity(picture: SimilarityPicture) -> bytes:
     if picture.entropy is not None:
         heights.append(_CURVES)
     tops = [_TOP + sum(heights[:row]) + row * _SPACE for row in range(len(heights) + 1)]
-    canvas = Canvas(_WIDTH, tops[-1] - _SPACE + (_BOTTOM if picture.entropy is not None else _BOTTOM // 2))
+    canvas = Canvas(
+        _WIDTH, tops[-1] - _SPACE + (_BOTTOM if picture.entropy is not None else _BOTTOM // 2)
+    )
     dots = f"dot: cosine below {-_DOT_THRESHOLD:.2f}"
     title, *lines = header = [picture.title, f"{picture.subtitle}; {dots}", picture.verdict]
     canvas.text(30, 38, title, _HEADING, bold=True)

@@ -18,7 +18,8 @@ BLACK = "#000000"
 
 def ink(canvas: Canvas) -> npt.NDArray[np.bool_]:
     """Where something is drawn. [height, width]"""
-    return (np.asarray(canvas.image) < 128).all(axis=-1)
+    dark: npt.NDArray[np.bool_] = np.asarray(canvas.image).max(axis=-1) < 128
+    return dark
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.support.panels import colours as published
 def test_all_colours_are_those_of_the_published_scales(signed: bool) -> None:
     values = np.linspace(-1 if signed else 0, 1, 4096, dtype=np.float32)
     found = colours(values, signed=signed)
-    assert np.abs(found - published(values, signed=signed)).max() <= 0.5
+    assert np.abs(found - published(values.astype(np.float64), signed=signed)).max() <= 0.5
     assert len(np.unique(found, axis=0)) > 250
 
 
