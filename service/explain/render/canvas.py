@@ -64,6 +64,13 @@ class Canvas:
         self.image.paste(ink, (round(corner[0]), round(corner[1])), rotated)
         return mask.width
 
+    def heading(self, x: int, y: int, text: str, size: int, *, bold: bool = False) -> None:
+        """Text as `text` draws it, smaller where it would not leave as much room to the right."""
+        room, length = self.image.width - 2 * x, text_length(text, size, bold=bold)
+        if length > room:
+            size = size * room // length
+        self.text(x, y, text, size, bold=bold)
+
     def rectangle(self, box: Box, colour: str | tuple[int, int, int]) -> None:
         """A line of one pixel around a box, outside of it."""
         left, top, right, bottom = box
@@ -79,8 +86,8 @@ class Canvas:
         left, top, right, bottom = box
         low = -limit if signed else 0
         shares = np.linspace(1, -1 if signed else 0, bottom - top, dtype=np.float32)
-        bar = Image.fromarray(colours(shares[:, None], signed=signed))
-        self.image.paste(bar.resize((right - left, bottom - top)), (left, top))
+        bar = cells(colours(shares[:, None], signed=signed), right - left, bottom - top)
+        self.image.paste(bar, (left, top))
         self.rectangle(box, MUTED)
         length = 0
         for value, words in ticks(low, limit, values):
@@ -118,8 +125,8 @@ def add_dots(picture: Image.Image, dotted: npt.NDArray[np.bool_]) -> None:
     picture.paste("white", mask=Image.fromarray(mask.reshape(picture.height, picture.width)))
 
 
-def text_length(text: str, size: int) -> int:
-    return _text(text, size, False).width
+def text_length(text: str, size: int, *, bold: bool = False) -> int:
+    return _text(text, size, bold).width if text else 0
 
 
 def ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:

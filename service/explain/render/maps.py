@@ -124,9 +124,9 @@ class _Drawing:
 
     def _draw_header(self) -> None:
         title, *lines = self._header
-        self._canvas.text(16, 24, title, _TITLE, bold=True)
+        self._canvas.heading(16, 24, title, _TITLE, bold=True)
         for number, line in enumerate(lines, 1):
-            self._canvas.text(16, 24 + 16 * number, line, _TEXT)
+            self._canvas.heading(16, 24 + 16 * number, line, _TEXT)
 
     def _draw_labels(self) -> None:
         picture, layout, text = self._picture, self._layout, self._canvas.text

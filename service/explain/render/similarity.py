@@ -57,9 +57,9 @@ def render_similarity(picture: SimilarityPicture) -> bytes:
     )
     dots = f"dot: cosine below {-_DOT_THRESHOLD:.2f}"
     title, *lines = header = [picture.title, f"{picture.subtitle}; {dots}", picture.verdict]
-    canvas.text(30, 38, title, _HEADING, bold=True)
+    canvas.heading(30, 38, title, _HEADING, bold=True)
     for number, line in enumerate(lines, 1):
-        canvas.text(30, 40 + 30 * number, line, TITLE)
+        canvas.heading(30, 40 + 30 * number, line, TITLE)
     _draw_matrices(canvas, tops[0], picture)
     _draw_cosines(canvas, tops[1], picture)
     _draw_heads(canvas, tops[2], picture)

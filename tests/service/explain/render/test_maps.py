@@ -27,7 +27,7 @@ def picture(
     rows, columns, height, width = shape
     return MapsPicture(
         maps=maps * np.float32(largest),
-        title="deepvit_patch16_224_re_attn_32b-of-mine…, version 1000, re-attention stage",
+        title=f"{39 * 'm'}…, version 1000, re-attention stage",
         subtitles=[
             "What each token (row) attends to (column); 4 registers first; one scale for all",
             f"image {'0123456789abcdef' * 2}",

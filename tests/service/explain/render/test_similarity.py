@@ -18,10 +18,11 @@ def picture(
 
     low = -1 if signed else 0
     return SimilarityPicture(
-        title="deepvit_patch16_224_re_attn_32b-of-mine…, version 1000, re-attention stage",
+        title=f"{39 * 'm'}…, version 1000, re-attention stage",
         subtitle=f"image {'0123456789abcdef' * 2}; * a block that mixes heads, with a LayerNorm "
         "over them",
-        verdict="1 of 31 blocks similar to the one before (mean column cosine above 0.9): 17",
+        verdict="All blocks similar to the one before (mean column cosine above 0.9): "
+        + ", ".join(map(str, range(1, depth))),
         blocks=[f"{block}{'*' * (block > 0)}" for block in range(depth)],
         matrices={
             name: between(low, 1, depth, depth) for name in ("column", "row", "centred")[:variants]
@@ -38,9 +39,7 @@ def picture(
     )
 
 
-@pytest.mark.parametrize(
-    ("depth", "heads"), [(1, 1), (2, 3), (6, 3), (16, 6), (32, 12), (48, 16), (96, 160)]
-)
+@pytest.mark.parametrize(("depth", "heads"), [(1, 1), (2, 3), (6, 3), (16, 6), (32, 12), (96, 12), (2, 160)])
 @pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize("variants", [1, 3])
 def test_nothing_is_cut_off(depth: int, heads: int, softmax: bool, variants: int) -> None:
