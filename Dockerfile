@@ -59,8 +59,7 @@ COPY models/*.py models/
 COPY models/imaging models/imaging
 COPY service service
 COPY --from=kernel /app/service/native/*.so service/native/
-# matplotlib wants to write; /tmp can be a tmpfs where the root file system is read-only.
-ENV DEEPVIT_HOST=0.0.0.0 MPLCONFIGDIR=/tmp
+ENV DEEPVIT_HOST=0.0.0.0
 EXPOSE 8000
 # A number, by which Kubernetes can tell that it is not root; it owns no file of the image.
 USER 10001:10001

@@ -46,7 +46,7 @@ class Runtime:
     uploads: InflightUploads
     max_answer_bytes: int
     request_timeout_s: float
-    render_pool: Executor  # one thread, because matplotlib keeps global state
+    render_pool: Executor  # one thread: the largest picture takes 0.3 GiB while it is drawn
     metrics: Metrics
     model_control: bool = False  # whether clients may load and unload models
     replicas: Replicas | None = None  # none: this process is alone

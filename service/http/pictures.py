@@ -9,6 +9,8 @@ from models.config import DeepViTConfig
 from models.manifest import Manifest
 from service.explain.render import SCALE_WORDS, Scale
 from service.explain.render.layout import Layout
+from service.explain.render.maps import MapsPicture, render_maps
+from service.explain.render.similarity import SimilarityPicture, render_similarity
 from service.explain.selection import ROLLOUT, AttentionMaps, Selection
 from service.explain.similarity import Similarity
 
@@ -28,8 +30,6 @@ def attention(
     maps: AttentionMaps, manifest: Manifest, image_id: str, scale: Scale, background: Pixels | None
 ) -> bytes:
     """A PNG of maps, drawn over `background` if given. Raises `AnswerTooLarge`."""
-    from service.explain.render.maps import MapsPicture, render_maps
-
     config = manifest.config
     values, query_patch, cell = maps.values, None, None
     if values.ndim == 4:
@@ -80,8 +80,6 @@ def _first_tokens(config: DeepViTConfig) -> str:
 
 def similarity(found: Similarity, manifest: Manifest, image_id: str, variant: str) -> bytes:
     """A PNG of all measures, with the block matrix of one variant or of all."""
-    from service.explain.render.similarity import SimilarityPicture, render_similarity
-
     config = manifest.config
     mixing = found.stage == "reattention" and bool(config.reatten_blocks)
     similar = found.similar_blocks

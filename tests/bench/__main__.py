@@ -1,7 +1,7 @@
 """`python -m tests.bench [PART...] [--model NAME]`, where a part is a module of this folder.
 
-By default all parts run but `peak`, `bulk`, `training`, `gpu`, `monitor`, `drift`, which needs
-`--images FOLDER`, and those of a cluster: `cluster`, `fronts`, `capacity`.
+By default all parts run but `peak`, `bulk`, `training`, `gpu`, `monitor`, `pictures`, `drift`,
+which needs `--images FOLDER`, and those of a cluster: `cluster`, `fronts`, `capacity`.
 
 A model is the small `deepvit16-cifar10` or any architecture of models.config; the latter is
 exported with random weights first, which takes minutes.
@@ -16,15 +16,8 @@ from tests.bench import models, tables
 
 PARTS = ("graph", "profile", "serving", "scaling", "decode", "tables")
 ON_REQUEST = (
-    "bulk",
-    "peak",
-    "training",
-    "gpu",
-    "cluster",
-    "fronts",
-    "capacity",
-    "drift",
-    "monitor",
+    *("peak", "bulk", "training", "gpu", "drift", "monitor", "pictures"),
+    *("cluster", "fronts", "capacity"),
 )
 
 

@@ -16,7 +16,7 @@ def show(folder: Path = FOLDER) -> None:
         head, rows = read(part, model, folder)
         machine = head["machine"]
         print(f"\n{part}, {model}: {machine['cores']} cores, {machine['cpu']}, {head['date']}\n")
-        print(*_TABLES[part](rows), sep="\n")
+        print(*_TABLES.get(part, _plain)(rows), sep="\n")
 
 
 def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -116,6 +116,15 @@ def _decode(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from table(
         ["", ""], [[row["what"], figure] for row, figure in zip(rows, figures, strict=True)]
     )
+
+
+def _plain(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """All figures as they are, a table for each set of names."""
+    for names in dict.fromkeys(tuple(row) for row in rows):
+        shown = [name for name in names if name not in ("part", "model")]
+        yield ""
+        alike = [row for row in rows if tuple(row) == names]
+        yield from table(shown, [[row[name] for name in shown] for row in alike])
 
 
 _TABLES = {

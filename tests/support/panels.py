@@ -35,7 +35,8 @@ def colours(values: Numbers, *, signed: bool) -> Numbers:
 def framed(canvas: Canvas) -> Canvas:
     """The panels inside thin grey frames: [rows, columns, height, width, 3]."""
     frame = (canvas == FRAME).all(axis=-1)
-    lines = [np.flatnonzero(frame.sum(axis=axis) > 60).reshape(-1, 2) for axis in (1, 0)]
+    counts = [frame.sum(axis=axis) for axis in (1, 0)]  # the edges of letters have its grey too
+    lines = [np.flatnonzero(count > count.max() / 2).reshape(-1, 2) for count in counts]
     return np.array(
         [[canvas[top + 1 : bottom, left + 1 : right] for left, right in lines[1]]
          for top, bottom in lines[0]]

@@ -1,11 +1,12 @@
 """Pictures (PNG) of maps and measures. Knows arrays and labels; nothing of models or HTTP.
 
-The modules in here import matplotlib, which takes half a second: import them when a picture is
-first requested. Draw in a single thread, since matplotlib keeps global state.
+Python's lock is held for the layout and the text alone: areas, curves and the file are the work of
+NumPy and Pillow, so that other requests are answered meanwhile.
 """
 
 from typing import Literal
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom; in pixels
 Scale = Literal["map", "block", "all"]  # the maps that share one colour scale
 
 SCALE_WORDS: dict[Scale, str] = {

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from models.size import Size
 from service.errors import AnswerTooLarge
-from service.explain.render import Scale
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom
+from service.explain.render import Box, Scale
 
 _PANELS = 640  # the longer side that all panels together should have
 _MIN_PANEL = 80  # every panel has at least the area of a square with this side
@@ -45,7 +43,6 @@ class Layout:
         background: Size | None = None,
     ) -> "Layout":
         """The layout of maps [rows, columns, h, w], with values in the proportions of `cell`.
-
 
         Panels are a multiple of the size of the image behind the maps, `background`, or of the
         smallest panel of whole pixels, so that nothing is resampled. Raises `AnswerTooLarge`.

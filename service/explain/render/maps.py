@@ -2,22 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from models.arrays import Float32Array, Pixels
 from models.size import Size
-from service.explain.render import Scale, figures
-from service.explain.render.layout import Box, Layout
-
-Colours = Float32Array  # [..., 3], from 0 to 1
+from service.explain.render import Scale
+from service.explain.render.canvas import Canvas, add_dots, cells
+from service.explain.render.colours import colours, readable_on
+from service.explain.render.layout import Layout
 
 _DPI = 100
+_TITLE, _TEXT = 16, 12  # sizes of fonts, in pixels
 _OPACITY = 0.65  # of a map over the input image
-_FRAME = 0.55  # grey level of the line around a panel
+_FRAME = (140, 140, 140)  # of the line around a panel
 _MIN_DOTTED_CELL = 5  # pixels: a dot in a smaller cell would not be visible
 _MIN_NUMBERED_CELL = Size(16, 38)  # pixels: a number does not fit into a smaller cell
 _DOT_THRESHOLD = 0.25  # of the limit: smaller negative values get no dot
@@ -50,8 +50,7 @@ def render_maps(picture: MapsPicture) -> bytes:
     background = picture.background
     size = None if background is None else Size(*background.shape[:2])
     layout = Layout.of(picture.maps.shape, picture.scale, picture.cell, size)
-    with figures.style():
-        return _Drawing(picture, layout).png()
+    return _Drawing(picture, layout).png()
 
 
 class _Drawing:
@@ -61,47 +60,44 @@ class _Drawing:
         self._maps = picture.maps.reshape(-1, *picture.maps.shape[2:])
         self._limits = _scale_limits(picture.maps, picture.scale).ravel()
         self._cell = layout.panel_size // Size(*self._maps.shape[1:])
-        self._unit_scale = figures.colour_scale(1, signed=picture.signed)
+        scaled = self._maps / self._limits[:, None, None]
+        self._colours = colours(scaled, signed=picture.signed)
+        self._canvas = Canvas(layout.width, layout.height)
 
     def png(self) -> bytes:
-        layout = self._layout
-        canvas = np.ones((layout.height, layout.width, 3), np.float32)
         for index in range(len(self._maps)):
-            left, top, right, bottom = layout.panel(index)
-            canvas[top - 1 : bottom + 1, left - 1 : right + 1] = _FRAME
-            canvas[top:bottom, left:right] = self._panel(index)
-        figure = figures.new_figure(layout.width / _DPI, layout.height / _DPI, _DPI)
-        figure.figimage(canvas, zorder=-1)
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, layout.width), ylim=(layout.height, 0))
-        axes.set_axis_off()
-        axes.patch.set_alpha(0)
-        self._draw_text(axes)
-        self._draw_bars(figure)
-        return figures.to_png(figure, self._header)
+            box = self._layout.panel(index)
+            self._canvas.rectangle(box, _FRAME)
+            self._canvas.image.paste(self._panel(index), box[:2])
+        self._draw_header()
+        self._draw_labels()
+        self._draw_bars()
+        return self._canvas.png(self._header, _DPI)
 
-    def _panel(self, index: int) -> Colours:
-        picture, size = self._picture, self._layout.panel_size
-        panel = _enlarge(self._colours(index), size)
-        if picture.background is not None:
-            grey = picture.background.mean(axis=-1, keepdims=True).astype(np.float32) / 255
-            panel = _OPACITY * panel + (1 - _OPACITY) * _enlarge(grey, size)
+    def _panel(self, index: int) -> Image.Image:
+        height, width = self._layout.panel_size
+        panel = cells(self._colours[index], width, height)
+        if self._background is not None:
+            panel = Image.blend(self._background, panel, _OPACITY)
         if self._dotted:
-            (height, width), half = self._cell, min(3, min(self._cell) // 8)
-            for row, column in np.argwhere(
-                self._maps[index] < -_DOT_THRESHOLD * self._limits[index]
-            ):
-                y, x = row * height + height // 2, column * width + width // 2
-                panel[y - half : y + half + 1, x - half : x + half + 1] = 1
-        if picture.query_patch is not None:
-            (row, column), (height, width) = picture.query_patch, self._cell
-            top, left = row * height, column * width
-            _outline(panel, (left, top, left + width, top + height), 0)
-            _outline(panel, (left + 1, top + 1, left + width - 1, top + height - 1), 1)
+            add_dots(panel, self._maps[index] < -_DOT_THRESHOLD * self._limits[index])
+        if self._picture.query_patch is not None:
+            (row, column), (height, width) = self._picture.query_patch, self._cell
+            left, top = column * width, row * height
+            right, bottom = left + width - 1, top + height - 1
+            draw = ImageDraw.Draw(panel)
+            draw.rectangle((left, top, right, bottom), outline="black")
+            draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline="white")
         return panel
 
-    def _colours(self, index: int) -> Colours:
-        colours: Colours = self._unit_scale.to_rgba(self._maps[index] / self._limits[index])
-        return colours[..., :3].astype(np.float32)
+    @cached_property
+    def _background(self) -> Image.Image | None:
+        """The input in grey, as large as a panel."""
+        if self._picture.background is None:
+            return None
+        grey = self._picture.background.mean(axis=-1, keepdims=True, dtype=np.float32)
+        height, width = self._layout.panel_size
+        return cells(grey.repeat(3, axis=-1).round().astype(np.uint8), width, height)
 
     @property
     def _numbered(self) -> bool:
@@ -119,77 +115,66 @@ class _Drawing:
         picture = self._picture
         notes = list(picture.notes)
         if self._dotted:
-            notes.append(
-                f"dot: below {figures.format_number(-100 * _DOT_THRESHOLD, 0)}% of the scale"
-            )
+            notes.append(f"dot: below {-_DOT_THRESHOLD:.0%} of the scale")
         if picture.background is not None:
             notes.append(f"over the image at {_OPACITY:.0%}")
         if self._layout.captions:
             notes.append("below each map: its limits")
         return [picture.title, *picture.subtitles, "; ".join(notes)]
 
-    def _draw_text(self, axes: Axes) -> None:
-        picture, layout = self._picture, self._layout
+    def _draw_header(self) -> None:
         title, *lines = self._header
-        axes.text(16, 24, title, va="center", size=10, weight="bold")
+        self._canvas.heading(16, 24, title, _TITLE, bold=True)
         for number, line in enumerate(lines, 1):
-            axes.text(16, 24 + 16 * number, line, va="center")
+            self._canvas.heading(16, 24 + 16 * number, line, _TEXT)
+
+    def _draw_labels(self) -> None:
+        picture, layout, text = self._picture, self._layout, self._canvas.text
         for index in range(len(self._maps)):
             row, column = divmod(index, len(picture.columns))
             left, top, right, bottom = layout.panel(index)
             middle = (left + right) / 2
             if layout.wrapped:
                 label = f"{picture.rows[row]}, {picture.columns[column]}"
-                axes.text(left, top - 8, label, va="center", size=7)
+                text(left, top - 9, label, _TEXT)
             else:
                 if row == 0:
-                    label = picture.columns[column]
-                    axes.text(middle, top - 9, label, ha="center", va="center", size=8)
+                    text(middle, top - 10, picture.columns[column], _TEXT, align="centre")
                 if column == 0:
-                    label = picture.rows[row]
-                    axes.text(left - 8, (top + bottom) / 2, label, ha="right", va="center", size=8)
+                    text(left - 8, (top + bottom) / 2, picture.rows[row], _TEXT, align="right")
             if layout.captions:
-                axes.text(
-                    middle, bottom + 9, self._caption(index), ha="center", va="center", size=7
-                )
+                text(middle, bottom + 10, self._caption(index), _TEXT, align="centre")
             if self._numbered:
-                self._draw_numbers(axes, index)
+                self._draw_numbers(index)
 
     def _caption(self, index: int) -> str:
-        limit = figures.format_number(self._limits[index], _decimals(self._limits[index]))
+        limit = f"{self._limits[index]:.{_decimals(self._limits[index])}f}"
         return f"±{limit}" if self._picture.signed else f"0 to {limit}"
 
-    def _draw_numbers(self, axes: Axes, index: int) -> None:
-        left, top, *_ = self._layout.panel(index)
-        decimals = _decimals(self._limits[index])
-        colours = self._colours(index)
+    def _draw_numbers(self, index: int) -> None:
+        left, top, _, _ = self._layout.panel(index)
+        height, width = self._cell
+        decimals = _decimals(float(self._limits[index]))
+        size = min(12, width // 4)
         for (row, column), value in np.ndenumerate(self._maps[index]):
-            axes.text(
-                left + (column + 0.5) * self._cell.width,
-                top + (row + 0.5) * self._cell.height,
-                figures.format_number(value, decimals),
-                ha="center",
-                va="center",
-                size=min(9, self._cell.width / 6),
-                color=figures.readable_on(colours[row, column]),
-            )
+            x, y = left + (column + 0.5) * width, top + (row + 0.5) * height
+            ink = readable_on(self._colours[index, row, column])
+            self._canvas.text(x, y, f"{value:.{decimals}f}", size, align="centre", ink=ink)
 
-    def _draw_bars(self, figure: Figure) -> None:
+    def _draw_bars(self) -> None:
         picture, layout = self._picture, self._layout
         if layout.captions:
             label = f"{picture.quantity}, as a fraction of the map's limit"
-            self._draw_bar(figure, self._unit_scale, layout.bar(None), label)
+            self._draw_bar(None, 1, label)
             return
         for row in range(len(picture.rows)) if layout.row_bars else (None,):
-            limit = self._limits[(row or 0) * len(picture.columns)]
-            colours = figures.colour_scale(limit, signed=picture.signed)
-            self._draw_bar(figure, colours, layout.bar(row), picture.quantity)
+            limit = float(self._limits[(row or 0) * len(picture.columns)])
+            self._draw_bar(row, limit, picture.quantity)
 
-    def _draw_bar(self, figure: Figure, colours: ScalarMappable, box: Box, label: str) -> None:
-        left, top, right, bottom = box
-        width, height = self._layout.width, self._layout.height
-        area = (left / width, 1 - bottom / height, (right - left) / width, (bottom - top) / height)
-        figures.draw_bar(figure, colours, figure.add_axes(area), label)
+    def _draw_bar(self, row: int | None, limit: float, label: str) -> None:
+        box, signed = self._layout.bar(row), self._picture.signed
+        values = max(4, (box[3] - box[1]) // 50)
+        self._canvas.colour_bar(box, limit, label, _TEXT, signed=signed, values=values)
 
 
 def _scale_limits(maps: Float32Array, scale: Scale) -> Float32Array:
@@ -202,15 +187,3 @@ def _scale_limits(maps: Float32Array, scale: Scale) -> Float32Array:
 def _decimals(largest: float) -> int:
     """The number of decimals that shows three significant digits."""
     return max(0, 2 - int(np.floor(np.log10(largest))))
-
-
-def _enlarge(pixels: Colours, size: Size) -> Colours:
-    """Nearest-neighbour enlargement of [h, w, c] to [*size, c]."""
-    down, across = size // Size(*pixels.shape[:2])
-    return pixels.repeat(down, axis=0).repeat(across, axis=1)
-
-
-def _outline(panel: Colours, box: Box, grey: float) -> None:
-    left, top, right, bottom = box
-    panel[[top, bottom - 1], left:right] = grey
-    panel[top:bottom, [left, right - 1]] = grey

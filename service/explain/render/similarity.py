@@ -1,27 +1,28 @@
 """Draws the similarity of blocks, heads and features as one picture of matrices and curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec, SubplotSpec
 
 from models.arrays import Float32Array
-from service.explain.render import figures
+from service.explain.render import Box
+from service.explain.render.canvas import MUTED, Canvas, add_dots, cells
+from service.explain.render.colours import colours, readable_on
+from service.explain.render.curves import TEXT, TITLE, Axes, block_words, draw_blocks
 
 _DPI = 150
-_WIDTH = 11.0  # in inches, like all lengths here
-_LEFT, _RIGHT, _TOP = 0.6, 0.85, 1.05
-_SPACE, _BOTTOM = 0.95, 0.75  # below a row, for ticks, a legend and the next title
-_MATRIX_SIDES = {1: 5.6, 3: 2.6}  # by the number of matrices
-_CURVE_HEIGHT = 1.7
+_WIDTH, _LEFT, _RIGHT, _TOP = 1650, 90, 125, 170  # in pixels, like all lengths here
+_SPACE, _BOTTOM = 145, 95  # below a row: for ticks, a legend and the next title
+_HEADING = 24  # size of the font
+_MATRIX_SIDES = {1: 840, 3: 370}  # by the number of matrices
+_CURVES = 255  # height
+_CURVE_GAP = 100
 _TILES_PER_ROW = 8  # matrices of heads
-_TILE_HEIGHT = 1.25
+_TILE, _TILE_PITCH = 148, (172, 190)
 _DOT_THRESHOLD = 0.25  # cosines below its negative are marked with a dot
-_MIN_NUMBERED_CELL = 0.25  # a number does not fit into a smaller cell
-_BLUE, _ORANGE = "#0b4f8a", "#b5500b"
+_MIN_NUMBERED_CELL = 38  # a number does not fit into a smaller cell
+_BLUE, _PALE_BLUE, _ORANGE = "#0b4f8a", "#cedce7", "#b5500b"
 
 
 @dataclass(frozen=True)
@@ -47,192 +48,161 @@ class SimilarityPicture:
 def render_similarity(picture: SimilarityPicture) -> bytes:
     """A PNG; cosines have the same scale on every image: 0 to 1, or -1 to 1 if signed."""
     tile_rows = -(-len(picture.blocks) // _TILES_PER_ROW)
-    heights = [_MATRIX_SIDES[len(picture.matrices)], _CURVE_HEIGHT, tile_rows * _TILE_HEIGHT]
+    heights = [_MATRIX_SIDES[len(picture.matrices)], _CURVES, tile_rows * _TILE_PITCH[1] - 40]
     if picture.entropy is not None:
-        heights.append(_CURVE_HEIGHT)
-    bottom = _BOTTOM if picture.entropy is not None else _BOTTOM / 2
-    height = _TOP + sum(heights) + _SPACE * (len(heights) - 1) + bottom
-    with figures.style():
-        figure = figures.new_figure(_WIDTH, height, _DPI)
-        dots = f"dot: cosine below {figures.format_number(-_DOT_THRESHOLD, 2)}"
-        lines = [picture.title, f"{picture.subtitle}; {dots}", picture.verdict]
-        for number, line in enumerate(lines):
-            size, weight = (11, "bold") if number == 0 else (8, "normal")
-            position = (0.2 / _WIDTH, 1 - (0.25 + 0.2 * number) / height)
-            figure.text(*position, line, va="center", size=size, weight=weight)
-        rows = GridSpec(
-            len(heights),
-            1,
-            figure,
-            left=_LEFT / _WIDTH,
-            right=1 - _RIGHT / _WIDTH,
-            top=1 - _TOP / height,
-            bottom=bottom / height,
-            hspace=_SPACE / (sum(heights) / len(heights)),
-            height_ratios=heights,
-        )
-        _draw_matrices(figure, rows[0], picture)
-        _draw_cosines(figure, rows[1], picture)
-        _draw_heads(figure, rows[2], picture)
-        if picture.entropy is not None:
-            _draw_entropy_and_distance(figure, rows[3], picture)
-        return figures.to_png(figure, lines)
-
-
-def _draw_matrices(figure: Figure, area: SubplotSpec, picture: SimilarityPicture) -> None:
-    columns = area.subgridspec(1, len(picture.matrices), wspace=0.45)
-    cell = _MATRIX_SIDES[len(picture.matrices)] / len(picture.blocks)
-    for column, (variant, matrix) in enumerate(picture.matrices.items()):
-        signed = picture.signed or variant == "centred"
-        colours = figures.colour_scale(1, signed=signed).to_rgba(matrix)
-        axes = figure.add_subplot(columns[column], title=f"Blocks, {variant} cosine")
-        axes.imshow(colours, interpolation="nearest")
-        _set_block_ticks(axes, picture.blocks)
-        axes.set_yticks(range(len(picture.blocks)), _tick_labels(picture.blocks, ""))
-        axes.set_xlabel("block")
-        if cell >= _MIN_NUMBERED_CELL:
-            for (row, block), value in np.ndenumerate(matrix):
-                if np.isnan(value):  # not defined, which has no colour either
-                    continue
-                text = figures.format_number(float(value), 2)
-                ink = figures.readable_on(colours[row, block])
-                axes.text(block, row, text, ha="center", va="center", size=24 * cell, color=ink)
-        else:  # colour alone must not convey the sign
-            _draw_dots(axes, matrix, left=-0.5, top=-0.5, cell=1)
-        _draw_bar(figure, axes, 0.04, signed=signed)
-
-
-def _draw_cosines(figure: Figure, area: SubplotSpec, picture: SimilarityPicture) -> None:
-    columns = area.subgridspec(1, 3, width_ratios=(1.5, 1, 1), wspace=0.24)
-    depth, heads = picture.heads.shape[:2]
-    blocks = np.arange(depth)
-
-    def plot(column: int, title: str) -> Axes:
-        axes = figure.add_subplot(columns[column], title=title, ylabel="cosine")
-        axes.set_ylim(-1.05 if picture.signed else -0.05, 1.05)
-        _style_curve(axes, picture.blocks)
-        return axes
-
-    axes = plot(0, "Each block and the one before it, column cosine")
-    similar = picture.neighbours > picture.threshold
-    axes.plot(blocks[1:], picture.neighbours, color=_BLUE, label="mean")
-    for mask, face, label in ((similar, _BLUE, "similar"), (~similar, "white", "not similar")):
-        axes.plot(
-            blocks[1:][mask], picture.neighbours[mask], "o", color=_BLUE, mfc=face, label=label
-        )
-    axes.plot(
-        blocks[1:],
-        picture.above_threshold,
-        "s:",
-        color=_ORANGE,
-        label="share of (head, token) pairs above",
+        heights.append(_CURVES)
+    tops = [_TOP + sum(heights[:row]) + row * _SPACE for row in range(len(heights) + 1)]
+    canvas = Canvas(
+        _WIDTH, tops[-1] - _SPACE + (_BOTTOM if picture.entropy is not None else _BOTTOM // 2)
     )
-    axes.axhline(picture.threshold, color=figures.INK, linestyle="--", linewidth=0.8)
-    axes.text(depth - 0.45, picture.threshold, f"{picture.threshold:g}", va="center", size=7)
-    _draw_legend(axes)
+    dots = f"dot: cosine below {-_DOT_THRESHOLD:.2f}"
+    title, *lines = header = [picture.title, f"{picture.subtitle}; {dots}", picture.verdict]
+    canvas.heading(30, 38, title, _HEADING, bold=True)
+    for number, line in enumerate(lines, 1):
+        canvas.heading(30, 40 + 30 * number, line, TITLE)
+    _draw_matrices(canvas, tops[0], picture)
+    _draw_cosines(canvas, tops[1], picture)
+    _draw_heads(canvas, tops[2], picture)
+    if picture.entropy is not None:
+        _draw_entropy_and_distance(canvas, tops[3], picture)
+    return canvas.png(header, _DPI)
 
-    axes = plot(1, "Features, cosine to the last block's")
-    axes.set_ylim(-1.05 if picture.features.min() < 0 else -0.05, 1.05)
-    axes.plot(blocks, picture.features, "o-", color=_BLUE)
 
-    axes = plot(2, "Heads of a block, column cosine")
+def _draw_matrices(canvas: Canvas, top: int, picture: SimilarityPicture) -> None:
+    side, count = _MATRIX_SIDES[len(picture.matrices)], len(picture.blocks)
+    pitch = (_WIDTH - _LEFT - _RIGHT - side) // max(1, len(picture.matrices) - 1)
+    numbered = side // count >= _MIN_NUMBERED_CELL
+    for number, (variant, matrix) in enumerate(picture.matrices.items()):
+        left, signed = _LEFT + number * pitch, picture.signed or variant == "centred"
+        box = _draw_matrix(canvas, (left, top), side, matrix, signed=signed, dots=not numbered)
+        _, _, right, bottom = box
+        canvas.text(left, top - 20, f"Blocks, {variant} cosine", TITLE)
+        draw_blocks(canvas, left, right, bottom, picture.blocks)
+        canvas.text((left + right) / 2, bottom + 52, "block", TEXT, align="centre")
+        for row, words in enumerate(block_words(picture.blocks)):
+            y = top + (row + 0.5) * (bottom - top) / count
+            canvas.line((left - 6, round(y)), (left - 2, round(y)), MUTED)
+            canvas.text(left - 11, y, words, TEXT, align="right")
+        if numbered:
+            _draw_numbers(canvas, box, matrix, signed=signed)
+        _draw_bar(canvas, box, signed=signed)
+
+
+def _draw_matrix(
+    canvas: Canvas,
+    corner: tuple[int, int],
+    side: int,
+    matrix: Float32Array,
+    *,
+    signed: bool,
+    dots: bool,
+) -> Box:
+    """The largest that is a multiple of its cells; returns its place."""
+    side = side // len(matrix) * len(matrix) or len(matrix)
+    area = cells(colours(matrix, signed=signed), side, side)
+    if dots:  # colour alone must not convey the sign
+        add_dots(area, matrix < -_DOT_THRESHOLD)
+    box = (*corner, corner[0] + side, corner[1] + side)
+    canvas.rectangle(box, MUTED)
+    canvas.image.paste(area, corner)
+    return box
+
+
+def _draw_numbers(canvas: Canvas, box: Box, matrix: Float32Array, *, signed: bool) -> None:
+    cell = (box[2] - box[0]) // len(matrix)
+    inks = colours(matrix, signed=signed)
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isnan(value):  # not defined, which has no colour either
+            continue
+        x, y = box[0] + (column + 0.5) * cell, box[1] + (row + 0.5) * cell
+        size, ink = min(18, cell // 3), readable_on(inks[row, column])
+        canvas.text(x, y, f"{value:.2f}", size, align="centre", ink=ink)
+
+
+def _draw_bar(canvas: Canvas, matrix: Box, *, signed: bool) -> None:
+    _, top, right, bottom = matrix
+    label = f"fixed scale, {-1 if signed else 0} to 1"
+    box = right + 14, top, right + 28, bottom
+    canvas.colour_bar(box, 1, label, TEXT, signed=signed, values=4)
+
+
+def _draw_cosines(canvas: Canvas, top: int, picture: SimilarityPicture) -> None:
+    depth, heads = picture.heads.shape[:2]
+    blocks, later = range(depth), range(1, depth)
+    boxes = _columns(top, (1.5, 1, 1))
+    low = _lowest(picture.signed)
+
+    axes = Axes(canvas, next(boxes), depth, low, 1.05)
+    axes.curve(later, picture.neighbours, _BLUE, label="mean")
+    similar = picture.neighbours > picture.threshold
+    above, others = (np.where(mask, picture.neighbours, np.nan) for mask in (similar, ~similar))
+    axes.marks(later, above, _BLUE, "dot", label="similar")
+    axes.marks(later, others, _BLUE, "ring", label="not similar")
+    label = "share of (head, token) pairs above"
+    axes.curve(later, picture.above_threshold, _ORANGE, mark="square", dotted=True, label=label)
+    axes.level(picture.threshold, words=f"{picture.threshold:g}")
+    axes.finish("Each block and the one before it, column cosine", "cosine", picture.blocks)
+
+    axes = Axes(canvas, next(boxes), depth, _lowest(picture.features.min() < 0), 1.05)
+    axes.curve(blocks, picture.features, _BLUE, mark="dot")
+    axes.finish("Features, cosine to the last block's", "cosine", picture.blocks)
+
+    axes = Axes(canvas, next(boxes), depth, low, 1.05)
     if heads > 1:
         pairs = picture.heads[:, *np.triu_indices(heads, 1)]  # [L, H (H - 1) / 2]
-        axes.fill_between(
-            blocks, pairs.min(axis=1), pairs.max(axis=1), color=_BLUE, alpha=0.2, linewidth=0,
-            label="all pairs",
-        )  # fmt: skip
-        axes.plot(blocks, pairs.mean(axis=1), "o-", color=_BLUE, label="mean")
-        _draw_legend(axes)
+        axes.band(pairs.min(axis=1), pairs.max(axis=1), _PALE_BLUE, "all pairs")
+        axes.curve(blocks, pairs.mean(axis=1), _BLUE, mark="dot", label="mean")
+    axes.finish("Heads of a block, column cosine", "cosine", picture.blocks)
 
 
-def _draw_heads(figure: Figure, area: SubplotSpec, picture: SimilarityPicture) -> None:
+def _lowest(signed: bool) -> float:
+    """The lower end of axes for cosines."""
+    return -1.05 if signed else -0.05
+
+
+def _draw_heads(canvas: Canvas, top: int, picture: SimilarityPicture) -> None:
     """One matrix per block, in reading order."""
-    colours = figures.colour_scale(1, signed=picture.signed)
     heads = picture.heads.shape[1]
-    axes = figure.add_subplot(area, title=f"Heads of each block ({heads} x {heads}), column cosine")
-    axes.set_axis_off()
+    title = f"Heads of each block ({heads} x {heads}), column cosine"
+    canvas.text(_LEFT, top - 20, title, TITLE)
+    across, down = _TILE_PITCH
     for block, matrix in enumerate(picture.heads):
         row, column = divmod(block, _TILES_PER_ROW)
-        left, top = 1.15 * column, 1.3 * row
-        axes.imshow(
-            colours.to_rgba(matrix),
-            interpolation="nearest",
-            extent=(left, left + 1, top + 1, top),
-        )
-        _draw_dots(axes, matrix, left=left, top=top, cell=1 / heads)
-        axes.text(left, top - 0.04, f"block {picture.blocks[block]}", va="bottom", size=7)
-    rows = -(-len(picture.blocks) // _TILES_PER_ROW)
-    axes.set(
-        xlim=(0, 1.15 * _TILES_PER_ROW), ylim=(1.3 * rows - 0.3, -0.25), aspect="equal", anchor="W"
+        corner = _LEFT + column * across, top + 24 + row * down
+        _draw_matrix(canvas, corner, _TILE, matrix, signed=picture.signed, dots=True)
+        canvas.text(corner[0], corner[1] - 12, f"block {picture.blocks[block]}", TEXT)
+    columns = min(len(picture.blocks), _TILES_PER_ROW)
+    right = _LEFT + (columns - 1) * across + _TILE
+    _draw_bar(
+        canvas, (_LEFT, top + 24, right, top + 24 + row * down + _TILE), signed=picture.signed
     )
-    _draw_bar(figure, axes, 0.012, signed=picture.signed)
 
 
-def _draw_entropy_and_distance(
-    figure: Figure, area: SubplotSpec, picture: SimilarityPicture
-) -> None:
-    columns = area.subgridspec(1, 2, wspace=0.18)
-    for column, (values, title, unit) in enumerate(
-        (
-            (picture.entropy, "Entropy of attention", "nats"),
-            (picture.attention_distance, "Attention distance", "input pixels"),
-        )
-    ):
+def _draw_entropy_and_distance(canvas: Canvas, top: int, picture: SimilarityPicture) -> None:
+    boxes = _columns(top, (1, 1))
+    maximum = picture.max_entropy
+    measures = (
+        (picture.entropy, "Entropy of attention", "nats", 1.08 * maximum),
+        (picture.attention_distance, "Attention distance", "input pixels", None),
+    )
+    for values, title, unit, high in measures:
         assert values is not None
-        axes = figure.add_subplot(columns[column], title=title, ylabel=unit)
-        _style_curve(axes, picture.blocks)
-        blocks = np.arange(len(values))
-        axes.plot(
-            blocks,
-            values,
-            "_",
-            color=figures.MUTED,
-            label=["each head"] + [None] * (values.shape[1] - 1),
-        )
-        axes.plot(blocks, values.mean(axis=1), "o-", color=_BLUE, label="mean of heads")
-        axes.set_ylim(bottom=0)
-        if column == 0:
-            maximum = picture.max_entropy
-            label = f"uniform attention: {maximum:.2f}"
-            axes.axhline(maximum, color=figures.INK, linestyle="--", linewidth=0.8, label=label)
-            axes.set_ylim(top=1.08 * maximum)
-        _draw_legend(axes)
+        depth, heads = values.shape
+        axes = Axes(canvas, next(boxes), depth, 0, high or 1.05 * float(values.max()) or 1)
+        for head in range(heads):
+            label = "each head" if not head else None
+            axes.marks(range(depth), values[:, head], MUTED, "dash", label=label)
+        axes.curve(range(depth), values.mean(axis=1), _BLUE, mark="dot", label="mean of heads")
+        if high:
+            axes.level(maximum, label=f"uniform attention: {maximum:.2f}")
+        axes.finish(title, unit, picture.blocks)
 
 
-def _style_curve(axes: Axes, blocks: Sequence[str]) -> None:
-    _set_block_ticks(axes, blocks)
-    axes.set_xlim(-0.5, len(blocks) - 0.5)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.5)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _set_block_ticks(axes: Axes, blocks: Sequence[str]) -> None:
-    axes.set_xticks(range(len(blocks)), _tick_labels(blocks, "\n"), linespacing=0.9)
-
-
-def _tick_labels(blocks: Sequence[str], separator: str) -> list[str]:
-    """Block numbers and asterisks; with many blocks, only some have their number."""
-    every = -(-len(blocks) // 20)
-    return [
-        f"{block.rstrip('*') if index % every == 0 else ''}{separator}{'*' * block.endswith('*')}"
-        for index, block in enumerate(blocks)
-    ]
-
-
-def _draw_legend(axes: Axes) -> None:
-    axes.legend(ncols=4, loc="upper left", bbox_to_anchor=(-0.02, -0.2), columnspacing=1)
-
-
-def _draw_dots(axes: Axes, matrix: Float32Array, *, left: float, top: float, cell: float) -> None:
-    rows, columns = np.nonzero(matrix < -_DOT_THRESHOLD)
-    x, y = left + (columns + 0.5) * cell, top + (rows + 0.5) * cell
-    axes.plot(x, y, ".", color="white", markersize=2)
-
-
-def _draw_bar(figure: Figure, axes: Axes, width: float, *, signed: bool) -> None:
-    label = f"fixed scale, {figures.format_number(-1, 0) if signed else 0} to 1"
-    bar_axes = axes.inset_axes((1 + width / 2, 0, width, 1))
-    figures.draw_bar(figure, figures.colour_scale(1, signed=signed), bar_axes, label)
-    bar_axes.set_yticks(np.linspace(-1 if signed else 0, 1, 5))
+def _columns(top: int, widths: Sequence[float]) -> Iterator[Box]:
+    """Boxes of axes beside each other, in the proportions of `widths`."""
+    unit = (_WIDTH - _LEFT - _RIGHT - _CURVE_GAP * (len(widths) - 1)) / sum(widths)
+    left = _LEFT
+    for width in widths:
+        right = left + round(width * unit)
+        yield left, top, right, top + _CURVES
+        left = right + _CURVE_GAP
