@@ -75,8 +75,9 @@ class Admission(Generic[Item, Result]):
 
     def reserve(self, slots: int) -> None:
         """Hold this many slots in total. Raises `QueueFull`."""
-        self._batcher._reserve(slots - self._slots)
-        self._slots = slots
+        if slots != self._slots:
+            self._batcher._reserve(slots - self._slots)
+            self._slots = slots
 
     def submit(
         self, items: Sequence[Item], key: Hashable = None, deadline: float = math.inf
