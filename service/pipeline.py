@@ -87,6 +87,7 @@ class Pipeline:
         """
         with _counting_failures(ticket.model):
             ticket.admission.reserve(len(uploads))
+        await _open(ticket)
         rule = ticket.model.manifest.preprocessing
         images = await self.preparer.prepare(uploads, rule, ticket.deadline)
         decoded()
@@ -106,6 +107,7 @@ class Pipeline:
 
     async def explain(self, ticket: Ticket, pixels: Pixels) -> Done[Mapping[str, Float32Array]]:
         """The outputs that the ticket names, for one input of its model [height, width, 3]."""
+        await _open(ticket)
         (done,) = await self._run(ticket, [pixels], ticket.explain)
         return done
 
@@ -114,6 +116,7 @@ class Pipeline:
 
         `images` [B, height, width, 3] are prepared for its model.
         """
+        await _open(ticket)
         pixels = list(images)
         done = await self._run(ticket, pixels, ticket.explain)
         self._offer(ticket, pixels, done)
@@ -213,6 +216,11 @@ def _admission(model: ServedModel, explain: Sequence[str]) -> "Admission[Any, An
     batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
     with _counting_failures(model):
         return batcher.admit()
+
+
+async def _open(ticket: Ticket) -> None:
+    if ticket.explain:
+        await ticket.model.open_explainer(ticket.explain)
 
 
 @contextmanager

@@ -90,6 +90,7 @@ class Engines:
         """Packed inputs to the packed outputs of these names."""
         await self._find(name, version)
         with self._models.use(name, version) as model:
+            await model.open_explainer(names)
             return wire.pack_outputs(await self._run(model, model.explainer, images, names))
 
     async def metrics(self) -> tuple[str, bytes]:
