@@ -85,7 +85,7 @@ class Pipeline:
         One bad image fails the request before any image is queued. Raises `QueueFull` before
         any image is decoded. Once all are, `decoded` is called: the uploads are needed no more.
         """
-        with _counting_failures(ticket.model):
+        with _CountingFailures(ticket.model):
             ticket.admission.reserve(len(uploads))
         await _open(ticket)
         rule = ticket.model.manifest.preprocessing
@@ -168,14 +168,14 @@ class Pipeline:
         """
         started = time.perf_counter()
         key = names if ticket.explain else None
-        with _counting_failures(ticket.model):
+        with _CountingFailures(ticket.model):
             submitted = ticket.admission.submit(images, key, ticket.deadline)
         return self._results(ticket, submitted, started)
 
     async def _results(
         self, ticket: Ticket, submitted: "Sequence[Future[Done[Any]]]", started: float
     ) -> list[Done[Mapping[str, Float32Array]]]:
-        with _counting_failures(ticket.model):
+        with _CountingFailures(ticket.model):
             done = await self._arrivals.of(submitted)
         last = max(done, key=lambda one: one.queue_s + one.run_s)
         ticket.model.statistics.answered(
@@ -214,7 +214,7 @@ async def by_deadline(deadline: float, pool: Executor, work: Callable[[], T]) ->
 def _admission(model: ServedModel, explain: Sequence[str]) -> "Admission[Any, Any]":
     """A slot in the queue for these outputs. Raises `QueueFull` or `Stopped`."""
     batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
-    with _counting_failures(model):
+    with _CountingFailures(model):
         return batcher.admit()
 
 
@@ -223,15 +223,22 @@ async def _open(ticket: Ticket) -> None:
         await ticket.model.open_explainer(ticket.explain)
 
 
-@contextmanager
-def _counting_failures(model: ServedModel) -> Iterator[None]:
-    """Count a `ServiceError` inside the block as a failed request in the model's statistics."""
-    started = time.perf_counter()
-    try:
-        yield
-    except ServiceError:
-        model.statistics.failed(time.perf_counter() - started)
-        raise
+class _CountingFailures:
+    """Counts a `ServiceError` inside the block as a failed request in the model's statistics.
+
+    A class, because a generator takes longer, and each request has several of these blocks.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        self._statistics = model.statistics
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ServiceError):
+            self._statistics.failed(time.perf_counter() - self._started)
 
 
 async def _gather(awaitables: "Sequence[Awaitable[T]]") -> list[T]:

@@ -84,7 +84,7 @@ class Admission(Generic[Item, Result]):
     ) -> "list[Future[Done[Result]]]":
         """Queue all items, or none. `deadline` is a time by `time.perf_counter`."""
         self.reserve(len(items))
-        entries = [_Entry[Item, Result](item, key, deadline) for item in items]
+        entries: list[_Entry[Item, Result]] = [_Entry(item, key, deadline) for item in items]
         self._slots = 0
         self._batcher._enqueue(entries)
         return [entry.future for entry in entries]
