@@ -59,11 +59,13 @@ def preprocess(image: Image.Image, rule: Preprocessing) -> Pixels:
     else:
         image = _without_ends(image, rule.resize)
         size = _covering(Size(image.height, image.width), rule.resize)
-    filter_ = Image.Resampling[rule.interpolation.upper()]
-    resized = image.resize((size.width, size.height), filter_)
-    top, left = (round((have - keep) / 2) for have, keep in zip(size, rule.size, strict=True))
-    box = (left, top, left + rule.size.width, top + rule.size.height)
-    return np.asarray(resized.crop(box), dtype=np.uint8)
+    if image.size != (size.width, size.height):
+        filter_ = Image.Resampling[rule.interpolation.upper()]
+        image = image.resize((size.width, size.height), filter_)
+    if size != rule.size:
+        top, left = (round((have - keep) / 2) for have, keep in zip(size, rule.size, strict=True))
+        image = image.crop((left, top, left + rule.size.width, top + rule.size.height))
+    return np.asarray(image, dtype=np.uint8)
 
 
 def _covering(picture: Size, target: Size) -> Size:

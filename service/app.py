@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from service import __version__
 from service.assembly import decode_options, local_engines, needs_extra
 from service.http import problems
+from service.http.direct import DirectRoute
 from service.http.hosts import CheckHost
 from service.http.middleware import (
     PROBES,
@@ -223,6 +224,8 @@ def create_app(
     app.state.runtime = runtime
     needs_key = [Depends(RequireApiKey(api_keys))] if api_keys else []
     # Routes are matched in this order, the most requested ones first.
+    if not api_keys:  # which are a dependency
+        app.router.routes.insert(0, DirectRoute("/classify", classify.classify, methods=["POST"]))
     for protected in (classify, v2, attention, similarity, images, models, monitor, v2_repository):
         app.include_router(protected.router, dependencies=needs_key)
     app.include_router(

@@ -4,12 +4,11 @@ Composes the decoder, the store and the models. Knows nothing of HTTP.
 """
 
 import asyncio
-import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from models.arrays import Float32Array, Pixels
@@ -17,6 +16,7 @@ from models.size import Size
 from service.errors import DeadlineExceeded, InputMismatch, ServiceError
 from service.imaging.preparation import Prepared
 from service.imaging.preparer import Preparer
+from service.inference.arrivals import Arrivals
 from service.inference.batching import Admission, Batcher, Done
 from service.inference.repository import ModelRepository
 from service.inference.served import ServedModel
@@ -55,6 +55,7 @@ class Pipeline:
     preparer: Preparer
     pool: Executor  # threads that decode, preprocess and encode
     monitor: Monitor
+    _arrivals: Arrivals = field(default_factory=Arrivals)
 
     @contextmanager
     def admit(
@@ -65,15 +66,12 @@ class Pipeline:
         It is the explainer's queue if outputs of the explain graph are named. Raises `QueueFull`
         or `Stopped`.
         """
-        batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
-        with _counting_failures(model):
-            admission = batcher.admit()
-        with admission:
+        with _admission(model, explain) as admission:
             yield Ticket(model, admission, tuple(explain), deadline)
 
     def check_room(self, model: ServedModel, explain: Sequence[str] = ()) -> None:
         """Refuse a request before its body is read. Raises `QueueFull` or `Stopped`."""
-        with self.admit(model, math.inf, explain):
+        with _admission(model, explain):
             pass  # a slot that waited for a body would be lost to those whose bodies are there
 
     async def classify(
@@ -87,16 +85,21 @@ class Pipeline:
         One bad image fails the request before any image is queued. Raises `QueueFull` before
         any image is decoded. Once all are, `decoded` is called: the uploads are needed no more.
         """
-        with _counting_failures(ticket.model):
+        with _CountingFailures(ticket.model):
             ticket.admission.reserve(len(uploads))
+        await _open(ticket)
         rule = ticket.model.manifest.preprocessing
         images = await self.preparer.prepare(uploads, rule, ticket.deadline)
         decoded()
         pixels = [image.pixels for image in images]
-        done = await self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
+        running = self._run(ticket, pixels, tuple(dict.fromkeys(("logits", *ticket.explain))))
+        ids = [content_id(image, self.store.secret) for image in pixels]  # while the model runs
+        if self.store.remote:
+            done = await self._and_put(ids, pixels, running)
+        else:
+            done = await running
+            await self._put(ids, pixels)
         self._offer(ticket, pixels, done)
-        ids = [content_id(image, self.store.secret) for image in pixels]
-        await _gather(list(map(self.store.put, ids, pixels)))
         return [
             Classification(image_id, image, one.value, one.queue_s, one.run_s, one.ended)
             for image_id, image, one in zip(ids, images, done, strict=True)
@@ -104,6 +107,7 @@ class Pipeline:
 
     async def explain(self, ticket: Ticket, pixels: Pixels) -> Done[Mapping[str, Float32Array]]:
         """The outputs that the ticket names, for one input of its model [height, width, 3]."""
+        await _open(ticket)
         (done,) = await self._run(ticket, [pixels], ticket.explain)
         return done
 
@@ -112,6 +116,7 @@ class Pipeline:
 
         `images` [B, height, width, 3] are prepared for its model.
         """
+        await _open(ticket)
         pixels = list(images)
         done = await self._run(ticket, pixels, ticket.explain)
         self._offer(ticket, pixels, done)
@@ -139,19 +144,39 @@ class Pipeline:
             )
         return pixels
 
-    async def _run(
+    async def _put(self, ids: Sequence[str], images: Sequence[Pixels]) -> None:
+        await _gather(list(map(self.store.put, ids, images)))
+
+    async def _and_put(
+        self, ids: Sequence[str], images: Sequence[Pixels], running: Awaitable[T]
+    ) -> T:
+        """What `running` gives, once the store has the images too; it begins meanwhile."""
+        putting = asyncio.ensure_future(self._put(ids, images))
+        try:
+            result = await running
+            await putting
+        finally:
+            putting.cancel()
+        return result
+
+    def _run(
         self, ticket: Ticket, images: Sequence[Pixels], names: tuple[str, ...]
-    ) -> list[Done[Mapping[str, Float32Array]]]:
-        """Run images through the ticket's queue; the classifier's queue gives the logits only."""
+    ) -> "Coroutine[Any, Any, list[Done[Mapping[str, Float32Array]]]]":
+        """Queue images at once, for the results to be awaited.
+
+        The classifier's queue gives the logits only.
+        """
         started = time.perf_counter()
         key = names if ticket.explain else None
-        with _counting_failures(ticket.model):
-            done = await _gather(
-                [
-                    asyncio.wrap_future(one)
-                    for one in ticket.admission.submit(images, key, ticket.deadline)
-                ]
-            )
+        with _CountingFailures(ticket.model):
+            submitted = ticket.admission.submit(images, key, ticket.deadline)
+        return self._results(ticket, submitted, started)
+
+    async def _results(
+        self, ticket: Ticket, submitted: "Sequence[Future[Done[Any]]]", started: float
+    ) -> list[Done[Mapping[str, Float32Array]]]:
+        with _CountingFailures(ticket.model):
+            done = await self._arrivals.of(submitted)
         last = max(done, key=lambda one: one.queue_s + one.run_s)
         ticket.model.statistics.answered(
             len(done),
@@ -159,7 +184,7 @@ class Pipeline:
             inference_s=last.run_s,
             total_s=time.perf_counter() - started,
         )
-        if key:
+        if ticket.explain:
             return done
         return [Done({"logits": one.value}, *one[1:]) for one in done]
 
@@ -186,15 +211,34 @@ async def by_deadline(deadline: float, pool: Executor, work: Callable[[], T]) ->
         raise DeadlineExceeded("the request waited past its deadline") from exc
 
 
-@contextmanager
-def _counting_failures(model: ServedModel) -> Iterator[None]:
-    """Count a `ServiceError` inside the block as a failed request in the model's statistics."""
-    started = time.perf_counter()
-    try:
-        yield
-    except ServiceError:
-        model.statistics.failed(time.perf_counter() - started)
-        raise
+def _admission(model: ServedModel, explain: Sequence[str]) -> "Admission[Any, Any]":
+    """A slot in the queue for these outputs. Raises `QueueFull` or `Stopped`."""
+    batcher: Batcher[Any, Any] = model.explainer if explain else model.classifier
+    with _CountingFailures(model):
+        return batcher.admit()
+
+
+async def _open(ticket: Ticket) -> None:
+    if ticket.explain:
+        await ticket.model.open_explainer(ticket.explain)
+
+
+class _CountingFailures:
+    """Counts a `ServiceError` inside the block as a failed request in the model's statistics.
+
+    A class, because a generator takes longer, and each request has several of these blocks.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        self._statistics = model.statistics
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, ServiceError):
+            self._statistics.failed(time.perf_counter() - self._started)
 
 
 async def _gather(awaitables: "Sequence[Awaitable[T]]") -> list[T]:

@@ -175,11 +175,11 @@ class Reader:
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:
     """The picture as its EXIF says that it stands, whatever XMP says."""
-    if image.format in _TURNED_BY_THEIR_READERS:
+    if image.format in _TURNED_BY_THEIR_READERS or "exif" not in image.info:
         return image
     try:
         exif = Image.Exif()
-        exif.load(image.info.get("exif", b""))
+        exif.load(image.info["exif"])
         turn = _UPRIGHT.get(exif.get(ExifTags.Base.Orientation))
     except _PILLOW_ERRORS:  # broken metadata does not spoil the picture
         turn = None

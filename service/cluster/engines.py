@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Hashable, Sequence
-from concurrent.futures import Future
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from service.cluster import wire
 from service.cluster.replica import replica_name
 from service.cluster.settings import ClusterSettings
 from service.errors import UnknownModel
+from service.inference.arrivals import Arrivals
 from service.inference.batching import Batcher, Done
 from service.inference.repository import ModelRepository
 from service.inference.served import QueueOptions, ServedModel
@@ -45,6 +45,7 @@ class Engines:
         """Raises `StartupError`."""
         log.configure(settings.log_format)
         self._timeout_s = settings.request_timeout_s
+        self._arrivals = Arrivals()
         self._models = await asyncio.to_thread(
             ModelRepository,
             settings.model_repository,
@@ -89,6 +90,7 @@ class Engines:
         """Packed inputs to the packed outputs of these names."""
         await self._find(name, version)
         with self._models.use(name, version) as model:
+            await model.open_explainer(names)
             return wire.pack_outputs(await self._run(model, model.explainer, images, names))
 
     async def metrics(self) -> tuple[str, bytes]:
@@ -120,8 +122,7 @@ class Engines:
     ) -> list[Any]:
         """One result an image. Cancelled, it takes what is queued out of the queue."""
         inputs = wire.unpack_images(images, model.manifest.preprocessing.size)
-        futures: Sequence[Future[Done[Any]]] = batcher.submit(
-            inputs, key, time.perf_counter() + self._timeout_s
+        done: list[Done[Any]] = await self._arrivals.of(
+            batcher.submit(inputs, key, time.perf_counter() + self._timeout_s)
         )
-        done = await asyncio.gather(*map(asyncio.wrap_future, futures))
         return [one.value for one in done]

@@ -47,6 +47,9 @@ class RemoteEngine:
     def warm_up(self) -> None:
         """Engines are warm once they have the version."""
 
+    def opening(self, names: Sequence[str]) -> None:
+        """Engines open what they need by themselves."""
+
     def classify(self, images: Batch[Pixels]) -> Sequence[Float32Array]:
         packed = self._calls.call(
             "classify", *self._version, wire.pack_images(images), batch=images

@@ -1,6 +1,7 @@
 """Results to the JSON bodies of answers."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -40,7 +41,7 @@ def image(
 
     `root_path` is the prefix of the service's own paths.
     """
-    query = urlencode({"id": classified.id, "model": manifest.name, "version": manifest.version})
+    query = f"id={classified.id}&{_model_query(manifest.name, manifest.version)}"
     return {
         "id": classified.id,
         "predictions": predictions(
@@ -57,6 +58,11 @@ def image(
             "similarity": f"{root_path}/similarity?{query}",
         },
     }
+
+
+@cache
+def _model_query(name: str, version: int) -> str:
+    return urlencode({"model": name, "version": version})
 
 
 def attention(maps: AttentionMaps, manifest: Manifest, image_id: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import QueryParams
 
 from models.stages import Stage
@@ -40,6 +40,8 @@ Threshold = Annotated[
 class DeadlineParameters(BaseModel):
     """The parameter that every endpoint takes that runs a model."""
 
+    model_config = ConfigDict(frozen=True)  # requests may share them
+
     timeout_ms: int | None = Field(
         None,
         alias=_TIMEOUT_HEADER,
@@ -62,14 +64,23 @@ def read_parameters(request: Request, form: type[Parameters]) -> Parameters:
 
     A parameter that the form does not have, or that is given twice, is refused rather than ignored.
     """
-    names = _query_names(form)
-    if names and (wrong := list(islice(_unreadable(request.query_params, names), _MOST_TOLD))):
-        raise RequestValidationError(wrong)
-    given = {**request.query_params, _TIMEOUT_HEADER: request.headers.get(_TIMEOUT_HEADER)}
+    timeout = request.headers.get(_TIMEOUT_HEADER)
     try:
-        return form.model_validate(given)
+        if timeout is None and not request.scope["query_string"]:
+            defaults: Parameters = _defaults(form)
+            return defaults
+        names = _query_names(form)
+        if names and (wrong := list(islice(_unreadable(request.query_params, names), _MOST_TOLD))):
+            raise RequestValidationError(wrong)
+        return form.model_validate({**request.query_params, _TIMEOUT_HEADER: timeout})
     except ValidationError as exc:
         raise RequestValidationError(exc.errors()) from exc
+
+
+@cache
+def _defaults(form: type[Parameters]) -> Parameters:
+    """What a request means that has no parameters, as most. Raises `ValidationError`."""
+    return form.model_validate({_TIMEOUT_HEADER: None})
 
 
 @cache

@@ -17,6 +17,7 @@ from service.errors import (
     ServiceError,
     UriTooLong,
 )
+from service.http.disconnects import LEFT
 from service.http.lingering import LingeringTransport
 from service.http.pipelining import PipeliningProtocol
 from service.http.unsent import OUTBOX, Outbox, UnsentAnswers
@@ -44,6 +45,7 @@ class BoundedProtocol(PipeliningProtocol):
 
     transport: LingeringTransport
     _outbox: Outbox
+    _left: "asyncio.Future[None]"  # done once the connection is lost
 
     def __init__(
         self, others: Connections, answers: UnsentAnswers, *args: Any, **kwargs: Any
@@ -58,6 +60,7 @@ class BoundedProtocol(PipeliningProtocol):
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._left = self.loop.create_future()
         self._outbox = Outbox(self._answers, transport)
         super().connection_made(
             LingeringTransport(transport, self.loop, self.timeout_keep_alive, self._outbox.wrote)
@@ -72,6 +75,7 @@ class BoundedProtocol(PipeliningProtocol):
         self.transport.stop_discarding()
         self._outbox.discard()
         super().connection_lost(exc)
+        self._left.set_result(None)
 
     @property
     def waiting(self) -> bool:
@@ -122,6 +126,8 @@ class BoundedProtocol(PipeliningProtocol):
     def on_message_complete(self) -> None:
         self.transport.unread = False
         super().on_message_complete()
+        if not self.flow.read_paused:  # else it is noticed only by who goes on to receive
+            self.scope["state"][LEFT] = self._left
         if self.cycle is not None and self.cycle.response_complete:  # it was answered before
             self.transport.stop_discarding()
             self._start_header_timer()

@@ -46,8 +46,12 @@ class Preparer:
         Raises `DeadlineExceeded`, `NoImage`, `CorruptImage`, `UnsupportedMedia`, `ImageTooLarge`,
         `ImageTooCostly`, `OutOfMemory` or `Stopped`: one bad image fails all.
         """
-        if len(uploads) == 1 and (small := prepare_small(self._decoder, uploads[0], rule)):
-            return [small]
+        if len(uploads) == 1:
+            # Requests that have arrived together are read before the first image is decoded: the
+            # same code, run for one after the other, stays in the processor's cache.
+            await asyncio.sleep(0)
+            if small := prepare_small(self._decoder, uploads[0], rule):
+                return [small]
         tasks = [
             asyncio.create_task(self._prepare_one(uploads, index, rule))
             for index in range(len(uploads))

@@ -75,15 +75,16 @@ class Admission(Generic[Item, Result]):
 
     def reserve(self, slots: int) -> None:
         """Hold this many slots in total. Raises `QueueFull`."""
-        self._batcher._reserve(slots - self._slots)
-        self._slots = slots
+        if slots != self._slots:
+            self._batcher._reserve(slots - self._slots)
+            self._slots = slots
 
     def submit(
         self, items: Sequence[Item], key: Hashable = None, deadline: float = math.inf
     ) -> "list[Future[Done[Result]]]":
         """Queue all items, or none. `deadline` is a time by `time.perf_counter`."""
         self.reserve(len(items))
-        entries = [_Entry[Item, Result](item, key, deadline) for item in items]
+        entries: list[_Entry[Item, Result]] = [_Entry(item, key, deadline) for item in items]
         self._slots = 0
         self._batcher._enqueue(entries)
         return [entry.future for entry in entries]

@@ -58,6 +58,13 @@ class Engine(Protocol):
         """Get ready to answer at full speed. Raises `StartupError`."""
         ...
 
+    def opening(self, names: Sequence[str]) -> Callable[[], object] | None:
+        """What is left to do before `explain` can give these outputs, which may take seconds.
+
+        It is called on any thread, beside everything else; `explain` does it where nobody has.
+        """
+        ...
+
     def classify(self, images: Batch[Pixels]) -> Sequence[Float32Array]:
         """Inputs [height, width, 3] to logits [classes], one for each image."""
         ...

@@ -91,6 +91,10 @@ class OnnxEngine:
         for batch in reversed(sizes):
             self.classify([np.zeros(self._image_shape, np.uint8)] * batch)
 
+    def opening(self, names: Sequence[str]) -> Callable[[], object] | None:
+        explainer = self._explainer(names)
+        return None if explainer.is_open else explainer.session
+
     def classify(self, images: Sequence[Pixels]) -> Sequence[Float32Array]:
         if self._graph_batches:
             return list(self._graph_batches.run(images))
@@ -152,6 +156,10 @@ class _Explainer:
         self._open = open_session
         self._lock = Lock()
         self._session: ort.InferenceSession | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._session is not None
 
     def session(self) -> ort.InferenceSession:
         with self._lock:

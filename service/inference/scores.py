@@ -14,6 +14,6 @@ def top_classes(logits: Float32Array, top_k: int, scores: Scores) -> tuple[list[
     if scores == "sigmoid":  # each class by itself; the exponential of a large logit is infinite
         likely = 0.5 + 0.5 * np.tanh(logits[best].astype(np.float64) / 2)
     else:
-        shifted = np.exp(logits.astype(np.float64) - logits.max())
+        shifted = np.exp(logits.astype(np.float64) - logits[best[0]])
         likely = shifted[best] / shifted.sum()
     return best.tolist(), [round(probability, _DIGITS) for probability in likely.tolist()]

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -69,6 +70,15 @@ class ServedModel:
     @property
     def queues(self) -> dict[str, "Batcher[Any, Any]"]:
         return {"classify": self.classifier, "explain": self.explainer}
+
+    async def open_explainer(self, names: Sequence[str]) -> None:
+        """Returns once the explainer's queue can give these outputs at once.
+
+        What has to be opened is opened beside the queue, so that no other request waits for it.
+        """
+        with suppress(Exception):  # it will be raised again in the queue, which reports it
+            if opening := self.engine.opening(names):
+                await asyncio.to_thread(opening)
 
     def stop(self, timeout_s: float | None = None) -> None:
         self.classifier.stop(timeout_s)

@@ -40,15 +40,15 @@ class Upload:
     def reserve(self, size: int) -> None:
         """Hold room for so many bytes that may arrive. Raises `UploadsFull`."""
         self._uploads.make_room(self, size)
-        self.bytes += size
+        self._uploads.note(self, self.bytes + size, self.arriving)
 
     def complete(self) -> None:
         """All has arrived: from now on it does not give way."""
-        self.arriving = False
+        self._uploads.note(self, self.bytes, arriving=False)
 
     def keep(self, size: int) -> None:
         """So many bytes are kept of what has arrived; the others are free."""
-        self.bytes = min(self.bytes, size)
+        self._uploads.note(self, min(self.bytes, size), self.arriving)
 
     def give_way(self) -> None:
         """Interrupt the block of this upload, which raises `UploadsFull`."""
@@ -65,14 +65,9 @@ class InflightUploads:
         self._max_uploads = max_uploads
         self._clock = clock
         self._uploads: dict[Upload, None] = {}  # a set that keeps its order
-
-    @property
-    def bytes(self) -> int:
-        return _bytes(self._uploads)
-
-    @property
-    def arriving(self) -> int:
-        return _arriving(self._uploads)
+        # Sums over all uploads; taking them anew for each piece of a body would take long.
+        self.bytes = 0
+        self.arriving = 0
 
     @contextmanager
     def begin(self, address: str, declared: int = 0) -> Iterator[Upload]:
@@ -87,6 +82,7 @@ class InflightUploads:
         upload = Upload(self, client_at(address), Pace(self._clock), task)
         self.make_room(upload, declared, number=1)
         self._uploads[upload] = None
+        self.arriving += 1
         try:
             yield upload
         except asyncio.CancelledError:
@@ -96,11 +92,23 @@ class InflightUploads:
         finally:
             self.forget(upload)
 
+    def note(self, upload: Upload, size: int, arriving: bool) -> None:
+        """An upload holds so many bytes now; one that is forgotten counts no more."""
+        if upload in self._uploads:
+            self.bytes += size - upload.bytes
+            self.arriving += arriving - upload.arriving
+        upload.bytes, upload.arriving = size, arriving
+
     def forget(self, upload: Upload) -> None:
-        self._uploads.pop(upload, None)
+        if upload in self._uploads:
+            del self._uploads[upload]
+            self.bytes -= upload.bytes
+            self.arriving -= upload.arriving
 
     def make_room(self, wanting: Upload, size: int, number: int = 0) -> None:
         """Have uploads give way until there is room for more. Raises `UploadsFull`."""
+        if self.bytes + size <= self._max_bytes and self.arriving + number <= self._max_uploads:
+            return
         leaving = who_leaves(
             self._uploads,
             wanting.client,

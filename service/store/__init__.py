@@ -27,6 +27,10 @@ class Store(Protocol):
     @property
     def state(self) -> StoreState: ...
     @property
+    def remote(self) -> bool:
+        """Whether `put` and `get` take a round trip, for which something else can be done."""
+
+    @property
     def secret(self) -> bytes:
         """What ids are made with: the same for all processes that share the store."""
 
@@ -64,8 +68,9 @@ def content_id(pixels: Pixels, secret: bytes) -> str:
     If it followed from the pixels alone, whoever has a picture could compute its id, ask for it,
     and learn whether somebody has had that picture classified.
     """
-    shape = "x".join(map(str, pixels.shape)).encode()
-    return hmac.digest(secret, shape + pixels.tobytes(), "sha256").hex()[:32]
+    digest = hmac.new(secret, "x".join(map(str, pixels.shape)).encode(), "sha256")
+    digest.update(pixels.reshape(-1).data)  # other threads go on meanwhile
+    return digest.hexdigest()[:32]
 
 
 @contextmanager

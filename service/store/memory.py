@@ -17,6 +17,7 @@ class MemoryStore:
     """Keeps the most recently used inputs of one process; used from one thread."""
 
     state: StoreState = "memory"
+    remote = False
 
     def __init__(
         self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic

@@ -64,6 +64,7 @@ class RedisStore:
     """
 
     bytes = None  # only Redis knows
+    remote = True
 
     def __init__(self, url: str, *, timeout_s: float, ttl_s: float) -> None:
         """Does not connect yet. Raises `StartupError` for a wrong URL."""
@@ -177,7 +178,7 @@ class RedisStore:
 
 def pack(pixels: Pixels) -> bytes:
     """The magic bytes, the number of axes, their lengths, then the pixels [height, width, 3]."""
-    return _MAGIC + _SHAPE.pack(3, *pixels.shape) + pixels.tobytes()
+    return b"".join((_MAGIC, _SHAPE.pack(3, *pixels.shape), np.ascontiguousarray(pixels).data))
 
 
 def unpack(value: bytes) -> Pixels | None:

@@ -34,6 +34,9 @@ class FastEngine:
     def warm_up(self) -> None:
         pass
 
+    def opening(self, names: Sequence[str]) -> None:
+        pass
+
     def classify(self, images: Batch[Pixels]) -> Sequence[Float32Array]:
         time.sleep(np.interp(len(images), list(_SECONDS), list(_SECONDS.values())))
         return [np.zeros(len(self.manifest.labels), np.float32)] * len(images)

@@ -37,6 +37,9 @@ class Brightness:
     def warm_up(self) -> None:
         self.warm = True
 
+    def opening(self, names: Sequence[str]) -> None:
+        pass
+
     def classify(self, images: Sequence[Pixels]) -> Sequence[Float32Array]:
         assert self.warm
         self.batches.append(len(images))

@@ -1,7 +1,7 @@
 """A repository of engines that are held, fail or hang by hand, and what of it is monitored."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class HandEngine:
         self.manifest = Manifest.read((folder / "manifest.json").read_text())
         self.plan = Plan(instances=1, threads=1, batch=8)
         self.explained = 0
+        self.openings: dict[tuple[str, ...], Callable[[], object]] = {}
         self.failure: Exception | None = None
         self.classifying, self.explaining = threading.Event(), threading.Event()
         self.free, self.free_to_classify = threading.Event(), threading.Event()
@@ -48,6 +49,9 @@ class HandEngine:
 
     def warm_up(self) -> None:
         pass
+
+    def opening(self, names: Sequence[str]) -> Callable[[], object] | None:
+        return self.openings.get(tuple(names))
 
     def classify(self, images: Sequence[Pixels]) -> Sequence[Float32Array]:
         self.classifying.set()
