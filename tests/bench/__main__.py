@@ -3,6 +3,8 @@
 By default all parts run but `bulk`, `training`, `gpu`, `monitor`, `drift`, which needs
 `--images FOLDER`, and those of a cluster: `cluster`, `fronts`, `capacity`.
 
+With `--images FOLDER`, `graph` says what rounding costs in answers; `--quick` shortens `serving`.
+
 A model is the small `deepvit16-cifar10` or any architecture of models.config; the latter is
 exported with random weights first, which takes minutes.
 """

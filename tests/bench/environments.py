@@ -54,9 +54,8 @@ def triton_folder() -> Path:
         shutil.copy(server / "python_backend_stubs" / version_of_python / stub, backend)
         for program in (server / "bin" / "tritonserver", backend / stub):
             program.chmod(0o755)
-        # The backend is compiled against NumPy 1.
-        packages = ("--target", str(folder / "packages"), "numpy<2", *_same_versions())
-        _pip(sys.executable, "install", *packages)
+        # The backend sees no other packages than those beside it, and is compiled for NumPy 1.
+        _pip(sys.executable, "install", "--target", str(backend), "numpy<2", *_same_versions())
         (folder / _DONE).touch()
     return folder
 

@@ -46,9 +46,9 @@ _BENTOML = (
     Setup(1, _CORES, False),
     Setup(_CORES, 1),
     Setup(2 * _CORES, 1),
-    Setup(1, _CORES, False, _BATCH, decoders=1),
-    Setup(_CORES, 1, True, _BATCH, decoders=1),
-    Setup(_CORES, 1, True, _BATCH, decoders=_CORES),
+    Setup(1, _CORES, False, _BATCH, None, decoders=1),
+    Setup(_CORES, 1, True, _BATCH, None, decoders=1),
+    Setup(_CORES, 1, True, _BATCH, None, decoders=_CORES),
 )
 _TRITON = (
     Setup(_CORES, 1),

@@ -17,7 +17,7 @@ import numpy as np
 from service.inference.cpus import available_cpus
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
-from tests.bench import models, serving_tables
+from tests.bench import environments, models, serving_tables
 from tests.bench.client import Load, closed_loop, open_loop
 from tests.bench.contenders import classifier
 from tests.bench.lineup import SERVICE
@@ -43,7 +43,7 @@ class _Plan:
 
 
 _PLAN = _Plan((1, 8, 32), rounds=2, turn_s=3, tuning_rounds=2, tuning_s=1)
-_PLAN_OF_LARGE = _Plan((1, 32), rounds=1, turn_s=6, tuning_rounds=1, tuning_s=4)
+_PLAN_OF_LARGE = _Plan((1, 32), rounds=1, turn_s=5, tuning_rounds=1, tuning_s=3)
 _QUICK = _Plan((1, 32), rounds=1, turn_s=2, tuning_rounds=1, tuning_s=1)
 
 
@@ -53,7 +53,7 @@ def run(name: str, quick: bool = False) -> None:
     size = models.manifest(folder).preprocessing.size.side
     jpegs = photos(size)
     plan = _QUICK if quick else _PLAN if size <= _SMALL_PX else _PLAN_OF_LARGE
-    record = Record("serving", name)
+    record = Record("serving", name, peers=f"{environments.BENTOML}, {environments.TRITON}")
     graph = _Graph(folder)
     with running(folder, [SERVICE]) as (ours,):
         with ours.awake():

@@ -13,6 +13,8 @@ from fastapi import Depends, FastAPI, Request
 from tests.bench.peers.answer import Model
 from tests.bench.peers.given import given
 
+_START_S = 120
+
 
 async def body(request: Request) -> bytes:
     return await request.body()
@@ -37,6 +39,7 @@ def serve(module: str) -> None:
         host="127.0.0.1",
         port=given().port,
         workers=given().setup.workers,
+        timeout_worker_healthcheck=_START_S,  # or one that imports PyTorch is started over and over
         log_level="warning",
     )
 

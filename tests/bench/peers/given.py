@@ -20,7 +20,7 @@ class Setup:
     threads: int = 1  # of one inference
     spin: bool = True  # whether ONNX Runtime's threads spin between inferences, its default
     max_batch_size: int = 1
-    wait_ms: float = 0  # for a batch to fill
+    wait_ms: float | None = 0  # for a batch to fill; None if the server finds out itself
     decoders: int = 0  # processes that only decode; without them, the workers do
 
     def __str__(self) -> str:
@@ -28,7 +28,9 @@ class Setup:
         if self.threads > 1 and not self.spin:
             parts.append("no spinning")
         if self.max_batch_size > 1:
-            parts.append(f"batches of {self.max_batch_size}, a wait of {self.wait_ms:g} ms")
+            parts.append(f"batches of {self.max_batch_size}")
+            if self.wait_ms is not None:
+                parts.append(f"a wait of {self.wait_ms:g} ms")
         if self.decoders:
             parts.append(f"{_counted(self.decoders, 'process')} to decode")
         return ", ".join(parts)

@@ -40,7 +40,8 @@ class Classify(litserve.LitAPI):
 
 if __name__ == "__main__":
     setup = given().setup
-    api = Classify(max_batch_size=setup.max_batch_size, batch_timeout=setup.wait_ms / 1000)
+    wait_s = (setup.wait_ms or 0) / 1000
+    api = Classify(max_batch_size=setup.max_batch_size, batch_timeout=wait_s)
     server = litserve.LitServer(
         api, accelerator="cpu", workers_per_device=setup.workers, timeout=120, fast_queue=True
     )

@@ -72,7 +72,7 @@ if __name__ == "__main__":
         Run if setup.decoders else Classify,
         num=setup.workers,
         max_batch_size=setup.max_batch_size,
-        max_wait_time=round(setup.wait_ms),
+        max_wait_time=round(setup.wait_ms or 0),
         timeout=120,
         route="/predict",
     )

@@ -21,12 +21,12 @@ output [ {{ name: "answer" data_type: TYPE_STRING dims: [ 1 ] }} ]
 instance_group [ {{ kind: KIND_CPU count: {instances} }} ]
 {batching}
 """
-# The backend's interpreter ignores PYTHONPATH.
+# The backend's interpreter looks for modules beside the backend, and not where it was started.
 _MODEL = """
 import os
 import sys
 
-sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+sys.path.append(os.getcwd())
 from tests.bench.peers.triton_model import TritonPythonModel
 """
 _BATCHING = "dynamic_batching {{ max_queue_delay_microseconds: {delay} }}"
@@ -38,7 +38,7 @@ def prepare(given: Given) -> None:
     folder.mkdir(parents=True)
     (folder / "model.py").write_text(_MODEL)
     setup = given.setup
-    batching = _BATCHING.format(delay=round(setup.wait_ms * 1000))
+    batching = _BATCHING.format(delay=round((setup.wait_ms or 0) * 1000))
     config = _CONFIG.format(
         batch=setup.max_batch_size,
         instances=setup.workers,
@@ -61,7 +61,6 @@ if __name__ == "__main__":
     }
     environment = os.environ | {
         "LD_LIBRARY_PATH": str(install / "nvidia_pytriton.libs"),
-        "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(install / "packages")]),
     }
     server = str(install / "pytriton/tritonserver/bin/tritonserver")
     arguments = [f"--{name}={value}" for name, value in options.items()]
