@@ -23,7 +23,7 @@ from service.inference.cpus import available_cpus
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.bench import models
-from tests.bench.openvino_models import FLOATS, INT8, OpenVino
+from tests.bench.openvino_models import FLOATS, INT8S, OpenVino
 from tests.bench.timing import Contender
 from tests.support.networks import random_network
 
@@ -44,7 +44,7 @@ class Contenders:
         self.manifest = models.manifest(folder)
         self._network = network(self.manifest.name)
         self._plain = plain_export(self._network, self.manifest.name)
-        self._openvinos = OpenVino(self._plain, self._normalized_pictures(pictures))
+        self._openvinos = OpenVino(self._plain, partial(self._normalized_pictures, pictures))
         self._engines = {
             f"{precision}{_KERNELS[attention]}": _engine(folder, precision, attention)
             for precision, file in _PRECISIONS.items()
@@ -92,7 +92,8 @@ class Contenders:
 
     def _openvino_int8(self, batch: int) -> Iterator[tuple[str, Contender]]:
         images = self._normalized(batch).numpy()
-        yield _openvino_name(INT8), self._openvinos.contender(INT8, images)
+        for precision in INT8S:
+            yield _openvino_name(precision), self._openvinos.contender(precision, images)
 
     def _ours(self, batch: int) -> Iterator[tuple[str, Contender]]:
         images = list(sample_images(batch, self.manifest.preprocessing.size))
@@ -112,7 +113,7 @@ class Contenders:
             for precision, engine in self._engines.items()
             if _KERNELS["plain"] not in precision
         }
-        for precision in (*FLOATS, INT8):
+        for precision in (*FLOATS, *INT8S):
             classify[_openvino_name(precision)] = partial(self._openvino_logits, precision)
         exact = classify.pop("ours, fp32")
         same: Counter[str] = Counter()
