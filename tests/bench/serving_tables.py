@@ -25,10 +25,11 @@ def _losses(rows: Rows) -> Iterator[str]:
         ours = _ours(here)["per_s"]
         ahead = sorted((row for row in here if row["per_s"] > ours), key=lambda row: -row["per_s"])
         names = [
-            f"{row['server']} {row['per_s']:.0f}, {row['per_s'] / ours:.2f} times" for row in ahead
+            f"{row['server']} {_number(row['per_s'])}, {row['per_s'] / ours:.2f} times"
+            for row in ahead
         ]
         load = f"{clients} client{'s' * (clients > 1)}"
-        yield f"- {load}, ours {ours:.0f} requests/s: {'; '.join(names) or 'nobody is ahead'}"
+        yield f"- {load}, ours {_number(ours)} requests/s: {'; '.join(names) or 'nobody is ahead'}"
     for rate, here in _by(rows, "open", "arrivals_per_s"):
         ours = _ours(here)
         sooner = sorted(
@@ -36,7 +37,7 @@ def _losses(rows: Rows) -> Iterator[str]:
         )
         names = [f"{row['server']} {row['p99_ms']:,.0f}{_refused(row)}" for row in sooner]
         figures = f"ours {ours['p99_ms']:,.0f} ms for one in a hundred{_refused(ours)}"
-        yield f"- {rate:.0f} arrivals/s, {figures}: {'; '.join(names) or 'nobody is sooner'}"
+        yield f"- {_number(rate)} arrivals/s, {figures}: {'; '.join(names) or 'nobody is sooner'}"
 
 
 def _setups(rows: Rows) -> Iterator[str]:
@@ -54,17 +55,16 @@ def _closed_loop(rows: Rows) -> Iterator[str]:
     def cell(server: str, count: int) -> str:
         per_s = found[server, count]["per_s"]
         if server in (_OURS, _BARE) or not per_s:
-            return f"{per_s:.0f}"
-        return f"{per_s:.0f}, {found[_OURS, count]['per_s'] / per_s:.2g}x"
+            return _number(per_s)
+        return f"{_number(per_s)}, {found[_OURS, count]['per_s'] / per_s:.2g}x"
 
-    most = clients[-1]
     lines = []
     for server in dict.fromkeys(row["server"] for row in measured):
-        row = found[server, most]
+        row = found[server, clients[-1]]
         late = f"{row['p50_ms']:,.0f}, {row['p99_ms']:,.0f}" if "p50_ms" in row else ""
         cost = f"{row['server_cpu_ms']:.2f}" if "server_cpu_ms" in row else ""
         lines.append([server, *(cell(server, count) for count in clients), late, cost])
-    headings = ["", *(f"{count} client{'s' * (count > 1)}" for count in clients)]
+    headings = ["requests/s", *(f"{count} client{'s' * (count > 1)}" for count in clients)]
     yield from table([*headings, "p50, p99 ms", "CPU ms a request"], lines)
 
 
@@ -74,10 +74,10 @@ def _open_loop(rows: Rows) -> Iterator[str]:
     rates = sorted({row["arrivals_per_s"] for row in measured})
     found = {(row["server"], row["arrivals_per_s"]): row for row in measured}
     lines = [
-        [server, *(_late(found[server, rate]) for rate in rates)]
+        [server, *(_late(found.get((server, rate))) for rate in rates)]
         for server in dict.fromkeys(row["server"] for row in measured)
     ]
-    yield from table(["p50, p99 ms", *(f"{rate:.0f} arrivals/s" for rate in rates)], lines)
+    yield from table(["p50, p99 ms", *(f"{_number(rate)} arrivals/s" for rate in rates)], lines)
 
 
 TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
@@ -95,11 +95,17 @@ def _by(rows: Rows, loop: str, given: str) -> Iterator[tuple[Any, Rows]]:
         yield value, [row for row in measured if row[given] == value]
 
 
+def _number(per_s: float) -> str:
+    return f"{per_s:.1f}" if per_s < 100 else f"{per_s:,.0f}"
+
+
 def _ours(rows: Rows) -> dict[str, Any]:
     return next(row for row in rows if row["server"] == _OURS)
 
 
-def _late(row: dict[str, Any]) -> str:
+def _late(row: dict[str, Any] | None) -> str:
+    if row is None:  # the run ended before
+        return ""
     failed = f", {row['failed']} failed" if row["failed"] else ""
     return f"{row['p50_ms']:,.0f}, {row['p99_ms']:,.0f}{_refused(row)}{failed}"
 
