@@ -25,7 +25,7 @@ from tests.support.server import ROOT
 _ONE_IMAGE = Setup()
 OURS, OURS_MODULE = "ours", "service"
 _PREDICTION = re.compile(rb'"label": ?"([^"]*)", ?"probability": ?([-+.\de]+)')
-_START_S, _POLL_S, _SAMPLE_PX = 120, 0.05, 32
+_START_S, _STOP_S, _POLL_S, _SAMPLE_PX = 120, 30, 0.05, 32
 _TOLERANCE = 1e-3  # of a probability, between two ways to compute it
 
 
@@ -71,31 +71,40 @@ class Contestant:
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        self.signal(signal.SIGCONT)
+        """Raises `NotServing` if it cannot be paused again."""
+        for process in self._processes():
+            _send(process, signal.SIGCONT)
         try:
             yield
         finally:
-            self.signal(signal.SIGSTOP)
+            self.pause()
 
-    def signal(self, number: signal.Signals) -> None:
-        """To the server and its descendants, some of which have process groups of their own."""
-        for process in self._processes():
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+    def pause(self) -> bool:
+        """Returns when all of its processes have stopped: whether any had not.
+
+        Raises `NotServing` if one does not stop.
+        """
+        end = time.monotonic() + _STOP_S
+        found = False
+        while awake := [process for process in self._processes() if not _has_stopped(process)]:
+            found = True
+            if time.monotonic() > end:
+                raise NotServing(f"{self.kind.name} cannot be paused")
+            for process in awake:
+                _send(process, signal.SIGSTOP)
+            time.sleep(_POLL_S)
+        return found
 
     def end(self) -> None:
         processes = self._processes()
         for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+            _send(process, signal.SIGKILL)
         self.process.wait()
         psutil.wait_procs(processes)
 
     def _processes(self) -> list[psutil.Process]:
-        try:
-            return family(self.process.pid)
-        except psutil.NoSuchProcess:
-            return []
+        """The server and its descendants, some of which have process groups of their own."""
+        return [] if self.process.poll() is not None else family(self.process.pid)
 
     def first_answers(self, jpegs: Sequence[bytes]) -> list[tuple[str, float]]:
         """The first label and its probability for each image. Raises `NotServing`."""
@@ -106,6 +115,28 @@ class Contestant:
                 raise NotServing(f"{self.kind.name} answers {answer[:200]!r}")
             found.append((first[1].decode(), float(first[2])))
         return found
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+
+
+def _has_stopped(process: psutil.Process) -> bool:
+    try:
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+@contextmanager
+def alone_awake(contestant: Contestant, contestants: Sequence[Contestant]) -> Iterator[None]:
+    """One runs, and none of the others does, whoever may have woken it."""
+    for other in contestants:
+        if other is not contestant and other.pause():
+            print(f"{other.kind.name} was awake, and is paused again", flush=True)
+    with contestant.awake():
+        yield
 
 
 @contextmanager
@@ -126,7 +157,7 @@ def running(
             contestant = _start(kind, folder, repository, place, log)
             stack.callback(contestant.end)
             if _answers(contestant):
-                contestant.signal(signal.SIGSTOP)
+                contestant.pause()
                 contestants.append(contestant)
                 continue
             reason = f"it does not answer: {log.read_text(errors='replace').strip()[-300:]}"

@@ -23,7 +23,7 @@ from tests.bench.contenders import classifier
 from tests.bench.lineup import SERVICE
 from tests.bench.photos import photos
 from tests.bench.record import Record, read
-from tests.bench.servers import Contestant, NotServing, check, running
+from tests.bench.servers import Contestant, NotServing, alone_awake, check, running
 from tests.bench.tuning import fastest
 
 SHARES = (0.5, 0.8, 1.0, 1.5)  # arrivals relative to the highest throughput in the closed loop
@@ -105,6 +105,7 @@ def _closed(
         for contestant in contestants:
             turn = _turn(
                 contestant,
+                contestants,
                 jpegs,
                 lambda port, requests: closed_loop(port, requests, clients, plan.turn_s),
             )
@@ -139,7 +140,10 @@ def _open(
 ) -> None:
     for contestant in contestants:
         load = _turn(
-            contestant, jpegs, lambda port, requests: open_loop(port, requests, per_s, seconds)
+            contestant,
+            contestants,
+            jpegs,
+            lambda port, requests: open_loop(port, requests, per_s, seconds),
         )
         record.add(
             loop="open",
@@ -156,11 +160,12 @@ def _open(
 
 def _turn(
     contestant: Contestant,
+    contestants: Sequence[Contestant],
     jpegs: Sequence[bytes],
     load: Callable[[int, Sequence[bytes]], Load],
 ) -> Load:
     requests = [contestant.kind.request(jpeg) for jpeg in jpegs]
-    with contestant.awake():
+    with alone_awake(contestant, contestants):
         before = contestant.cpu_s
         found = load(contestant.port, requests)
         found.server_s = contestant.cpu_s - before

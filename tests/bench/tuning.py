@@ -12,7 +12,7 @@ from tests.bench.client import closed_loop
 from tests.bench.environments import CannotInstall
 from tests.bench.lineup import ENTRIES, Entry, with_kernels
 from tests.bench.record import Record
-from tests.bench.servers import Contestant, Kind, NotServing, check, running
+from tests.bench.servers import Contestant, Kind, NotServing, alone_awake, check, running
 
 CLIENTS = 32
 _CHECKED = 4  # images of each set-up; all of the images are checked before the benchmark
@@ -79,7 +79,7 @@ def _rates(
         right = [one for one in contestants if _is_right(one, jpegs, expected, skipped)]
         for _ in range(rounds):
             for one in right:
-                turns.setdefault(one.kind, []).append(_rate(one, jpegs, seconds))
+                turns.setdefault(one.kind, []).append(_rate(one, right, jpegs, seconds))
     return {kind: round(statistics.median(rates), 1) for kind, rates in turns.items()}
 
 
@@ -96,7 +96,9 @@ def _is_right(
     return contestant.kind.name not in skipped
 
 
-def _rate(contestant: Contestant, jpegs: Sequence[bytes], seconds: float) -> float:
+def _rate(
+    contestant: Contestant, others: Sequence[Contestant], jpegs: Sequence[bytes], seconds: float
+) -> float:
     requests = [contestant.kind.request(jpeg) for jpeg in jpegs]
-    with contestant.awake():
+    with alone_awake(contestant, others):
         return closed_loop(contestant.port, requests, CLIENTS, seconds).per_s
