@@ -1,5 +1,6 @@
 """Tables and losses of the serving benchmark, from its record, as the documentation shows them."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,7 +34,7 @@ def _losses(rows: Rows) -> Iterator[str]:
     for rate, here in _by(rows, "open", "arrivals_per_s"):
         ours = _ours(here)
         sooner = sorted(
-            (row for row in here if row["p99_ms"] < ours["p99_ms"]), key=lambda row: row["p99_ms"]
+            (row for row in here if _p99_ms(row) < _p99_ms(ours)), key=lambda row: row["p99_ms"]
         )
         names = [f"{row['server']} {row['p99_ms']:,.0f}{_refused(row)}" for row in sooner]
         figures = f"ours {ours['p99_ms']:,.0f} ms for one in a hundred{_refused(ours)}"
@@ -103,9 +104,16 @@ def _ours(rows: Rows) -> dict[str, Any]:
     return next(row for row in rows if row["server"] == _OURS)
 
 
+def _p99_ms(row: dict[str, Any]) -> float:
+    """Without an answer it is not a number, and later than any."""
+    return math.inf if math.isnan(row["p99_ms"]) else float(row["p99_ms"])
+
+
 def _late(row: dict[str, Any] | None) -> str:
     if row is None:  # the run ended before
         return ""
+    if math.isnan(row["p50_ms"]):
+        return "no answer"
     failed = f", {row['failed']} failed" if row["failed"] else ""
     return f"{row['p50_ms']:,.0f}, {row['p99_ms']:,.0f}{_refused(row)}{failed}"
 
