@@ -8,6 +8,7 @@ measured from the arrival, so that a stalled server still receives the requests 
 import asyncio
 import random
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,25 @@ class Load:
         if not ordered:
             return float("nan")
         return round(ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1e3, 2)
+
+
+def ask(port: int, request: bytes) -> bytes:
+    """The whole response to one request. Raises `OSError`."""
+    response = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as connection:
+        connection.sendall(request)
+        while not _whole(response):
+            received = connection.recv(65536)
+            if not received:
+                break
+            response += received
+    return response
+
+
+def _whole(response: bytes) -> bool:
+    end = response.find(b"\r\n\r\n")
+    length = _LENGTH.search(response, 0, end) if end >= 0 else None
+    return length is not None and len(response) >= end + 4 + int(length[1])
 
 
 def closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Load:

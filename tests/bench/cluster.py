@@ -14,9 +14,9 @@ import psutil
 
 from tests.bench import models
 from tests.bench.client import Load, closed_loop
+from tests.bench.lineup import SERVICE
 from tests.bench.photos import photos
 from tests.bench.record import Record, table
-from tests.bench.servers import KINDS, OURS
 from tests.bench.startup import alone
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.processes import family
@@ -26,7 +26,7 @@ from tests.support.server import Server, running_server
 CLIENTS = (1, 8, 32)
 _SECONDS = 10.0
 _SETTLING_S = 3.0  # HAProxy closes connections when it hears of another replica
-_REQUEST = next(kind for kind in KINDS if kind.name == OURS).request
+_REQUEST = SERVICE.request
 _HEADINGS = [
     "clients",
     "requests/s",

@@ -3,16 +3,19 @@
 Each contender is a function without arguments that runs one batch.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 import torch
 
+from export.pictures import Pictures
 from export.verify import normalize, sample_images
 from models import checkpoint
-from models.arrays import Pixels
+from models.arrays import Float32Array, Pixels
 from models.deepvit import DeepViT
 from service.explain import similarity
 from service.inference.batching import Batcher
@@ -20,22 +23,28 @@ from service.inference.cpus import available_cpus
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
 from tests.bench import models
+from tests.bench.openvino_models import FLOATS, INT8S, OpenVino
 from tests.bench.timing import Contender
 from tests.support.networks import random_network
 
 EAGER = "PyTorch eager"
 _KERNELS = {"fused": "", "plain": ", attention without its kernel"}
-_PRECISIONS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}  # the precisions that run on a CPU
+# The precisions that run on a CPU, and the file that each needs
+_PRECISIONS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+_CALIBRATION_IMAGES = 300  # of OpenVINO's int8, as many as NNCF takes by default
+_COMPARED_IMAGES, _COMPARED_BATCH = 2000, 8
 
 
 class Contenders:
     """All contenders for one exported model."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pictures: Path) -> None:
+        """`pictures`: a folder on which OpenVINO's int8 is calibrated."""
         torch.set_num_threads(available_cpus())
         self.manifest = models.manifest(folder)
         self._network = network(self.manifest.name)
         self._plain = plain_export(self._network, self.manifest.name)
+        self._openvinos = OpenVino(self._plain, partial(self._normalized_pictures, pictures))
         self._engines = {
             f"{precision}{_KERNELS[attention]}": _engine(folder, precision, attention)
             for precision, file in _PRECISIONS.items()
@@ -46,7 +55,14 @@ class Contenders:
     def of(self, batch: int, skipped: dict[str, str]) -> dict[str, Contender]:
         """Contenders by name; puts those that cannot run here into `skipped`, with the reason."""
         found: dict[str, Contender] = {}
-        for kind in (self._pytorch, self._compiled, self._plain_onnx, self._openvino, self._ours):
+        for kind in (
+            self._pytorch,
+            self._compiled,
+            self._plain_onnx,
+            self._openvino,
+            self._openvino_int8,
+            self._ours,
+        ):
             try:
                 found.update(kind(batch))
             except Exception as exc:  # noqa: BLE001 - other people's compilers and runtimes
@@ -70,24 +86,14 @@ class Contenders:
         yield "plain export, ONNX Runtime", partial(session.run, None, {"images": images})
 
     def _openvino(self, batch: int) -> Iterator[tuple[str, Contender]]:
-        import openvino
-
         images = self._normalized(batch).numpy()
-        for precision in ("f32", "bf16"):
-            network = openvino.Core().read_model(self._plain)
-            network.reshape(list(images.shape))
-            settings = {
-                "INFERENCE_PRECISION_HINT": precision,
-                "INFERENCE_NUM_THREADS": available_cpus(),
-                "PERFORMANCE_HINT": "LATENCY",
-            }
-            compiled = openvino.compile_model(network, "CPU", settings)
-            real = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            if real == precision:
-                request = compiled.create_infer_request()
-                yield f"plain export, OpenVINO {precision}", partial(request.infer, [images])
-            else:
-                raise RuntimeError(f"{precision} was requested, but the processor uses {real}")
+        for precision in FLOATS:
+            yield _openvino_name(precision), self._openvinos.contender(precision, images)
+
+    def _openvino_int8(self, batch: int) -> Iterator[tuple[str, Contender]]:
+        images = self._normalized(batch).numpy()
+        for precision in INT8S:
+            yield _openvino_name(precision), self._openvinos.contender(precision, images)
 
     def _ours(self, batch: int) -> Iterator[tuple[str, Contender]]:
         images = list(sample_images(batch, self.manifest.preprocessing.size))
@@ -97,6 +103,40 @@ class Contenders:
             engine = self._engines["fp32"]
             for name, outputs in self._explanations().items():
                 yield f"ours, {name}", explainer(engine, images, outputs)
+
+    def same_answers(self, folder: Path) -> Iterator[tuple[str, float, int]]:
+        """Contenders that round, each with the share of a folder's pictures whose first class is
+        that of our float32, and the number of pictures.
+        """
+        classify: dict[str, Callable[[Pixels], Float32Array]] = {
+            f"ours, {precision}": partial(_logits, engine)
+            for precision, engine in self._engines.items()
+            if _KERNELS["plain"] not in precision
+        }
+        for precision in (*FLOATS, *INT8S):
+            classify[_openvino_name(precision)] = partial(self._openvino_logits, precision)
+        exact = classify.pop("ours, fp32")
+        same: Counter[str] = Counter()
+        images = 0
+        pictures = Pictures(folder, _COMPARED_IMAGES)
+        for _, pixels in pictures.batches(_COMPARED_BATCH, self.manifest.preprocessing):
+            if len(pixels) < _COMPARED_BATCH:  # OpenVINO's shapes are fixed
+                break
+            images += len(pixels)
+            first = exact(pixels).argmax(axis=-1)
+            for name, run in classify.items():
+                same[name] += int((run(pixels).argmax(axis=-1) == first).sum())
+        for name in classify:
+            yield name, same[name] / images, images
+
+    def _openvino_logits(self, precision: str, pixels: Pixels) -> Float32Array:
+        images = normalize(pixels, self.manifest.preprocessing).numpy()
+        return self._openvinos.logits(precision, images)
+
+    def _normalized_pictures(self, folder: Path) -> Iterator[Float32Array]:
+        rule = self.manifest.preprocessing
+        for _, pixels in Pictures(folder, _CALIBRATION_IMAGES).batches(1, rule):
+            yield normalize(pixels, rule).numpy()
 
     def _explanations(self) -> dict[str, tuple[str, ...]]:
         """Outputs of the explain graph in the combinations that the service runs, and all."""
@@ -112,6 +152,14 @@ class Contenders:
     def _normalized(self, batch: int) -> torch.Tensor:
         rule = self.manifest.preprocessing
         return normalize(sample_images(batch, rule.size), rule)
+
+
+def _openvino_name(precision: str) -> str:
+    return f"plain export, OpenVINO {precision}"
+
+
+def _logits(engine: OnnxEngine, pixels: Pixels) -> Float32Array:
+    return np.stack(engine.classify(list(pixels)))
 
 
 def classifier(engine: OnnxEngine, images: Sequence[Pixels]) -> Contender:

@@ -1,6 +1,11 @@
-"""The graph: one model in all contenders, and the cost of explanations."""
+"""The graph: one model in all contenders, and the cost of explanations.
+
+With a folder of pictures, both int8s are calibrated on them, and a table says how often the
+contenders that round answer as float32 does.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.bench import models, startup
 from tests.bench.contenders import EAGER, Contenders
@@ -11,12 +16,22 @@ BATCHES = (1, 8, 32)
 
 
 def run(
-    name: str, batches: Sequence[int] = BATCHES, rounds: int = 15, budget_s: float = 90
+    name: str,
+    pictures: Path | None = None,
+    batches: Sequence[int] = BATCHES,
+    rounds: int = 15,
+    budget_s: float = 90,
 ) -> None:
     """Print and record all contenders at every batch size, then start-up time, memory and files."""
-    folder = models.exported(name)
+    folder = models.calibrated(name, pictures) if pictures else models.exported(name)
     record = Record("graph", name)
-    contenders = Contenders(folder)
+    contenders = Contenders(folder, pictures or models.PHOTOS)
+    if pictures:
+        shares: list[list[object]] = []
+        for what, share, images in contenders.same_answers(pictures):
+            record.add(what=what, answers_as_float32=round(share, 4), images=images)
+            shares.append([what, f"{share:.2%}", images])
+        print(*table(["", "answers as float32", "images"], shares), sep="\n", flush=True)
     for batch in batches:
         skipped: dict[str, str] = {}
         medians = in_turns(contenders.of(batch, skipped), rounds, budget_s)

@@ -12,6 +12,7 @@ from service.inference.cpus import available_cpus
 _PACKAGES = (
     "torch",
     "openvino",
+    "nncf",
     "litserve",
     "mosec",
     "fastapi",

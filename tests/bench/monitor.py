@@ -40,7 +40,6 @@ def run(
             OURS_MODULE,
             ("--monitor-sample", str(share), "--intra-op-threads", "1"),
             "/classify",
-            "/readyz",
         )
         for share in _SHARES
     ]

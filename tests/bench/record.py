@@ -35,10 +35,11 @@ def read(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The line about the machine and the figures; empty if there is no file."""
     try:
-        lines = [json.loads(line) for line in (folder / f"{part}-{model}.jsonl").open()]
+        content = (folder / f"{part}-{model}.jsonl").read_text()
     except FileNotFoundError:
         return {}, []
-    return lines[0], lines[1:]
+    head, *figures = map(json.loads, content.splitlines())
+    return head, figures
 
 
 def table(headings: list[str], rows: list[list[Any]]) -> Iterator[str]:

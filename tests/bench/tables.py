@@ -1,22 +1,48 @@
-"""Tables for the documentation from the figures in docs/bench."""
+"""Tables for the documentation from the figures in docs/bench.
 
+docs/benchmarks.md has places for those of the serving benchmark, between comments such as
+`<!-- closed of deepvit16-cifar10 -->` and `<!-- end of closed -->`.
+"""
+
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.bench import serving_tables
 from tests.bench.record import FOLDER, read, table
+from tests.support.server import ROOT
 
-_CLIENTS = 32
+PAGE = ROOT / "docs" / "benchmarks.md"
+_PLACE = re.compile(r"(<!-- (\S+) of (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
 def show(folder: Path = FOLDER) -> None:
     """Print all tables in Markdown."""
     for path in sorted(folder.glob("*.jsonl")):
         part, _, model = path.stem.partition("-")
+        if part not in _TABLES:  # its page is written by hand
+            continue
         head, rows = read(part, model, folder)
         machine = head["machine"]
         print(f"\n{part}, {model}: {machine['cores']} cores, {machine['cpu']}, {head['date']}\n")
         print(*_TABLES.get(part, _plain)(rows), sep="\n")
+
+
+def renew() -> None:
+    """Write the tables of the serving benchmark into the documentation."""
+    PAGE.write_text(renewed(PAGE.read_text()))
+
+
+def renewed(page: str, folder: Path = FOLDER) -> str:
+    """The page with each place filled from the records."""
+
+    def fill(place: "re.Match[str]") -> str:
+        _, rows = read("serving", place[3], folder)
+        lines = serving_tables.TABLES[place[2]](rows)
+        return "\n".join([place[1], *lines, "", place[4]])
+
+    return _PLACE.sub(fill, page)
 
 
 def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -32,11 +58,19 @@ def _graph(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield from table(
         headings, [[name, *(found.get((name, b), "") for b in batches)] for name in names]
     )
+    if rounded := [row for row in rows if "answers_as_float32" in row]:
+        yield ""
+        yield from table(
+            ["", "answers as float32", "images"],
+            [[row["what"], f"{row['answers_as_float32']:.2%}", row["images"]] for row in rounded],
+        )
     for row in rows:
         if "skipped" in row:
             yield f"\nNot measured: {row['what']}, batch {row['batch']}: {row['skipped']}"
     costs = [
-        [row["what"], row.get("s", ""), row.get("mib", "")] for row in rows if "batch" not in row
+        [row["what"], row.get("s", ""), row.get("mib", "")]
+        for row in rows
+        if "s" in row or "mib" in row
     ]
     if costs:
         yield ""
@@ -65,47 +99,6 @@ def by_graph(found: dict[str, dict[str, float]]) -> Iterator[str]:
     yield from table(["operator", *found], rows)
 
 
-def _serving(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """The closed loop in detail for one number of clients, then for all, then the open loop."""
-    closed = [row for row in rows if row["loop"] == "closed" and row["server"] != "bare graph"]
-    clients = sorted({row["clients"] for row in closed})
-    names = list(dict.fromkeys(row["server"] for row in closed))
-    at = {row["server"]: row for row in closed if row["clients"] == _CLIENTS}
-    yield from table(
-        [
-            f"{_CLIENTS} clients",
-            "requests/s",
-            "p50 ms",
-            "p99 ms",
-            "of bare graph",
-            "ours against it",
-        ],
-        [
-            [
-                name,
-                *(
-                    row[key]
-                    for key in ("per_s", "p50_ms", "p99_ms", "efficiency", "ours_against_it")
-                ),
-            ]
-            for name, row in at.items()
-        ],
-    )
-    yield ""
-    found = {(row["server"], row["clients"]): row["per_s"] for row in closed}
-    headings = ["requests/s by clients", *map(str, clients)]
-    yield from table(
-        headings, [[name, *(found.get((name, c), "") for c in clients)] for name in names]
-    )
-    yield ""
-    keys = ("answered_per_s", "p50_ms", "p95_ms", "p99_ms", "refused", "failed")
-    opened = [row for row in rows if row["loop"] == "open"]
-    yield from table(
-        ["arrivals/s", "server", "answered/s", "p50 ms", "p95 ms", "p99 ms", "refused", "failed"],
-        [[row["arrivals_per_s"], row["server"], *(row[key] for key in keys)] for row in opened],
-    )
-
-
 def _scaling(rows: list[dict[str, Any]]) -> Iterator[str]:
     keys = ("architecture", "batch", "px", "blocks", "ms_per_image")
     yield from table(["", *keys[1:-1], "ms an image"], [[row[key] for key in keys] for row in rows])
@@ -131,7 +124,7 @@ _TABLES = {
     "graph": _graph,
     "gpu": _graph,
     "profile": _profile,
-    "serving": _serving,
+    "serving": serving_tables.everything,
     "scaling": _scaling,
     "decode": _decode,
 }

@@ -11,6 +11,7 @@ from service.bulk.settings import BulkSettings
 from service.cluster.settings import ClusterSettings
 from service.settings.server import Settings
 from service.settings.shared import SharedSettings
+from tests.bench import tables
 from tests.docs.file_map import END, PAGE, START, file_map
 from tests.docs.markdown import PAGES
 from tests.support.server import ROOT
@@ -106,3 +107,8 @@ def test_the_map_says_what_the_files_say() -> None:
     page = PAGE.read_text()
     kept = page[page.index(START) + len(START) + 1 : page.index(END)]
     assert kept == file_map(), "run python -m tests.docs.file_map"
+
+
+def test_the_tables_of_the_serving_benchmark_are_those_of_its_records() -> None:
+    page = tables.PAGE.read_text()
+    assert page == tables.renewed(page), "run python -m tests.bench tables"

@@ -1,9 +1,12 @@
-"""Decoding, inference and answers, shared by all peers. Independent of any server."""
+"""Decoding, inference and answers, shared by all peers. Independent of any server.
 
-import argparse
+ONNX Runtime is set up by its own guide to threads
+(https://onnxruntime.ai/docs/performance/tune-performance/threading.html): the number of threads of
+an inference, and whether they spin, are what it says to try.
+"""
+
 import io
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +17,19 @@ from PIL import Image
 from models.arrays import Pixels
 from models.manifest import Manifest
 from models.preprocess import preprocess
+from tests.bench.peers.given import Given, Setup
 
 _TOP_K = 5
 
 
-def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path, help="a version in the model repository")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True, help="threads of one inference")
-    parser.add_argument("--max-batch-size", type=int, default=32)
-    parser.add_argument("--batch-timeout-ms", type=int, default=0)
-    return parser.parse_args()
+class Decoder:
+    """From a JPEG to the pixels that the model takes."""
 
-
-class Model:
-    """An exported model in a plain session of ONNX Runtime."""
-
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-        self._path = folder / "model.onnx"
-        self._threads = threads
-
-    @cached_property
-    def session(self) -> ort.InferenceSession:
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self._threads
-        return ort.InferenceSession(self._path, settings, providers=["CPUExecutionProvider"])
 
     def decode(self, jpeg: bytes) -> Pixels:
         return preprocess(Image.open(io.BytesIO(jpeg)).convert("RGB"), self.manifest.preprocessing)
-
-    def logits(self, images: Sequence[Pixels]) -> Sequence[Any]:
-        return list(self.session.run(None, {"images": np.stack(images)})[0])
-
-    def warm_up(self) -> None:
-        size = self.manifest.preprocessing.size
-        self.logits([np.zeros((*size, 3), np.uint8)])
 
     def answer(self, logits: Any) -> dict[str, Any]:
         exponentials = np.exp(logits - logits.max())
@@ -63,3 +42,33 @@ class Model:
                 for index in best
             ]
         }
+
+
+class Model(Decoder):
+    """An exported model in a plain session of ONNX Runtime, warmed up."""
+
+    def __init__(self, given: Given) -> None:
+        super().__init__(given.folder)
+        self._session = ort.InferenceSession(
+            given.folder / "model.onnx",
+            _options(given.setup, given.kernels),
+            providers=["CPUExecutionProvider"],
+        )
+        size = self.manifest.preprocessing.size
+        self.logits([np.zeros((*size, 3), np.uint8)])
+
+    def logits(self, images: Sequence[Pixels]) -> Sequence[Any]:
+        return list(self._session.run(None, {"images": np.stack(images)})[0])
+
+    def classify(self, jpeg: bytes) -> dict[str, Any]:
+        """One image from its bytes to its answer."""
+        return self.answer(self.logits([self.decode(jpeg)])[0])
+
+
+def _options(setup: Setup, kernels: Path | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = setup.threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setup.spin)))
+    if kernels:
+        options.register_custom_ops_library(str(kernels))
+    return options

@@ -1,21 +1,28 @@
-"""FastAPI and ONNX Runtime in an async handler with a raw body: inference blocks the loop."""
+"""FastAPI and ONNX Runtime in an async handler: inference blocks the event loop.
+
+Set up as `fastapi_onnx`. FastAPI's documentation advises against it for what blocks; it is here
+because many write it, and because nothing is faster for one client.
+"""
 
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request
 
-from tests.bench.peers.answer import Model, options
-
-given = options()
-model = Model(given.folder, given.threads)
-model.warm_up()
-app = FastAPI()
+from tests.bench.peers.answer import Model
+from tests.bench.peers.fastapi_onnx import serve
+from tests.bench.peers.given import given
 
 
-@app.post("/predict")
-async def predict(request: Request) -> dict[str, Any]:
-    return model.answer(model.logits([model.decode(await request.body())])[0])
+def create_app() -> FastAPI:
+    model = Model(given())
+    app = FastAPI()
+
+    @app.post("/predict")
+    async def predict(request: Request) -> dict[str, Any]:
+        return model.classify(await request.body())
+
+    return app
 
 
-uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")
+if __name__ == "__main__":
+    serve("tests.bench.peers.fastapi_async_onnx")

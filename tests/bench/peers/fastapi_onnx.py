@@ -1,21 +1,48 @@
-"""FastAPI and ONNX Runtime without batching, in a plain handler that runs in the thread pool."""
+"""FastAPI and ONNX Runtime in a plain handler, which FastAPI runs in its thread pool.
+
+Set up by https://fastapi.tiangolo.com/deployment/server-workers (worker processes, so that several
+cores are used) and https://fastapi.tiangolo.com/async (plain handlers for what blocks), with
+Uvicorn's `standard` extra (uvloop, httptools).
+"""
 
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, File
+from fastapi import Depends, FastAPI, Request
 
-from tests.bench.peers.answer import Model, options
+from tests.bench.peers.answer import Model
+from tests.bench.peers.given import given
 
-given = options()
-model = Model(given.folder, given.threads)
-model.warm_up()
-app = FastAPI()
+_START_S = 120
 
 
-@app.post("/predict")
-def predict(image: Annotated[bytes, File()]) -> dict[str, Any]:
-    return model.answer(model.logits([model.decode(image)])[0])
+async def body(request: Request) -> bytes:
+    return await request.body()
 
 
-uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")
+def create_app() -> FastAPI:
+    model = Model(given())
+    app = FastAPI()
+
+    @app.post("/predict")
+    def predict(image: Annotated[bytes, Depends(body)]) -> dict[str, Any]:
+        return model.classify(image)
+
+    return app
+
+
+def serve(module: str) -> None:
+    """Run the application that the module's `create_app` makes, in as many processes as given."""
+    uvicorn.run(
+        f"{module}:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=given().port,
+        workers=given().setup.workers,
+        timeout_worker_healthcheck=_START_S,  # or one that imports PyTorch is started over and over
+        log_level="warning",
+    )
+
+
+if __name__ == "__main__":
+    serve("tests.bench.peers.fastapi_onnx")

@@ -1,27 +1,35 @@
-"""FastAPI and PyTorch without batching, as in most tutorials."""
+"""FastAPI and PyTorch, eager, in a plain handler, as in most tutorials.
+
+Set up as `fastapi_onnx`; the number of threads of an inference is what PyTorch's guide to serving
+on processors tunes (https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html).
+"""
 
 from typing import Annotated, Any
 
 import torch
-import uvicorn
-from fastapi import FastAPI, File
+from fastapi import Depends, FastAPI
 
 from export.verify import normalize
 from tests.bench.contenders import network
-from tests.bench.peers.answer import Model, options
-
-given = options()
-model = Model(given.folder, given.threads)  # for its labels and preprocessing
-torch.set_num_threads(given.threads)
-net = network(model.manifest.name)
-app = FastAPI()
+from tests.bench.peers.answer import Decoder
+from tests.bench.peers.fastapi_onnx import body, serve
+from tests.bench.peers.given import given
 
 
-@app.post("/predict")
-def predict(image: Annotated[bytes, File()]) -> dict[str, Any]:
-    pixels = normalize(model.decode(image)[None], model.manifest.preprocessing)
-    with torch.inference_mode():
-        return model.answer(net(pixels)[0].numpy())
+def create_app() -> FastAPI:
+    decoder = Decoder(given().folder)
+    torch.set_num_threads(given().setup.threads)
+    net = network(decoder.manifest.name)
+    app = FastAPI()
+
+    @app.post("/predict")
+    def predict(image: Annotated[bytes, Depends(body)]) -> dict[str, Any]:
+        pixels = normalize(decoder.decode(image)[None], decoder.manifest.preprocessing)
+        with torch.inference_mode():
+            return decoder.answer(net(pixels)[0].numpy())
+
+    return app
 
 
-uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning")
+if __name__ == "__main__":
+    serve("tests.bench.peers.fastapi_torch")
