@@ -158,6 +158,15 @@ class DeepViTConfig(BaseModel):
         return "cls" if self.class_token else f"{self.grid.height // 2},{self.grid.width // 2}"
 
     @property
+    def head_width(self) -> int:
+        """What the classifier head takes of an image: its features."""
+        return self.features or self.pooled_width
+
+    @property
+    def pooled_width(self) -> int:
+        return (2 if self.pool in ("cls_dist", "cls_mean") else 1) * self.embed_dim
+
+    @property
     def num_tokens(self) -> int:
         """Patches and the tokens before them."""
         return self.grid.area + self.prefix_tokens

@@ -241,11 +241,10 @@ class DeepViT(nn.Module):
         if config.last_norm:
             self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.attn_pool = AttentionPool(config) if config.pool == "attention" else None
-        pooled = (2 if config.pool in ("cls_dist", "cls_mean") else 1) * config.embed_dim
         self.features: nn.Linear | None = None
         if config.features is not None:
-            self.features = nn.Linear(pooled, config.features, bias=False)
-        self.head = nn.Linear(config.features or pooled, config.num_classes)
+            self.features = nn.Linear(config.pooled_width, config.features, bias=False)
+        self.head = nn.Linear(config.head_width, config.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         for trace in self._run(images):

@@ -11,6 +11,7 @@ from models.manifest import Manifest, Output
 from models.stages import TOKEN_MEASURES, stages
 from service.bulk.settings import BulkSettings
 from service.errors import ServiceError, StartupError
+from service.inference.graphs import FEATURES
 from service.inference.scores import top_classes
 
 Row = dict[str, Any]
@@ -35,6 +36,11 @@ class Columns:
         self._top_k = settings.top_k
         self._logits = settings.logits
         self._outputs: dict[str, Output] = {}  # of the explain graph, by column
+        if settings.features:
+            width = manifest.config.head_width
+            self._outputs[FEATURES] = Output(
+                name=FEATURES, measure=FEATURES, axes=("batch", "feature"), shape=(width,)
+            )
         if settings.class_rows:
             self._add("class_rows")
         if settings.similarity:

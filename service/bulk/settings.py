@@ -28,6 +28,9 @@ class BulkSettings(SharedSettings):
     )
     top_k: int = Field(5, ge=1, description="how many classes to answer, the most probable ones")
     logits: CliImplicitFlag[bool] = Field(False, description="add the logits of all classes")
+    features: CliImplicitFlag[bool] = Field(
+        False, description="add what the classifier head takes: the pooled, normed tokens"
+    )
     class_rows: CliImplicitFlag[bool] = Field(
         False, description="add where the class token attends, in each stage, block and head"
     )

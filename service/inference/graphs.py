@@ -22,6 +22,7 @@ _WEIGHTS = "weights.bin"
 _REQUIRED = {"fp32": "model.onnx", EXPLAIN: "explain.onnx"}
 _OPTIONAL = {"fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 _LOGITS = "logits"
+FEATURES = "features"  # an output that no graph has as exported: what the head takes, [B, width]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class Graphs:
             return self._classifier_in_bf16(threads)
         return self._graph(self._graphs[precision], self._external[precision])
 
+    @cached_property
+    def has_features(self) -> bool:
+        """Whether the head is one linear layer, as exports make it."""
+        return _head(onnx.load_model_from_string(self._graphs[EXPLAIN])) is not None
+
     def _classifier_in_bf16(self, threads: int) -> Graph:
         model = onnx.load_model_from_string(self._graphs["fp32"])
         del model.graph.node[:]
@@ -100,8 +106,15 @@ class Graphs:
             raise StartupError(f"{self.folder} cannot run in bf16: {exc}") from exc
 
     def explainer(self, outputs: Sequence[str]) -> Graph:
-        """The part of the explain graph that leads to some of its outputs."""
+        """The part of the explain graph that leads to some of its outputs, or to the features."""
         model = onnx.load_model_from_string(self._graphs[EXPLAIN])
+        if FEATURES in outputs:
+            head = _head(model)
+            assert head is not None, "a graph is asked for features that it does not have"
+            model.graph.node.append(onnx.helper.make_node("Identity", [head.input[0]], [FEATURES]))
+            model.graph.output.append(
+                onnx.helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, None)
+            )
         _cut(model, outputs)
         return self._graph(model.SerializeToString(), _external(model))
 
@@ -148,6 +161,13 @@ def _external(model: onnx.ModelProto) -> Iterator[_External]:
         if facts.get("location") != _WEIGHTS or found.start < 0 or min(found.shape, default=0) < 0:
             raise ValueError(f"the values of {tensor.name} are not in {_WEIGHTS}")
         yield found
+
+
+def _head(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """The linear layer whose result are the logits."""
+    (node,) = (node for node in model.graph.node if _LOGITS in node.output)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return node if node.op_type == "Gemm" and node.input[1] in weights else None
 
 
 def _declared(name: str, kind: int, shape: Sequence[int]) -> onnx.TensorProto:

@@ -14,6 +14,7 @@ from models.arrays import Float32Array, Pixels
 from models.manifest import Output
 from service.errors import InferenceFailed, StartupError
 from service.inference.graph_batches import GraphBatches
+from service.inference.graphs import FEATURES
 from service.inference.plan import Plan, fastest
 from service.inference.sessions import EngineOptions, Sessions
 from service.limits.heap import Heap
@@ -40,6 +41,8 @@ class OnnxEngine:
         self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
         self._graph_batches = self._make_graph_batches() if self._sessions.cuda_graphs else None
         self._groups = {output.name: _group(output) for output in self.manifest.outputs}
+        if self._sessions.has_features:
+            self._groups[FEATURES] = FEATURES
         self._explainers: OrderedDict[frozenset[str], _Explainer] = OrderedDict()
         self._explainers_lock = Lock()
         self._attention = "fused" if self._sessions.execution.kernels else "plain"

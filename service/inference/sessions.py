@@ -63,6 +63,10 @@ class Sessions:
         return self._graphs.manifest
 
     @property
+    def has_features(self) -> bool:
+        return self._graphs.has_features
+
+    @property
     def cuda_graphs(self) -> bool:
         return self._uses_cuda_graphs(self.execution)
 

@@ -17,11 +17,13 @@ from export.verify import normalize, sample_images
 from models import checkpoint
 from models.arrays import Float32Array, Pixels
 from models.deepvit import DeepViT
+from service import native
 from service.explain import similarity
 from service.inference.batching import Batcher
 from service.inference.cpus import available_cpus
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.sessions import EngineOptions
+from service.native.symbols import multiplies_bf16
 from tests.bench import models
 from tests.bench.openvino_models import FLOATS, INT8S, OpenVino
 from tests.bench.timing import Contender
@@ -30,7 +32,7 @@ from tests.support.networks import random_network
 EAGER = "PyTorch eager"
 _KERNELS = {"fused": "", "plain": ", attention without its kernel"}
 # The precisions that run on a CPU, and the file that each needs
-_PRECISIONS = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+_PRECISIONS = {"fp32": "model.onnx", "bf16": "model.onnx", "int8": "model.int8.onnx"}
 _CALIBRATION_IMAGES = 300  # of OpenVINO's int8, as many as NNCF takes by default
 _COMPARED_IMAGES, _COMPARED_BATCH = 2000, 8
 
@@ -49,7 +51,7 @@ class Contenders:
             f"{precision}{_KERNELS[attention]}": _engine(folder, precision, attention)
             for precision, file in _PRECISIONS.items()
             for attention in _KERNELS
-            if (folder / file).exists()
+            if (folder / file).exists() and _can_run(precision, attention)
         }
 
     def of(self, batch: int, skipped: dict[str, str]) -> dict[str, Contender]:
@@ -188,6 +190,11 @@ def _through_queue(
         threads=instances,
     )
     return lambda: [answer.result() for answer in queue.submit(images)]
+
+
+def _can_run(precision: str, attention: str) -> bool:
+    """What is in bf16 has no other form than that of the kernels, for processors that have it."""
+    return precision != "bf16" or (attention == "fused" and multiplies_bf16(native.LIBRARY))
 
 
 def _engine(folder: Path, precision: str, attention: str) -> OnnxEngine:

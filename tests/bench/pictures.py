@@ -14,9 +14,10 @@ from contextlib import contextmanager
 
 from tests.bench import models
 from tests.bench.client import Load, closed_loop, open_loop
+from tests.bench.lineup import SERVICE
 from tests.bench.photos import photos
 from tests.bench.record import Record, table
-from tests.bench.servers import KINDS, OURS, running
+from tests.bench.servers import running
 
 _PICTURES = {
     "maps of all blocks, mean of heads": "/attention-maps?",
@@ -35,13 +36,12 @@ def run(name: str, rounds: int = _ROUNDS, seconds: float = _SECONDS) -> None:
     """Print and record the time of each picture, and the latency of classifications beside it."""
     folder = models.exported(name)
     jpegs = photos(models.manifest(folder).preprocessing.size.side)
-    [kind] = (kind for kind in KINDS if kind.name == OURS)
     record = Record("pictures", name)
     costs: list[list[object]] = []
     effects: list[list[object]] = []
-    with running(folder, [kind]) as [server], server.awake():
+    with running(folder, [SERVICE]) as [server], server.awake():
         port = server.port
-        image_id = _classified(port, kind.request(jpegs[0]))
+        image_id = _classified(port, SERVICE.request(jpegs[0]))
 
         def request(what: str, form: str) -> bytes:
             path = f"{_PICTURES[what]}id={image_id}&format={form}"
@@ -59,7 +59,9 @@ def run(name: str, rounds: int = _ROUNDS, seconds: float = _SECONDS) -> None:
                 for beside, loads in found.items():
                     others = [] if beside is None else [request(what, beside)]
                     with _sent(port, others, seconds):
-                        loads.append(closed_loop(port, list(map(kind.request, jpegs)), 1, seconds))
+                        loads.append(
+                            closed_loop(port, list(map(SERVICE.request, jpegs)), 1, seconds)
+                        )
             for beside, loads in found.items():
                 figures = _figures(loads, found[None])
                 record.add(what=what, beside=beside or "nothing", **figures)

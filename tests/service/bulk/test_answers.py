@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from models.manifest import Manifest
 from tests.conftest import DEEPVIT
 from tests.service.bulk.runs import finished, rows_of
 
-_ON_REQUEST = ("logits", "class_rows", "similarity", "token_measures")
+_ON_REQUEST = ("logits", "features", "class_rows", "similarity", "token_measures")
 
 
 def test_answers_are_those_of_the_server(
@@ -63,6 +64,13 @@ def test_columns_on_request_are_what_the_endpoints_answer(
         np.testing.assert_allclose(similar, found["neighbours"]["mean"], atol=1e-4)
     np.testing.assert_allclose(row["feature_similarity"], found["features"], atol=1e-4)
     assert len(row["rank_residual"]) == len(row["token_similarity"]) == manifest.config.depth
+    head = onnx.load(repository / DEEPVIT / "1" / "model.onnx").graph
+    weight, bias = (
+        onnx.numpy_helper.to_array(one) for one in head.initializer if ".head." in one.name
+    )
+    assert shapes["features"] == [len(weight)]
+    logits = np.array(row["features"]) @ weight + bias
+    np.testing.assert_allclose(logits, row["logits"], atol=1e-5)
 
 
 def test_files_without_an_answer_are_listed_with_the_reason(
