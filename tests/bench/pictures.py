@@ -36,12 +36,13 @@ def run(name: str, rounds: int = _ROUNDS, seconds: float = _SECONDS) -> None:
     """Print and record the time of each picture, and the latency of classifications beside it."""
     folder = models.exported(name)
     jpegs = photos(models.manifest(folder).preprocessing.size.side)
+    classifications = [SERVICE.request(jpeg) for jpeg in jpegs]
     record = Record("pictures", name)
     costs: list[list[object]] = []
     effects: list[list[object]] = []
     with running(folder, [SERVICE]) as [server], server.awake():
         port = server.port
-        image_id = _classified(port, SERVICE.request(jpegs[0]))
+        image_id = _classified(port, classifications[0])
 
         def request(what: str, form: str) -> bytes:
             path = f"{_PICTURES[what]}id={image_id}&format={form}"
@@ -59,9 +60,7 @@ def run(name: str, rounds: int = _ROUNDS, seconds: float = _SECONDS) -> None:
                 for beside, loads in found.items():
                     others = [] if beside is None else [request(what, beside)]
                     with _sent(port, others, seconds):
-                        loads.append(
-                            closed_loop(port, list(map(SERVICE.request, jpegs)), 1, seconds)
-                        )
+                        loads.append(closed_loop(port, classifications, 1, seconds))
             for beside, loads in found.items():
                 figures = _figures(loads, found[None])
                 record.add(what=what, beside=beside or "nothing", **figures)
