@@ -120,8 +120,10 @@ class Sessions:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Threads that spin between batches would take the processors from image decoding.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads wait for each other hundreds of times in a run, too shortly to sleep. Between runs
+        # they would take the processors from image decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.use_env_allocators", "1")
         if execution.kernels:
             options.register_custom_ops_library(str(execution.kernels))
