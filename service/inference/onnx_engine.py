@@ -2,7 +2,8 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -36,6 +37,9 @@ class OnnxEngine:
         self._options = options
         self._sessions = Sessions(folder, options)
         self._classifier = self._sessions.first
+        self._classifier_alone: ort.InferenceSession | None = None
+        self._classifying = 0  # batches that run now
+        self._classifying_lock = Lock()
         self.manifest = self._sessions.manifest
         self._image_shape = (*self.manifest.preprocessing.size, 3)
         self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
@@ -69,6 +73,11 @@ class OnnxEngine:
         limit = min(self._options.max_batch_size, self.manifest.max_explain_batch_size)
         return max(1, limit // self.plan.instances)
 
+    @property
+    def _explain_threads(self) -> int:
+        """Explanations are rare, so that one seldom runs beside another."""
+        return self.plan.alone or self.plan.threads
+
     def warm_up(self) -> None:
         """Plan, then run the largest batch and one image: no request meets a new shape first."""
         self._choose_plan()
@@ -84,7 +93,7 @@ class OnnxEngine:
     def _try_explaining(self) -> None:
         """Run the explain graph once for a map and the logits, and close the session again."""
         first = next(one.name for one in self.manifest.outputs if one.measure == "map")
-        session = self._sessions.explainer(["logits", first], self.plan.threads)
+        session = self._sessions.explainer(["logits", first], self._explain_threads)
         session.run(None, {"images": np.zeros((1, *self._image_shape), np.uint8)})
         del session
         Heap().trim()
@@ -101,7 +110,20 @@ class OnnxEngine:
     def classify(self, images: Sequence[Pixels]) -> Sequence[Float32Array]:
         if self._graph_batches:
             return list(self._graph_batches.run(images))
-        return list(_logits(self._classifier, np.stack(images)))
+        with self._classifier_for_a_batch() as session:
+            return list(_logits(session, np.stack(images)))
+
+    @contextmanager
+    def _classifier_for_a_batch(self) -> Iterator[ort.InferenceSession]:
+        """One that uses all threads, if the plan says so for a batch beside which no other runs."""
+        with self._classifying_lock:
+            alone = not self._classifying
+            self._classifying += 1
+        try:
+            yield (alone and self._classifier_alone) or self._classifier
+        finally:
+            with self._classifying_lock:
+                self._classifying -= 1
 
     def explain(
         self, images: Sequence[Pixels], names: Sequence[str]
@@ -124,6 +146,7 @@ class OnnxEngine:
             run_threaded, run_single, threads, self._image_shape, self.max_batch_size
         )
         if self.plan.threads == 1:
+            self._classifier_alone = self._classifier if self.plan.alone else None
             self._classifier = single
 
     def _explainer(self, names: Sequence[str]) -> "_Explainer":
@@ -135,7 +158,7 @@ class OnnxEngine:
             if groups not in self._explainers:
                 outputs = [name for name, group in self._groups.items() if group in groups]
                 self._explainers[groups] = _Explainer(
-                    partial(self._sessions.explainer, outputs, self.plan.threads)
+                    partial(self._sessions.explainer, outputs, self._explain_threads)
                 )
             self._explainers.move_to_end(groups)
             while len(self._explainers) > _MAX_EXPLAIN_SESSIONS:

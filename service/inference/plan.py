@@ -3,7 +3,9 @@ time on one thread each.
 
 Threads inside an operator wait for each other hundreds of times a run. A small network loses more
 by that than it gains, and a few images at once stay in the cache of a core. Which way is faster
-depends on the network and the machine, so it is measured. Knows arrays, nothing of models.
+depends on the network and the machine, so it is measured. Where several at a time are faster but
+one alone is not, a batch that comes while no other runs has all threads. Knows arrays, nothing of
+models.
 """
 
 import time
@@ -31,6 +33,7 @@ class Plan(NamedTuple):
     instances: int  # batches that run at the same time
     threads: int  # that each of them uses
     batch: int  # the most images in each of them
+    alone: int | None = None  # threads of a batch while no other runs, if they are more
 
 
 def fastest(
@@ -52,13 +55,11 @@ def fastest(
     alone_threaded_s, alone_single_s = (
         _seconds_per_image(run, images[:1]) for run in (threaded, single)
     )
-    # An image that comes alone should not wait while threads are idle.
-    if (
-        threaded_s < _INSTANCES_GAIN * instances_s
-        or alone_single_s > _INSTANCES_GAIN * alone_threaded_s
-    ):
+    if threaded_s < _INSTANCES_GAIN * instances_s:
         return Plan(1, threads, threaded_batch)
-    return Plan(threads, 1, instances_batch)
+    # An image that comes alone should not wait while threads are idle.
+    waits = alone_single_s > _INSTANCES_GAIN * alone_threaded_s
+    return Plan(threads, 1, instances_batch, alone=threads if waits else None)
 
 
 def _best_batch(run: Run, instances: int, images: Pixels) -> tuple[float, int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from models.arrays import Float32Array, Pixels
@@ -48,7 +49,7 @@ class Clock:
         ((0.01, 0), (0, 0.2), Plan(1, threads=2, batch=8)),
         ((0.2, 0), (0, 0.01), Plan(2, threads=1, batch=1)),
         ((0, 0.1), (0.1, 0), Plan(2, threads=1, batch=8)),
-        ((0, 0.1), (0.2, 0), Plan(1, threads=2, batch=1)),
+        ((0, 0.1), (0.2, 0), Plan(2, threads=1, batch=8, alone=2)),
         ((0, 0.01), (0, 0.001), Plan(2, threads=1, batch=8)),
         ((0, 0), (0, 0), Plan(1, threads=1, batch=32)),
     ],
@@ -57,7 +58,7 @@ class Clock:
         "and large batches",
         "threads in the way",
         "and large batches then",
-        "more at once, but a single image would wait",
+        "more at once, but all threads for an image that comes alone",
         "and large batches, each of which has to be handed over",
         "next to nothing",
     ],
@@ -84,7 +85,7 @@ def test_batches_are_no_larger_than_allowed(monkeypatch: pytest.MonkeyPatch) -> 
     assert fastest(threaded, single, 2, image_shape=(4, 4, 3), max_batch_size=2) == Plan(1, 2, 2)
 
 
-@pytest.mark.parametrize("plan", [Plan(1, 2, 4), Plan(1, 1, 32), Plan(2, 1, 2), Plan(2, 1, 1)])
+@pytest.mark.parametrize("plan", [Plan(1, 2, 4), Plan(1, 1, 32), Plan(2, 1, 2), Plan(2, 1, 1, 2)])
 def test_every_plan_gives_the_same_logits(
     repository: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan
 ) -> None:
@@ -105,3 +106,32 @@ def test_every_plan_gives_the_same_logits(
         queue.stop()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert max(queue.counts.batch_sizes) <= plan.batch
+
+
+def test_a_batch_beside_which_no_other_runs_has_all_threads(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by which session runs it, while another batch is held in the middle of its run."""
+    monkeypatch.setattr(onnx_engine, "fastest", lambda *_: Plan(2, 1, 2, alone=2))
+    engine = OnnxEngine(repository / DEEPVIT / "1", EngineOptions(intra_op_threads=2))
+    engine.warm_up()
+    threads: list[int] = []
+    entered, release = threading.Event(), threading.Event()
+    run = onnx_engine._logits
+
+    def held(session: ort.InferenceSession, images: Pixels) -> Float32Array:
+        threads.append(session.get_session_options().intra_op_num_threads)
+        if len(threads) == 1:
+            entered.set()
+            assert release.wait(30)
+        return run(session, images)
+
+    monkeypatch.setattr(onnx_engine, "_logits", held)
+    first = threading.Thread(target=engine.classify, args=[list(IMAGES[:1])])
+    first.start()
+    assert entered.wait(30)
+    engine.classify(list(IMAGES[:1]))
+    release.set()
+    first.join()
+    engine.classify(list(IMAGES[:1]))
+    assert threads == [2, 1, 2]
