@@ -51,11 +51,13 @@ class Graphs:
         names = _REQUIRED | {key: file for key, file in _OPTIONAL.items() if files.has(file)}
         self._graphs = {key: files.read(file) for key, file in names.items()}
         self._external: dict[str, list[_External]] = {}
+        self.has_features = False  # whether the head is one linear layer, as exports make it
         for key, file in names.items():
             try:
                 model = onnx.load_model_from_string(self._graphs[key])
                 _check(model, self.manifest, key)
                 self._external[key] = list(_external(model))
+                self.has_features |= key == EXPLAIN and _head(model) is not None
             except Exception as exc:  # Protocol Buffers and ONNX have classes of their own
                 said = " ".join(str(exc).split())
                 raise StartupError(
@@ -74,11 +76,6 @@ class Graphs:
         if precision == "bf16":
             return self._classifier_in_bf16(threads)
         return self._graph(self._graphs[precision], self._external[precision])
-
-    @cached_property
-    def has_features(self) -> bool:
-        """Whether the head is one linear layer, as exports make it."""
-        return _head(onnx.load_model_from_string(self._graphs[EXPLAIN])) is not None
 
     def _classifier_in_bf16(self, threads: int) -> Graph:
         model = onnx.load_model_from_string(self._graphs["fp32"])

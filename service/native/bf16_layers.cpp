@@ -23,13 +23,13 @@ inline float total(Vector x) {
 
 // Normalises a row of `width` numbers, which zeros pad to whole vectors.
 inline void normalise(const float* x, int64_t width, float epsilon, uint16_t* out) {
-    Vector sum = {}, squares = {}, inside[2] = {Vector{} + 1.0f, {}};
+    Vector sum = {}, squares = {}, inside = {};  // 1 in the lanes of the last vector that count
     for (int64_t i = 0; i < padded(width); i += LANES) sum += load(x + i);
     const float mean = total(sum) / float(width);
-    for (int lane = 0; lane < LANES; lane++) inside[1][lane] = lane < width % LANES;
+    for (int lane = 0; lane < LANES; lane++) inside[lane] = lane < width % LANES;
     const auto centred = [&](int64_t i) {
         if (i + LANES <= width) return load(x + i) - mean;
-        return i < width ? (load(x + i) - mean) * inside[1] : Vector{};
+        return i < width ? (load(x + i) - mean) * inside : Vector{};
     };
     for (int64_t i = 0; i < padded(width); i += LANES) squares += centred(i) * centred(i);
     const float scale = 1.0f / std::sqrt(total(squares) / float(width) + epsilon);

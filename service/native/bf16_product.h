@@ -33,7 +33,7 @@ struct Rows {
 // The sums of a tile, and put(row, column, vector) with each and the bias.
 template <int HEIGHT, int VECTORS, typename Put>
 void sum_tile_of(const Rows& rows, const uint16_t* first, const uint32_t* panel, int64_t pairs,
-              const float* bias, Put put) {
+                 const float* bias, Put put) {
     Vector tile[HEIGHT][VECTORS] = {};
     for (int64_t segment = 0; segment < rows.segments; segment++) {
         const uint16_t* at = first + segment * rows.line;
@@ -56,7 +56,7 @@ void sum_tile_of(const Rows& rows, const uint16_t* first, const uint32_t* panel,
         for (int j = 0; j < VECTORS; j++) put(i, j * LANES, tile[i][j] + load(bias + j * LANES));
 }
 
-// The copy of sum_tile for a tile of this height and width.
+// The copy of sum_tile_of for a tile of this height and width.
 template <int HEIGHT = 1, int STEPS = 1, typename... Rest>
 void sum_tile(int64_t height, int64_t width, const Rest&... rest) {
     if constexpr (HEIGHT < TILE)

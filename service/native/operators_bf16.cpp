@@ -1,5 +1,5 @@
-// ONNX Runtime's operators for blocks in bfloat16, on a CPU. The service writes them into a graph when
-// it opens a session (inference/bf16.py): no file holds them.
+// ONNX Runtime's operators for stems and blocks in bfloat16, on a CPU. The service writes them into a
+// graph when it opens a session (inference/bf16): no file holds them.
 
 #include <algorithm>
 #include <numeric>

@@ -30,10 +30,10 @@ class Layer(NamedTuple):
         lie in panels of 64 columns, one after the other, which the shape does not show.
         """
         rows, columns = self.weight.shape
-        padding = -columns % _STEP
+        wide = padded_columns(columns)
+        padding = wide - columns
         bits = to_bf16(np.pad(self.weight, ((0, rows % 2), (0, padding)))).astype(np.uint32)
         pairs = bits[::2] | bits[1::2] << 16
-        wide = columns + padding
         panels = [pairs[:, start : start + _PANEL].ravel() for start in range(0, wide, _PANEL)]
         bias = np.pad(self.bias, (0, padding)).astype(np.float32)
         return np.concatenate(panels).reshape(pairs.shape), bias
