@@ -6,8 +6,8 @@ versions, the highest of which is served.
 
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +32,13 @@ def staging(repository: Path) -> Iterator[Path]:
     repository.mkdir(parents=True, exist_ok=True)
     for left in repository.glob(f"{_STAGING}*"):
         _remove_if_left(left)
-    folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=repository))
-    with _locked(folder):
-        try:
+    folder = repository / f"{_STAGING}{secrets.token_hex(8)}"
+    try:  # from before it is made: a signal may come between any two lines
+        folder.mkdir(mode=0o700)
+        with _locked(folder):
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(staged: Path, repository: Path, manifest: Manifest) -> Path:

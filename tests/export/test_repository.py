@@ -1,5 +1,6 @@
 """A version is published whole or not at all, whatever ends an export."""
 
+import fcntl
 import json
 import os
 import signal
@@ -46,6 +47,19 @@ def test_a_signal_ends_an_export_and_leaves_nothing(weights: Path, tmp_path: Pat
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in said
     assert not list(output.iterdir())
+
+
+def test_a_signal_before_the_lock_leaves_nothing_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_folder: int, _operation: int) -> None:
+        assert hidden(tmp_path)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    monkeypatch.setattr(fcntl, "flock", stop)
+    with pytest.raises(SystemExit), repository.staging(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
