@@ -68,7 +68,7 @@ export: $(VENV)/developing.txt  ## export the bundled checkpoints anew, where th
 	$(PYTHON) -m export.bundled tests/data/small tests/data/small/repository
 
 evaluate: $(VENV)/developing.txt $(KERNEL)  ## IMAGES (a folder or tar of classes) over HTTP: accuracy, agreement with PyTorch
-	$(PYTHON) -m tests.evaluate $(addprefix --images ,$(IMAGES))
+	$(PYTHON) -m tests.evaluate $(addprefix --images ,$(IMAGES)) $(addprefix --precision ,$(PRECISION)) $(addprefix --agreement ,$(AGREEMENT))
 
 bench: $(VENV)/bench.txt $(KERNEL)  ## speed against what a user would run instead, as ratios
 	$(PYTHON) -m tests.bench

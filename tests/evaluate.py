@@ -2,7 +2,7 @@
 
 The test set is one folder, or tar archive member, per class. Photographs of classes that a model
 does not know count for agreement only. Uses the server at --url, or starts one. Exits with status 1
-if an answer of the server is not that of PyTorch.
+if fewer answers of the server are those of PyTorch than --agreement says, ties aside.
 """
 
 import argparse
@@ -24,6 +24,9 @@ from service.inference.cpus import available_cpus
 from tests.conftest import BUNDLED
 from tests.support.server import ROOT, running_server
 
+# Two classes whose probabilities PyTorch has this close are equally right as the first answer.
+_TIE = 1e-5
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.evaluate", description=__doc__)
@@ -32,29 +35,36 @@ def main() -> int:
         "--images", type=Path, action="append", required=True, help="a tar archive or a folder"
     )
     parser.add_argument("--models", nargs="+", default=BUNDLED)
+    parser.add_argument("--precision", help="DEEPVIT_PRECISION of the server that is started")
+    parser.add_argument(
+        "--agreement", type=float, default=1.0, help="the share of answers that must be PyTorch's"
+    )
     parser.add_argument("--clients", type=int, default=32, help="concurrent requests")
     options = parser.parse_args()
     try:
         files = photographs.find(options.images)
-        with _server(options.url) as url:
-            agree = [_agrees(url, model, files, options.clients) for model in options.models]
+        with _server(options.url, options.precision) as url:
+            agree = [_agreement(url, model, files, options.clients) for model in options.models]
     except PhotographsError as exc:
         print(f"evaluate: {exc}", file=sys.stderr)
         return 1
-    return 0 if all(agree) else 1
+    return 0 if min(agree) >= options.agreement else 1
 
 
 @contextmanager
-def _server(url: str | None) -> Iterator[str]:
+def _server(url: str | None, precision: str | None) -> Iterator[str]:
     if url is not None:
         yield url
         return
-    with running_server(ROOT / "model_repository", intra_op_threads=available_cpus()) as server:
+    settings: dict[str, object] = {"intra_op_threads": available_cpus()}
+    if precision is not None:
+        settings["precision"] = precision
+    with running_server(ROOT / "model_repository", **settings) as server:
         yield server.url
 
 
-def _agrees(url: str, model: str, files: Files, clients: int) -> bool:
-    """Print accuracy, agreement and speed of one model; whether all first answers agree."""
+def _agreement(url: str, model: str, files: Files, clients: int) -> float:
+    """Print accuracy, agreement and speed of one model; the share of first answers that agree."""
     print(f"{model}: {len(files)} images", file=sys.stderr)
     started = time.perf_counter()
     found = asyncio.run(_classify(url, model, files.data, clients))
@@ -63,8 +73,8 @@ def _agrees(url: str, model: str, files: Files, clients: int) -> bool:
     trained = checkpoint.load(ROOT / "models" / "zoo" / f"{model}.safetensors")
     rule = trained.preprocessing
     logits = answers(trained.network(), photographs.as_served(files, rule), rule)
-    best = logits.softmax(dim=1).max(dim=1)
-    reference, expected = best.indices.numpy(), best.values.numpy()
+    probabilities = logits.softmax(dim=1).numpy()
+    reference = probabilities.argmax(axis=1)
     index = {label: number for number, label in enumerate(trained.labels or ())}
     labels = np.array([index.get(files.classes[label], -1) for label in files.labels])
     known = labels >= 0
@@ -73,13 +83,18 @@ def _agrees(url: str, model: str, files: Files, clients: int) -> bool:
         print(
             f"{model}: {name:8} accuracy {right:.2%} of {known.sum()} of its {len(index)} classes"
         )
-    differing = int((served != reference).sum())
+    each = np.arange(len(files))
+    expected = probabilities[each, reference]
+    differs = served != reference
+    ties = differs & (expected - probabilities[each, served] < _TIE)
+    same = 1 - (differs & ~ties).mean()
     print(
-        f"{model}: {differing} of {len(files)} first answers differ; their probabilities differ "
-        f"by {np.abs(shares - expected).max():.1e} at most"
+        f"{model}: {differs.sum()} of {len(files)} first answers differ ({differs[known].sum()} of "
+        f"those of its classes), {ties.sum()} of them ties; the first answers' probabilities "
+        f"differ by {np.abs(shares - expected).max():.1e} at most"
     )
     print(f"{model}: {len(files) / seconds:.0f} images/s over HTTP, {clients} clients", flush=True)
-    return differing == 0
+    return float(same)
 
 
 async def _classify(
