@@ -4,7 +4,7 @@
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Execution:
     provider: str  # a key of PROVIDERS
     precision: str  # fp32, bf16, fp16 or int8
     kernels: Path | None = None  # the library of compiled kernels, for what the graphs have of them
+    reduced: bool = False  # whether blocks run on kernels in bf16 or int8
 
 
 def resolve_provider(wanted: str) -> str:
@@ -62,12 +63,13 @@ def resolve_precision(wanted: str, provider: str, graphs: Graphs) -> str:
     return wanted
 
 
-def resolve_kernels(provider: str, precision: str, best_copy: str = "auto") -> Path:
-    """The library of compiled kernels, which can be loaded. Raises `StartupError`.
+def with_kernels(plain: Execution, best_copy: str = "auto") -> Execution:
+    """The same on compiled kernels, which can be loaded. Raises `StartupError`.
 
-    For a CPU it holds a copy for each instruction set; sessions use none better than `best_copy`.
-    The baseline has bf16 too, which it computes in float32.
+    For a CPU their library holds a copy for each instruction set; sessions use none better than
+    `best_copy`. The baseline has bf16 and int8 too, which it computes slowly.
     """
+    provider, precision = plain.provider, plain.precision
     if provider == "cpu" and precision != "fp16":
         library = native.LIBRARY
     elif (provider, precision) == ("cuda", "fp16"):
@@ -78,20 +80,22 @@ def resolve_kernels(provider: str, precision: str, best_copy: str = "auto") -> P
         raise StartupError(
             f"there is no {library}: python -m service.native compiles it, with GCC 12 or newer"
         )
+    reduced = precision in ("bf16", "int8")
     try:
         ort.SessionOptions().register_custom_ops_library(str(library))
         attention_calls(library)
         if library == native.LIBRARY:
             allow(library, INSTRUCTION_SETS[-1] if best_copy == "auto" else best_copy)
-        slow = precision == "bf16" and not multiplies_bf16(library)
+        if reduced and best_copy != "baseline":
+            reduced = multiplies_bf16(library)
     except Exception as exc:  # ONNX Runtime's errors have no common class; AttributeError is ours
         raise StartupError(
             f"python -m service.native has not compiled a kernel that loads here: {one_line(exc)}"
         ) from exc
-    if slow and best_copy != "baseline":
+    if precision == "bf16" and not reduced:
         raise StartupError("this processor has no AVX512-BF16, without which fp32 is faster")
     _warn_if_stale(library)
-    return library
+    return replace(plain, kernels=library, reduced=reduced)
 
 
 @cache  # once, however many models use the library

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from mmap import mmap
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import onnxruntime as ort
 
 from models.manifest import METADATA_KEY, Manifest
 from service.errors import StartupError
-from service.inference.bf16.classifier import Bf16Classifier
 from service.inference.files import Files
+from service.inference.reduced.classifier import ReducedClassifier
 
 EXPLAIN = "explain"
 _WEIGHTS = "weights.bin"
@@ -51,6 +50,7 @@ class Graphs:
         names = _REQUIRED | {key: file for key, file in _OPTIONAL.items() if files.has(file)}
         self._graphs = {key: files.read(file) for key, file in names.items()}
         self._external: dict[str, list[_External]] = {}
+        self._reduced: dict[str, ReducedClassifier] = {}  # by the graph that each is made of
         self.has_features = False  # whether the head is one linear layer, as exports make it
         for key, file in names.items():
             try:
@@ -71,36 +71,42 @@ class Graphs:
         """Those that were exported. A classifier in bf16 is made of that in fp32."""
         return self._graphs.keys() - {EXPLAIN}
 
-    def classifier(self, precision: str, threads: int) -> Graph:
-        """For a session of so many threads. Raises `StartupError` if it cannot be in bf16."""
-        if precision == "bf16":
-            return self._classifier_in_bf16(threads)
+    def classifier(self, precision: str, threads: int, reduced: bool = False) -> Graph:
+        """For a session of so many threads.
+
+        `reduced` stands for operators of the compiled kernels, in which alone there is bf16, and in
+        which blocks of an int8 classifier run if they can. Raises `StartupError` if a classifier
+        cannot be in bf16.
+        """
+        if reduced or precision == "bf16":
+            try:
+                return self._reduced_classifier(precision, threads)
+            except ValueError as exc:
+                if precision == "bf16":
+                    raise StartupError(f"{self.folder} cannot run in bf16: {exc}") from exc
         return self._graph(self._graphs[precision], self._external[precision])
 
-    def _classifier_in_bf16(self, threads: int) -> Graph:
-        model = onnx.load_model_from_string(self._graphs["fp32"])
+    def _reduced_classifier(self, precision: str, threads: int) -> Graph:
+        """Raises `ValueError`."""
+        key = "fp32" if precision == "bf16" else precision
+        model = onnx.load_model_from_string(self._graphs[key])
+        if key not in self._reduced:
+            constants = _constants(model, self._external[key], self._weights)
+            self._reduced[key] = ReducedClassifier(model.graph, constants.get)
+        reduced = self._reduced[key]
         del model.graph.node[:]
-        model.graph.node.extend(self._bf16.nodes(threads))
-        for name, array in self._bf16.constants.items():
+        model.graph.node.extend(reduced.nodes(threads))
+        for name, array in reduced.constants.items():
             kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
             model.graph.initializer.append(_declared(name, kind, array.shape))
         _cut(model, [_LOGITS])
         kept = {tensor.name for tensor in model.graph.initializer}
         graph = self._graph(
-            model.SerializeToString(), [one for one in self._external["fp32"] if one.name in kept]
+            model.SerializeToString(), [one for one in self._external[key] if one.name in kept]
         )
-        for name, array in self._bf16.constants.items():
+        for name, array in reduced.constants.items():
             graph.weights[name] = ort.OrtValue.ortvalue_from_numpy(array)
         return graph
-
-    @cached_property
-    def _bf16(self) -> Bf16Classifier:
-        model = onnx.load_model_from_string(self._graphs["fp32"])
-        constants = _constants(model, self._external["fp32"], self._weights)
-        try:
-            return Bf16Classifier(model.graph, constants.get)
-        except ValueError as exc:
-            raise StartupError(f"{self.folder} cannot run in bf16: {exc}") from exc
 
     def explainer(self, outputs: Sequence[str]) -> Graph:
         """The part of the explain graph that leads to some of its outputs, or to the features."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from service.inference.execution import (
     PROVIDERS,
     Execution,
     one_line,
-    resolve_kernels,
     resolve_precision,
     resolve_provider,
+    with_kernels,
 )
 from service.inference.graphs import Graph, Graphs
 from service.native.symbols import attention_calls
@@ -97,7 +97,7 @@ class Sessions:
         if options.attention == "plain":
             return plain, self._open_classifier(plain, options.intra_op_threads)
         try:
-            fused = replace(plain, kernels=resolve_kernels(provider, precision, options.kernel))
+            fused = with_kernels(plain, options.kernel)
             return fused, self._open_classifier(fused, options.intra_op_threads)
         except StartupError as exc:
             if demanded:
@@ -108,7 +108,7 @@ class Sessions:
         return plain, session
 
     def _open_classifier(self, execution: Execution, threads: int) -> ort.InferenceSession:
-        graph = self._graphs.classifier(execution.precision, threads)
+        graph = self._graphs.classifier(execution.precision, threads, execution.reduced)
         return self._open(execution, graph, threads, self._uses_cuda_graphs(execution))
 
     def _uses_cuda_graphs(self, execution: Execution) -> bool:

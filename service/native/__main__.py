@@ -20,17 +20,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from service.native import CUDA_LIBRARY, LIBRARY
-from service.native.sources import BF16_KERNELS, CUDA, FOLDER, KERNELS, OPERATORS, hash_of_sources
+from service.native.sources import (
+    CUDA,
+    FOLDER,
+    KERNELS,
+    OPERATORS,
+    REDUCED_KERNELS,
+    hash_of_sources,
+)
 
 _OLDEST_GCC = 12
 _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
 _FLAGS += ["-fno-math-errno"]  # or square roots would not be vectorised
 # Each kernel is compiled once for each instruction set; which copy runs is chosen at run time.
 _INSTRUCTION_SETS: dict[str, list[str]] = {"baseline": []}
-_BF16_SETS: dict[str, list[str]] = {"baseline": []}
+_REDUCED_SETS: dict[str, list[str]] = {"baseline": []}
 if platform.machine() == "x86_64":
     _INSTRUCTION_SETS |= {"avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4"]}
-    _BF16_SETS |= {"avx512_bf16": ["-march=x86-64-v4", "-mavx512bf16"]}
+    _REDUCED_SETS |= {"avx512_bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"]}
 
 _CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 # Compute capabilities. GPUs newer than all of these compile the first one's code when they load it.
@@ -86,7 +93,7 @@ def _cpu_commands(compiler: str) -> list[list[str]]:
     steps, objects = [], []
     copies = [
         *product(_INSTRUCTION_SETS.items(), KERNELS),
-        *product(_BF16_SETS.items(), BF16_KERNELS),
+        *product(_REDUCED_SETS.items(), REDUCED_KERNELS),
     ]
     for (instruction_set, flags), kernel in copies:
         name = f"{kernel}_{instruction_set}"

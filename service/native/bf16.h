@@ -19,19 +19,6 @@ namespace {
 typedef Bits Pairs;  // the first number is in the low half
 typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
 
-inline Pairs pair_to_all(uint32_t pair) { return Pairs{} + pair; }
-
-inline uint32_t pair_at(const uint16_t* from) {
-    uint32_t pair;
-    std::memcpy(&pair, from, sizeof pair);
-    return pair;
-}
-
-inline Pairs load_pairs(const uint32_t* from) {
-    Pairs loaded;
-    std::memcpy(&loaded, from, sizeof loaded);
-    return loaded;
-}
 
 #if defined(__AVX512BF16__)
 
@@ -67,6 +54,8 @@ inline Pairs paired(Vector low, Vector high) {
 }
 
 #endif
+
+inline Vector widened(Halves x) { return (Vector)(__builtin_convertvector(x, Bits) << 16); }
 
 inline void store(uint16_t* to, Halves x) { std::memcpy(to, &x, sizeof x); }
 

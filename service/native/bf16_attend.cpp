@@ -25,7 +25,7 @@ inline void score(const uint16_t* keys, int64_t stride, const Pairs* query, int6
         const Pairs at = query[i];
 #pragma GCC unroll 12
         for (int j = 0; j < COUNT; j++)
-            sums[j] = add_products(sums[j], at, pair_to_all(pair_at(keys + j * stride + 2 * i)));
+            sums[j] = add_products(sums[j], at, word_to_all(word_at(keys + j * stride + 2 * i)));
     }
     for (int j = 0; j < COUNT; j++) {
         scores[j] = sums[j];
@@ -43,7 +43,7 @@ inline void gather(const Pairs* map, int64_t pairs, const uint32_t* values, int6
         const uint32_t* value = values + n * stride;
 #pragma GCC unroll 16
         for (int j = 0; j < COUNT; j++)
-            sums[j] = add_products(sums[j], weight, pair_to_all(value[j]));
+            sums[j] = add_products(sums[j], weight, word_to_all(value[j]));
     }
     for (int j = 0; j < COUNT; j++) columns[j] = sums[j];
 }
@@ -104,7 +104,7 @@ inline void mix(const Mixing& m, const Vector* maps, const Vector* shares, Pairs
         for (int64_t p = 0; p < P; p++)
 #pragma GCC unroll 6
             for (int i = 0; i < HEADS; i++) {
-                const Pairs theta = pair_to_all(m.theta[(g + i) * P + p]);
+                const Pairs theta = word_to_all(m.theta[(g + i) * P + p]);
 #pragma GCC unroll 4
                 for (int j = 0; j < COUNT; j++)
                     sums[i][j] = add_products(sums[i][j], before[p * COUNT + j], theta);

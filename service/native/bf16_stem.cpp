@@ -2,7 +2,7 @@
 // image's patches: what the first two convolutions say of them stays in the cache.
 //
 // A window's row lies together, because channels are innermost, so a convolution is a product whose
-// rows overlap (bf16_product.h). Borders of zeros are part of what is kept.
+// rows overlap (product.h). Borders of zeros are part of what is kept.
 //
 // Compiled once for each instruction set that is worth it, under the name that BF16_STEM is.
 
@@ -10,7 +10,7 @@
 
 #include <cstring>
 
-#include "bf16_product.h"
+#include "product.h"
 
 namespace {
 
@@ -97,8 +97,9 @@ template <typename Put>
 void convolve(const Convolution& c, const Weights& weights, const Window& window,
               const uint16_t* from, int64_t begin, int64_t end, int64_t width, Put put) {
     const int64_t line = window.width * window.channels;
-    product({from + (begin * c.stride - window.begin) * line, c.stride * window.channels, width,
-             end - begin, line, c.stride, c.window},
+    const uint16_t* first = from + (begin * c.stride - window.begin) * line;
+    product(Rows<uint16_t>{first, c.stride * window.channels, width, end - begin, line, c.stride,
+                           c.window},
             weights, [&](int64_t y, int64_t x, int64_t column, Vector sums) {
                 put(begin + y, x, column, sums);
             });

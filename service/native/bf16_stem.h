@@ -4,12 +4,12 @@
 
 #include <cstdint>
 
-#include "bf16_weights.h"
 #include "sizes.h"
+#include "weights.h"
 
 constexpr int64_t MOST_CHANNELS = 4;  // of an image
 
-// Along one axis. Weights are [window, pairs of a row of the window, columns].
+// Along one axis. Weights are [window, words of a row of the window, columns].
 struct Convolution {
     int64_t window, stride, padding;
     int64_t out_of(int64_t in) const { return (in + 2 * padding - window) / stride + 1; }

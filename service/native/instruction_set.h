@@ -18,11 +18,13 @@ const Kernel& choose(const Kernel& avx512, const Kernel& avx2, const Kernel& bas
 #endif
     return baseline;
 }
-// Whether to use AVX512-BF16, which some processors with AVX-512 have.
+
+// Whether to use AVX512-BF16 and VNNI, which some processors with AVX-512 have: all with the first
+// have the second.
 inline bool has_bf16() {
 #if defined(__x86_64__)
     return best_allowed >= AVX512 && __builtin_cpu_supports("x86-64-v4") &&
-           __builtin_cpu_supports("avx512bf16");
+           __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 #else
     return false;
 #endif

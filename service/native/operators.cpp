@@ -9,7 +9,8 @@
 
 extern const Kernel attend_avx512, attend_avx2, attend_baseline;
 extern const Operator* const similarities[3];
-extern const Operator* const bf16_operators[5];
+extern const Operator* const bf16_operators[3];
+extern const Operator* const layer_operators[4];
 
 namespace {
 
@@ -83,5 +84,6 @@ Status* RegisterCustomOps(void* options, const ApiBase* base) {
     return add_operators(options, base,
                          {&reattention, &attention, &open_reattention, &open_attention,
                           similarities[0], similarities[1], similarities[2], bf16_operators[0],
-                          bf16_operators[1], bf16_operators[2], bf16_operators[3], bf16_operators[4]});
+                          bf16_operators[1], bf16_operators[2], layer_operators[0],
+                          layer_operators[1], layer_operators[2], layer_operators[3]});
 }

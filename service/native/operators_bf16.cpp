@@ -1,139 +1,20 @@
-// ONNX Runtime's operators for stems and blocks in bfloat16, on a CPU. The service writes them into a
-// graph when it opens a session (inference/bf16): no file holds them.
+// ONNX Runtime's operators for stems and attention in bfloat16, on a CPU. The service writes them into
+// a graph when it opens a session (inference/reduced): no file holds them.
 
-#include <algorithm>
 #include <numeric>
 
 #include "bf16_attend.h"
-#include "bf16_layers.h"
 #include "bf16_stem.h"
-#include "instruction_set.h"
-#include "interface.h"
-#include "tasks.h"
+#include "reduced_node.h"
 
 extern const Bf16Kernel bf16_attend_avx512_bf16, bf16_attend_baseline;
-extern const LayersKernel bf16_layers_avx512_bf16, bf16_layers_baseline;
 extern const StemKernel bf16_stem_avx512_bf16, bf16_stem_baseline;
-
-#if defined(__x86_64__)
-#define CHOOSE_BF16(NAME) (has_bf16() ? NAME##_avx512_bf16 : NAME##_baseline)
-#else
-#define CHOOSE_BF16(NAME) (NAME##_baseline)
-#endif
 
 namespace {
 
-constexpr int64_t GROUP = 6;         // rows that are multiplied together
-constexpr int64_t MOST_GROUPS = 16;  // of a task, so that what it computes stays in the cache
-
-struct Bf16Node : Node {
-    static constexpr const char* PROVIDER = "CPUExecutionProvider";
-
-    int64_t threads = 1;
-
-    Status* read_threads(const void* info) {
-        if (Status* s = call<INTEGER_ATTRIBUTE>(api, info, "threads", &threads)) return s;
-        return threads > 0 && threads <= LONGEST ? nullptr : error("threads must be positive");
-    }
-
-    // The weights of a layer, which are two inputs of the operator.
-    Status* read_weights(const Context* context, size_t index, int64_t pairs,
-                         Weights& weights) const {
-        Tensor panels, bias;
-        if (Status* s = read(context, index, panels)) return s;
-        if (Status* s = read(context, index + 1, bias)) return s;
-        weights = {panels.of<uint32_t>(), bias.of<float>(), pairs, bias.columns()};
-        const bool fit = panels.axes == 2 && panels.rows() == pairs && bias.axes == 1 &&
-                         panels.columns() == weights.columns && weights.columns % 16 == 0;
-        return fit ? nullptr : error("weights do not fit their input and their bias");
-    }
-};
-
-// Layers that are computed row by row, with weights as inputs.
-struct Layers : Bf16Node {
-    const LayersKernel* kernel;
-    float epsilon = -1;
-
-    Status* prepare(const void* info) {
-        kernel = &CHOOSE_BF16(bf16_layers);
-        if (Status* s = read_threads(info)) return s;
-        return call<FLOAT_ATTRIBUTE>(api, info, "epsilon", &epsilon);
-    }
-
-    // As many tasks as threads, or a multiple; all about as large, in whole groups of rows.
-    template <typename Task>
-    Status* run(const Context* context, int64_t rows, Bytes scratch, const Task& task) const {
-        const int64_t groups = (rows + GROUP - 1) / GROUP, most = threads * MOST_GROUPS;
-        const int64_t tasks = std::min(groups, (groups + most - 1) / most * threads);
-        return run_tasks(*this, context, tasks, scratch, [&](int64_t number, void* memory) {
-            const int64_t begin = groups * number / tasks * GROUP;
-            task(begin, std::min(rows, groups * (number + 1) / tasks * GROUP), memory);
-        });
-    }
-    static int64_t most_rows(int64_t rows) { return std::min(rows, MOST_GROUPS * GROUP); }
-};
-
-bool are_rows(const Tensor& tensor, int64_t rows) {
-    return tensor.axes == 2 && tensor.rows() == rows;
-}
-
-// x, weights, bias -> rows in bfloat16.
-struct LinearNode : Layers {
-    static constexpr const char* NAME = "Bf16Linear";
-    static constexpr size_t INPUTS = 3;
-    static constexpr Element input_element(size_t i) { return i == 1 ? UNSIGNED : FLOAT; }
-    static constexpr Element output_element() { return BFLOAT; }
-
-    Status* compute(Context* context) const {
-        Tensor x;
-        Linear a{};
-        if (Status* s = read(context, 0, x)) return s;
-        if (x.axes != 2) return error("x must be rows");
-        a.x = x.of<float>(), a.rows = x.rows(), a.width = x.columns(), a.epsilon = epsilon;
-        if (Status* s = read_weights(context, 1, (a.width + 1) / 2, a.weights)) return s;
-        if (Status* s = allocate(context, 0, {a.rows, a.weights.columns}, a.out)) return s;
-        return run(context, a.rows, kernel->linear_scratch(a, most_rows(a.rows)),
-                   [&](int64_t begin, int64_t end, void* memory) {
-                       kernel->linear(a, begin, end, memory);
-                   });
-    }
-};
-
-// attended, x, then weights and bias of the projection and of both layers of the MLP -> like x.
-struct RestNode : Layers {
-    static constexpr const char* NAME = "Bf16Rest";
-    static constexpr size_t INPUTS = 8;
-    static constexpr Element input_element(size_t i) {
-        return i == 0 ? BFLOAT : i >= 2 && i % 2 == 0 ? UNSIGNED : FLOAT;
-    }
-
-    Status* compute(Context* context) const {
-        Tensor attended, x;
-        Rest a{};
-        if (Status* s = read(context, 0, attended)) return s;
-        if (Status* s = read(context, 1, x)) return s;
-        a.attended = attended.of<uint16_t>(), a.attended_width = attended.columns();
-        a.x = x.of<float>(), a.rows = x.rows(), a.width = x.columns(), a.epsilon = epsilon;
-        if (!are_rows(attended, a.rows) || !are_rows(x, a.rows) || a.attended_width % 2 ||
-            epsilon < 0)
-            return error("attended and x do not fit each other");
-        if (Status* s = read_weights(context, 2, a.attended_width / 2, a.projection)) return s;
-        if (Status* s = read_weights(context, 4, (a.width + 1) / 2, a.first)) return s;
-        if (Status* s = read_weights(context, 6, a.first.columns / 2, a.second)) return s;
-        const int64_t padded = (a.width + 15) / 16 * 16;
-        if (a.projection.columns != padded || a.second.columns != padded)
-            return error("layers do not return what they add to");
-        if (Status* s = allocate(context, 0, {a.rows, a.width}, a.out)) return s;
-        return run(context, a.rows, kernel->rest_scratch(a, most_rows(a.rows)),
-                   [&](int64_t begin, int64_t end, void* memory) {
-                       kernel->rest(a, begin, end, memory);
-                   });
-    }
-};
-
 // q, k and v, each in the columns of its tensor that begin at `columns`; theta and offset.
 template <bool MIXES>
-struct Bf16Attend : Bf16Node {
+struct Bf16Attend : ReducedNode {
     static constexpr const char* NAME = MIXES ? "Bf16ReAttention" : "Bf16Attention";
     static constexpr size_t INPUTS = MIXES ? 5 : 3;
     static constexpr Element input_element(size_t i) { return i < 3 ? BFLOAT : FLOAT; }
@@ -144,7 +25,7 @@ struct Bf16Attend : Bf16Node {
     int64_t columns[3];
 
     Status* prepare(const void* info) {
-        kernel = &CHOOSE_BF16(bf16_attend);
+        kernel = &CHOOSE_REDUCED(bf16_attend);
         if (Status* s = read_threads(info)) return s;
         shapes.api = api;
         if (Status* s = shapes.read_shapes(info)) return s;
@@ -194,7 +75,7 @@ struct Bf16Attend : Bf16Node {
 };
 
 // images, offset, then weights and bias of three convolutions -> features of patches.
-struct StemNode : Bf16Node {
+struct StemNode : ReducedNode {
     static constexpr const char* NAME = "Bf16Stem";
     static constexpr size_t INPUTS = 8;
     static constexpr Element input_element(size_t i) {
@@ -206,7 +87,7 @@ struct StemNode : Bf16Node {
     int64_t features = 0;
 
     Status* prepare(const void* info) {
-        kernel = &CHOOSE_BF16(bf16_stem);
+        kernel = &CHOOSE_REDUCED(bf16_stem);
         if (Status* s = read_threads(info)) return s;
         if (Status* s = call<INTEGER_ATTRIBUTE>(api, info, "features", &features)) return s;
         for (const char* name : {"windows", "strides", "paddings"}) {
@@ -266,10 +147,9 @@ private:
     static constexpr int64_t KEPT_BYTES = 512 * 1024;
 };
 
-const Operator linear = make<LinearNode>(), stem = make<StemNode>();
-const Operator rest = make<RestNode>();
+const Operator stem = make<StemNode>();
 const Operator attention = make<Bf16Attend<false>>(), reattention = make<Bf16Attend<true>>();
 
 }  // namespace
 
-extern const Operator* const bf16_operators[] = {&stem, &linear, &rest, &attention, &reattention};
+extern const Operator* const bf16_operators[] = {&stem, &attention, &reattention};

@@ -9,15 +9,17 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 KERNELS = ("attend", "similarity", "features")  # compiled once for each instruction set
-BF16_KERNELS = (
-    "bf16_attend",
-    "bf16_layers",
-    "bf16_stem",
-)  # for AVX512-BF16, and the baseline
-OPERATORS = ("operators.cpp", "operators_similarity.cpp", "operators_bf16.cpp")
+# Compiled for AVX512-BF16 with VNNI, and for the baseline
+REDUCED_KERNELS = ("bf16_attend", "bf16_stem", "layers")
+OPERATORS = (
+    "operators.cpp",
+    "operators_similarity.cpp",
+    "operators_bf16.cpp",
+    "operators_layers.cpp",
+)
 CUDA = ("operators_cuda.cpp", "attend.cu")
 _BY_LIBRARY = {
-    "libdeepvit.so": (*(f"{kernel}.cpp" for kernel in (*KERNELS, *BF16_KERNELS)), *OPERATORS),
+    "libdeepvit.so": (*(f"{kernel}.cpp" for kernel in (*KERNELS, *REDUCED_KERNELS)), *OPERATORS),
     "libdeepvit_cuda.so": CUDA,
 }
 _FLAGS = "__main__.py"

@@ -28,6 +28,21 @@ inline Vector load(const float* from) {
     return loaded;
 }
 
+// Words of 32 bits, which hold several numbers.
+inline Bits word_to_all(uint32_t word) { return Bits{} + word; }
+
+inline uint32_t word_at(const void* from) {
+    uint32_t word;
+    std::memcpy(&word, from, sizeof word);
+    return word;
+}
+
+inline Bits load_words(const uint32_t* from) {
+    Bits loaded;
+    std::memcpy(&loaded, from, sizeof loaded);
+    return loaded;
+}
+
 // Lanes to shuffle out of two vectors (the second one's count from LANES): of blocks of `step` lanes
 // the first, third, ... of both vectors, alternately; or the second, fourth, ....
 inline int low_lane(int lane, int step) { return lane & step ? LANES + lane - step : lane; }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.bf16.packing import Layer, convolution, padded_columns
+from service.inference.reduced.layers import Bf16Layer, convolution, padded
 from tests.service.native.graphs import Arrays, Case
 
 _REFUSED = "weights do not fit"
@@ -73,8 +73,8 @@ def _of_layers() -> Iterator[tuple[str, Case]]:
         yield f"{name}-{shape}-of-the-rest", after._replace(given=given, becomes="do not fit")
     negative = after.attributes | {"epsilon": -1.0}
     yield "rest-without-a-norm", after._replace(attributes=negative, becomes="do not fit")
-    wide = Layer(np.zeros((32, 20), np.float32), np.zeros(20, np.float32)).packed()
-    given = after.given | dict(zip(["panels2", "bias2"], wide, strict=True))
+    wide = Bf16Layer(np.zeros((32, 20), np.float32), np.zeros(20, np.float32)).packed()
+    given = after.given | {f"{part}2": array for part, array in wide.items()}
     yield "another-width", after._replace(given=given, becomes="do not return")
 
 
@@ -128,8 +128,7 @@ def _of_stems() -> Iterator[tuple[str, Case]]:
 
 
 def linear(rows: int, width: int, columns: int, epsilon: float = -1.0) -> Case:
-    panels, bias = layer(width, columns, seed=1).packed()
-    given: Arrays = {"x": numbers((rows, width)), "panels": panels, "bias": bias}
+    given: Arrays = {"x": numbers((rows, width)), **layer(width, columns, seed=1).packed()}
     facts = {"epsilon": epsilon, "threads": 2}
     return Case("Bf16Linear", list(given), ["out"], facts, given)
 
@@ -138,10 +137,10 @@ def rest(rows: int, width: int, hidden: int) -> Case:
     """As wide heads as there are columns, made even."""
     even = width + width % 2
     layers = [layer(even, width, 1), layer(width, hidden, 2)]
-    layers.append(layer(hidden, width, 3).behind(layers[1]))
+    layers.append(layer(hidden, width, 3).with_rows(padded(hidden)))
     given: Arrays = {"attended": numbers((rows, even), 4), "x": numbers((rows, width), 5)}
     for number, one in enumerate(layers):
-        given |= zip([f"panels{number}", f"bias{number}"], one.packed(), strict=True)
+        given |= {f"{part}{number}": array for part, array in one.packed().items()}
     facts = {"epsilon": 1e-6, "threads": 2}
     return Case("Bf16Rest", list(given), ["out"], facts, given, halves=("attended",))
 
@@ -175,8 +174,8 @@ def stem(images: int, size: int, channels: int, features: int) -> Case:
     }
     for number, (window, into, out) in enumerate(stem_shapes(channels, features)):
         weight, bias = numbers((out, into, window, window), number + 2), numbers((out,), 9)
-        packed = convolution(weight, bias, channels if number == 0 else padded_columns(into))
-        given |= zip([f"panels{number}", f"bias{number}"], packed.packed(), strict=True)
+        packed = convolution(weight, bias, channels if number == 0 else padded(into))
+        given |= {f"{part}{number}": array for part, array in packed.packed().items()}
     facts: dict[str, Any] = {"windows": [3, 3, 2], "strides": [2, 1, 2], "paddings": [1, 1, 0]}
     facts |= {"features": features, "threads": 2}
     return Case("Bf16Stem", list(given), ["out"], facts, given)
@@ -187,8 +186,8 @@ def stem_shapes(channels: int, features: int) -> list[tuple[int, int, int]]:
     return [(3, channels, 20), (3, 20, 64), (2, 64, features)]
 
 
-def layer(width: int, columns: int, seed: int = 0) -> Layer:
-    return Layer(numbers((width, columns), seed), numbers((columns,), seed + 10))
+def layer(width: int, columns: int, seed: int = 0) -> Bf16Layer:
+    return Bf16Layer(numbers((width, columns), seed), numbers((columns,), seed + 10))
 
 
 def numbers(shape: Sequence[int], seed: int = 0) -> Any:

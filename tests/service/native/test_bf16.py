@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.arrays import Float32Array, Float64Array
-from service.inference.bf16.packing import convolution, padded_columns, to_bf16
+from service.inference.reduced.layers import convolution, padded, to_bf16
 from tests.service.native import bf16_graphs
 from tests.service.native.graphs import Case, save
 from tests.support.operators import session
@@ -51,8 +51,8 @@ def test_linear_layers(shape: tuple[int, int, int], epsilon: float, tmp_path: Pa
     layer = bf16_graphs.layer(width, columns, seed=1)
     x = case.given["x"].astype(np.float64)
     expected = halved(normed(x) if epsilon > 0 else x) @ halved(layer.weight) + layer.bias
-    padded = np.pad(expected, ((0, 0), (0, padded_columns(columns) - columns)))
-    assert_close(run(case, tmp_path), padded, ROUNDING)
+    wide = np.pad(expected, ((0, 0), (0, padded(columns) - columns)))
+    assert_close(run(case, tmp_path), wide, ROUNDING)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1), (13, 12, 33), (197, 48, 96), (110, 33, 65)], ids=str)
@@ -170,7 +170,12 @@ def test_gelu_is_as_exact_as_it_says(tmp_path: Path) -> None:
     for value in x[:: rows // 40]:
         layers = [zero(given[f"panels{at}"]) for at in range(2)]
         one = convolution(np.ones((2, 16, 1, 1), np.float32), np.zeros(2, np.float32), 16).packed()
-        given |= {"panels0": layers[0], "panels1": layers[1], "panels2": one[0], "bias2": one[1]}
+        given |= {
+            "panels0": layers[0],
+            "panels1": layers[1],
+            "panels2": one["panels"],
+            "bias2": one["bias"],
+        }
         bias = zero(given["bias1"])
         bias[0] = value
         given |= {"bias0": zero(given["bias0"]), "bias1": bias}

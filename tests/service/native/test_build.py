@@ -111,7 +111,8 @@ def test_a_stale_library_is_used_and_warned_of_once(
     library = copied_sources / native.LIBRARY.name
     monkeypatch.setattr(native, "LIBRARY", library)
     with caplog.at_level(logging.WARNING):
-        assert [execution.resolve_kernels("cpu", "fp32") for _ in range(2)] == [library] * 2
+        plain = execution.Execution("cpu", "fp32")
+        assert [execution.with_kernels(plain).kernels for _ in range(2)] == [library] * 2
     assert [record.getMessage() for record in caplog.records] == [
         f"{library} is older than its sources: run python -m service.native"
     ]

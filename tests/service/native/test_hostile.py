@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service import native
-from tests.service.native import bf16_graphs, graphs
+from tests.service.native import bf16_graphs, graphs, int8_graphs
 from tests.support.server import ROOT
 
 # So that the first misuse of memory, or undefined behaviour, ends the process.
@@ -64,7 +64,8 @@ def test_no_graph_makes_the_kernels_misuse_memory(
 
 
 def all_cases() -> dict[str, graphs.Case]:
-    return graphs.sound() | graphs.hostile() | bf16_graphs.sound() | bf16_graphs.hostile()
+    sources = (graphs, bf16_graphs, int8_graphs)
+    return {name: case for one in sources for name, case in (one.sound() | one.hostile()).items()}
 
 
 def found_by(compiler: str, library: str) -> str:

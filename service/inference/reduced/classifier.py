@@ -1,4 +1,4 @@
-"""A float32 classifier whose stem and blocks are rewritten to operators in bfloat16."""
+"""A classifier whose stem and blocks are rewritten to operators in bfloat16 or int8."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,29 +6,35 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
-from service.inference.bf16.anatomy import DOMAIN, Anatomy, Block, Constant, Stem, attributes
-from service.inference.bf16.packing import (
+from service.inference.reduced.anatomy import DOMAIN, Anatomy, Block, Constant, Stem, attributes
+from service.inference.reduced.int8 import dequantized
+from service.inference.reduced.layers import (
     Array,
+    Bf16Layer,
     Layer,
     convolution,
     in_large_pages,
-    padded_columns,
+    padded,
 )
 
 _LOG2_E = np.float32(np.log2(np.e))  # softmax is computed with powers of two
 
 
-class Bf16Classifier:
-    """Nodes in order, and the constants of those that are in bfloat16."""
+class ReducedClassifier:
+    """Nodes in order, and the constants of those that are in bfloat16 or int8.
+
+    Blocks are in int8 if the graph was exported so.
+    """
 
     def __init__(self, graph: GraphProto, constant: Constant) -> None:
         """Raises `ValueError` if there is no block that can be rewritten."""
         self._constant = constant
         self._made: dict[str, Array] = {}
-        anatomy = Anatomy(graph, constant)
+        self._int8, nodes = dequantized(graph, constant)
+        anatomy = Anatomy(nodes, constant)
         blocks, stem = anatomy.blocks(), anatomy.stem()
         if not blocks:
-            raise ValueError("it has no block of the kind that runs in bf16")
+            raise ValueError("it has no block of the kind that runs on these kernels")
         instead: dict[str, list[NodeProto]] = {}  # by the first output of the node that goes
         for block in blocks:
             instead |= self._block(block)
@@ -46,7 +52,7 @@ class Bf16Classifier:
         heads, width = facts["keys"][2:]
         even = width + width % 2  # columns are summed in pairs
         layers = [self._layer(one).with_even_columns(heads) for one in (block.q, block.k, block.v)]
-        layers[0] = Layer(layers[0].weight * _LOG2_E, layers[0].bias * _LOG2_E)
+        layers[0] = layers[0].times(_LOG2_E)
         rows, columns = self._rows(block, layers)
         attention = _node(
             f"Bf16{block.attention.op_type}",
@@ -61,8 +67,13 @@ class Bf16Classifier:
         inputs = [attention.output[0], block.skip]
         inputs += self._inputs(f"{name}.projection", projection)
         inputs += self._inputs(f"{name}.first", first)
-        inputs += self._inputs(f"{name}.second", second.behind(first))
-        rest = _node("Bf16Rest", inputs, block.end.output[0], epsilon=_epsilon(block.second_norm))
+        inputs += self._inputs(f"{name}.second", second.with_rows(padded(first.columns)))
+        rest = _node(
+            f"{first.precision}Rest",
+            inputs,
+            block.end.output[0],
+            epsilon=_epsilon(block.second_norm),
+        )
         gone: dict[str, list[NodeProto]] = {
             node.output[0]: [] for node in block if node is not block.norm
         }
@@ -73,7 +84,7 @@ class Bf16Classifier:
     ) -> tuple[list[NodeProto], dict[str, tuple[str, int]]]:
         """Nodes that compute queries, keys and values; of each, its tensor and first column."""
         name, x, epsilon = block.attention.output[0], block.norm.input[0], _epsilon(block.norm)
-        width = len(layers[0].bias)
+        width = layers[0].columns
         if block.asks_for_all:
             made = self._linear(f"{name}.qkv", x, layers, epsilon)
             (qkv,) = made.output
@@ -85,9 +96,9 @@ class Bf16Classifier:
 
     def _linear(self, name: str, x: str, layers: Sequence[Layer], epsilon: float) -> NodeProto:
         """Several layers of the same rows as one, behind a norm unless epsilon is negative."""
-        weights, biases = zip(*layers, strict=True)
-        joined = Layer(np.concatenate(weights, axis=1), np.concatenate(biases))
-        return _node("Bf16Linear", [x, *self._inputs(name, joined)], name, epsilon=epsilon)
+        first, *others = layers
+        inputs = [x, *self._inputs(name, first.beside(others))]
+        return _node(f"{first.precision}Linear", inputs, name, epsilon=epsilon)
 
     def _stem(self, stem: Stem) -> dict[str, list[NodeProto]]:
         name = stem.end.output[0]
@@ -97,7 +108,7 @@ class Bf16Classifier:
         for number, node in enumerate(stem.convolutions):
             weight, bias = (self._constant(one) for one in node.input[1:])
             inputs += self._inputs(f"{name}.{number}", convolution(weight, bias, channels))
-            features, channels = len(bias), padded_columns(len(bias))
+            features, channels = len(bias), padded(len(bias))
         facts = [attributes(node) for node in stem.convolutions]
         made = _node(
             "Bf16Stem",
@@ -111,16 +122,18 @@ class Bf16Classifier:
         return {node.output[0]: [] for node in stem} | {name: [made]}
 
     def _layer(self, node: NodeProto) -> Layer:
+        if layer := self._int8.get(node.output[0]):
+            return layer
         weight = self._constant(node.input[1])
         if len(node.input) == 2:
-            return Layer(weight, np.zeros(weight.shape[1], np.float32))
-        return Layer(weight, self._constant(node.input[2]))
+            return Bf16Layer(weight, np.zeros(weight.shape[1], np.float32))
+        return Bf16Layer(weight, self._constant(node.input[2]))
 
     def _inputs(self, name: str, layer: Layer) -> list[str]:
-        """The names of a layer's weights and bias."""
-        names = [f"{name}.panels", f"{name}.bias"]
-        self._made |= zip(names, layer.packed(), strict=True)
-        return names
+        """The names of a layer's weights and what belongs to them."""
+        arrays = {f"{name}.{part}": array for part, array in layer.packed().items()}
+        self._made |= arrays
+        return list(arrays)
 
 
 def _node(operator: str, inputs: Sequence[str], output: str, **facts: Any) -> NodeProto:
@@ -132,7 +145,7 @@ def _epsilon(norm: NodeProto) -> float:
 
 
 def _with_threads(node: NodeProto, threads: int) -> NodeProto:
-    if node.domain != DOMAIN or not node.op_type.startswith("Bf16"):
+    if node.domain != DOMAIN or not node.op_type.startswith(("Bf16", "Int8")):
         return node
     copy = NodeProto()
     copy.CopyFrom(node)

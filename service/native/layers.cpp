@@ -1,14 +1,14 @@
-// The layers of a block around its attention, with products in bfloat16; sums, norms and GELU are in
-// float. A task is some rows (tokens), whose values stay in the cache from the first layer to the
-// last.
+// The layers of a block around its attention, with products in bfloat16 or in 8 bits; norms, GELU and
+// what layers add to are in float. A task is some rows (tokens), whose values stay in the cache from
+// the first layer to the last.
 //
-// Compiled once for each instruction set that is worth it, under the name that BF16_LAYERS is.
+// Compiled once for each instruction set that is worth it, under the name that LAYERS is.
 
-#include "bf16_layers.h"
+#include "layers.h"
 
 #include <cmath>
 
-#include "bf16_product.h"
+#include "product.h"
 
 namespace {
 
@@ -21,8 +21,17 @@ inline float total(Vector x) {
     return sum;
 }
 
-// Normalises a row of `width` numbers, which zeros pad to whole vectors.
-inline void normalise(const float* x, int64_t width, float epsilon, uint16_t* out) {
+// Rounds numbers of a row, from `column` on, to what a layer takes.
+inline void put(uint16_t* row, int64_t column, Vector x, const Weights&) {
+    store(row + column, rounded(x));
+}
+inline void put(uint8_t* row, int64_t column, Vector x, const Weights& layer) {
+    store(row + column, to_bytes(x * load(layer.scale + column) + load(layer.offset + column)));
+}
+
+// Normalises a row of `width` numbers, which zeros pad to whole vectors, for a layer.
+template <typename Number>
+void normalise(const float* x, int64_t width, float epsilon, const Weights& layer, Number* out) {
     Vector sum = {}, squares = {}, inside = {};  // 1 in the lanes of the last vector that count
     for (int64_t i = 0; i < padded(width); i += LANES) sum += load(x + i);
     const float mean = total(sum) / float(width);
@@ -33,7 +42,7 @@ inline void normalise(const float* x, int64_t width, float epsilon, uint16_t* ou
     };
     for (int64_t i = 0; i < padded(width); i += LANES) squares += centred(i) * centred(i);
     const float scale = 1.0f / std::sqrt(total(squares) / float(width) + epsilon);
-    for (int64_t i = 0; i < padded(width); i += LANES) store(out + i, rounded(centred(i) * scale));
+    for (int64_t i = 0; i < padded(width); i += LANES) put(out, i, centred(i) * scale, layer);
 }
 
 // x times the normal distribution's function of x, to 7e-5. The function minus 1/2 is odd: x times a
@@ -60,56 +69,77 @@ inline void copy_row(const float* x, int64_t width, float* to) {
     std::memset(to + width, 0, (padded(width) - width) * sizeof(float));
 }
 
+template <typename Number>
 Bytes linear_scratch(const Linear& a, int64_t rows) {
     const Bytes width{size_t(padded(a.width))};
-    return width * sizeof(float) + width * size_t(rows) * sizeof(uint16_t) + Bytes{64};
+    return width * sizeof(float) + width * size_t(rows) * sizeof(Number) + Bytes{64};
 }
 
+template <typename Number>
 void linear(const Linear& a, int64_t begin, int64_t end, void* scratch) {
     const int64_t width = padded(a.width);
     float* row = static_cast<float*>(scratch);
-    uint16_t* rows = reinterpret_cast<uint16_t*>(row + width);
+    Number* rows = reinterpret_cast<Number*>(row + width);
     for (int64_t i = 0; i < end - begin; i++) {
         copy_row(a.x + (begin + i) * a.width, a.width, row);
-        uint16_t* to = rows + i * width;
+        Number* to = rows + i * width;
         if (a.epsilon >= 0)
-            normalise(row, a.width, a.epsilon, to);
+            normalise(row, a.width, a.epsilon, a.weights, to);
         else
-            for (int64_t j = 0; j < width; j += LANES) store(to + j, rounded(load(row + j)));
+            for (int64_t j = 0; j < width; j += LANES) put(to, j, load(row + j), a.weights);
     }
-    product({rows, width, end - begin}, a.weights,
+    product(Rows<Number>{rows, width, end - begin}, a.weights,
             [&](int64_t, int64_t i, int64_t column, Vector sums) {
                 store(a.out + (begin + i) * a.weights.columns + column, rounded(sums));
             });
 }
 
-Bytes rest_scratch(const Rest& a, int64_t rows) {
-    const Bytes width{size_t(padded(a.width))}, hidden{size_t(a.first.columns)};
-    const Bytes a_row = width * (sizeof(float) + sizeof(uint16_t)) + hidden * sizeof(uint16_t);
-    return a_row * size_t(rows);
+// Rows that attention returned, from `begin` on: as they are, or rounded into `memory`.
+inline Rows<uint16_t> attended_rows(const Rest& a, int64_t begin, int64_t rows, uint16_t*) {
+    return {a.attended + begin * a.attended_width, a.attended_width, rows};
+}
+inline Rows<uint8_t> attended_rows(const Rest& a, int64_t begin, int64_t rows, uint8_t* memory) {
+    const int64_t width = a.attended_width, stride = padded(width);
+    for (int64_t i = 0; i < rows; i++) {
+        const uint16_t* from = a.attended + (begin + i) * width;
+        for (int64_t j = 0; j < width; j += LANES) {
+            Halves some = {};
+            std::memcpy(&some, from + j, std::min<int64_t>(LANES, width - j) * sizeof *from);
+            put(memory + i * stride, j, widened(some), a.projection);
+        }
+    }
+    return {memory, stride, rows};
 }
 
+template <typename Number>
+Bytes rest_scratch(const Rest& a, int64_t rows) {
+    const Bytes width{size_t(padded(a.width))}, hidden{size_t(a.first.columns)};
+    const Bytes attended{size_t(PER_WORD<Number> == 4 ? padded(a.attended_width) : 0)};
+    const Bytes numbers = width + hidden + attended;
+    return (width * sizeof(float) + numbers * sizeof(Number)) * size_t(rows);
+}
+
+template <typename Number>
 void rest(const Rest& a, int64_t begin, int64_t end, void* scratch) {
-    const int64_t width = padded(a.width), rows = end - begin;
+    const int64_t width = padded(a.width), rows = end - begin, inside = a.first.columns;
     float* stream = static_cast<float*>(scratch);  // [rows, width], the residual stream
-    uint16_t* normed = reinterpret_cast<uint16_t*>(stream + rows * width);
-    uint16_t* hidden = normed + rows * width;
+    Number* normed = reinterpret_cast<Number*>(stream + rows * width);
+    Number* hidden = normed + rows * width;
     for (int64_t i = 0; i < rows; i++)
         copy_row(a.x + (begin + i) * a.width, a.width, stream + i * width);
-    const uint16_t* attended = a.attended + begin * a.attended_width;
-    product({attended, a.attended_width, rows}, a.projection,
+    product(attended_rows(a, begin, rows, hidden + rows * inside), a.projection,
             [&](int64_t, int64_t i, int64_t column, Vector sums) {
                 float* to = stream + i * width + column;
                 sums += load(to);
                 std::memcpy(to, &sums, sizeof sums);
             });
     for (int64_t i = 0; i < rows; i++)
-        normalise(stream + i * width, a.width, a.epsilon, normed + i * width);
-    product({normed, width, rows}, a.first,
+        normalise(stream + i * width, a.width, a.epsilon, a.first, normed + i * width);
+    product(Rows<Number>{normed, width, rows}, a.first,
             [&](int64_t, int64_t i, int64_t column, Vector sums) {
-                store(hidden + i * a.first.columns + column, rounded(gelu(sums)));
+                put(hidden + i * inside, column, gelu(sums), a.second);
             });
-    product({hidden, a.first.columns, rows}, a.second,
+    product(Rows<Number>{hidden, inside, rows}, a.second,
             [&](int64_t, int64_t i, int64_t column, Vector sums) {
                 sums += load(stream + i * width + column);
                 float* to = a.out + (begin + i) * a.width + column;
@@ -118,6 +148,10 @@ void rest(const Rest& a, int64_t begin, int64_t end, void* scratch) {
             });
 }
 
+template <typename Number>
+constexpr LayersKernel of = {linear_scratch<Number>, linear<Number>, rest_scratch<Number>,
+                             rest<Number>};
+
 }  // namespace
 
-extern const LayersKernel BF16_LAYERS = {linear_scratch, linear, rest_scratch, rest};
+extern const LayersKernels LAYERS = {of<uint16_t>, of<uint8_t>};

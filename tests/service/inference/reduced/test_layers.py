@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from service.inference.bf16.packing import Array, Layer, convolution, in_large_pages, to_bf16
+from service.inference.reduced.layers import Array, Bf16Layer, convolution, in_large_pages, to_bf16
 
 RANDOM = np.random.default_rng(0)
 
@@ -24,7 +24,7 @@ def test_numbers_round_as_pytorch_rounds_them() -> None:
 @pytest.mark.parametrize(("rows", "columns"), [(4, 16), (5, 70), (1, 1), (96, 128)])
 def test_pairs_lie_in_panels(rows: int, columns: int) -> None:
     weight = RANDOM.standard_normal((rows, columns), dtype=np.float32)
-    packed, bias = Layer(weight, np.ones(columns, np.float32)).packed()
+    packed, bias = Bf16Layer(weight, np.ones(columns, np.float32)).packed().values()
     wide = -(-columns // 16) * 16
     assert packed.shape == (-(-rows // 2), wide)
     flat, rounded = packed.ravel(), to_bf16(weight)
@@ -41,14 +41,14 @@ def test_pairs_lie_in_panels(rows: int, columns: int) -> None:
 
 def test_heads_of_odd_width_are_padded_between_a_layer_and_the_next() -> None:
     heads, width = 3, 5
-    before = Layer(RANDOM.random((4, heads * width), np.float32), RANDOM.random(15, np.float32))
-    behind = Layer(RANDOM.random((heads * width, 7), np.float32), RANDOM.random(7, np.float32))
+    before = Bf16Layer(RANDOM.random((4, heads * width), np.float32), RANDOM.random(15, np.float32))
+    behind = Bf16Layer(RANDOM.random((heads * width, 7), np.float32), RANDOM.random(7, np.float32))
     x = RANDOM.random((2, 4), np.float32)
     expected = (x @ before.weight + before.bias) @ behind.weight
     wide, deep = before.with_even_columns(heads), behind.with_even_rows(heads)
     assert wide.weight.shape == (4, heads * 6)
     np.testing.assert_allclose((x @ wide.weight + wide.bias) @ deep.weight, expected, rtol=1e-5)
-    even = Layer(before.weight[:, :12], before.bias[:12])
+    even = Bf16Layer(before.weight[:, :12], before.bias[:12])
     assert even.with_even_columns(heads).weight.shape == (4, 12)
 
 

@@ -1,10 +1,10 @@
 """The stem and the blocks of a network, found among the nodes of an exported classifier."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from onnx import GraphProto, NodeProto, helper
+from onnx import NodeProto, helper
 
 DOMAIN = "deepvit"  # of the project's operators
 
@@ -63,18 +63,18 @@ class Stem(NamedTuple):
 class Anatomy:
     """What can be recognised in a graph: parts of the operators that exports usually have."""
 
-    def __init__(self, graph: GraphProto, constant: Constant) -> None:
-        self._graph = graph
+    def __init__(self, nodes: Sequence[NodeProto], constant: Constant) -> None:
+        self._nodes = nodes
         self._constant = constant
-        self._producers = {name: node for node in graph.node for name in node.output}
+        self._producers = {name: node for node in nodes for name in node.output}
         self._uses: dict[str, list[NodeProto]] = {}
-        for node in graph.node:
+        for node in nodes:
             for name in node.input:
                 self._uses.setdefault(name, []).append(node)
 
     def blocks(self) -> list[Block]:
         found = []
-        for node in self._graph.node:
+        for node in self._nodes:
             if node.domain == DOMAIN and node.op_type in ("Attention", "ReAttention"):
                 try:
                     found.append(self._block(node))
@@ -146,9 +146,9 @@ class Anatomy:
 
     def _norm(self, node: NodeProto | None) -> NodeProto:
         """A LayerNorm without gain and bias, which exports fold into the layers behind it."""
-        if node is None or node.op_type != "LayerNormalization" or len(node.input) != 2:
+        if node is None or node.op_type != "LayerNormalization" or len(node.input) > 2:
             raise _OtherError
-        gain = self._constant(node.input[1])
+        gain = self._constant(node.input[1]) if len(node.input) == 2 else np.ones(1)
         if gain is None or not np.all(gain == 1) or attributes(node)["axis"] != -1:
             raise _OtherError
         return node

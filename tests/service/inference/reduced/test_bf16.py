@@ -13,9 +13,9 @@ from models.arrays import Pixels
 from models.manifest import Manifest
 from models.preprocess import preprocess
 from service.errors import StartupError
-from service.inference.bf16.classifier import Bf16Classifier
 from service.inference.graphs import Graphs
 from service.inference.onnx_engine import OnnxEngine
+from service.inference.reduced.classifier import ReducedClassifier
 from service.inference.sessions import EngineOptions
 from tests.conftest import BUNDLED, DEEPVIT, VIT
 from tests.support.server import ROOT
@@ -132,5 +132,5 @@ def test_unusual_networks_answer_as_in_float32(unusual_repository: Path, name: s
 def test_a_network_of_other_blocks_is_refused() -> None:
     node = onnx.helper.make_node("Identity", ["images"], ["logits"])
     graph = onnx.helper.make_graph([node], "other", [], [])
-    with pytest.raises(ValueError, match="no block of the kind that runs in bf16"):
-        Bf16Classifier(graph, dict[str, Any]().get)
+    with pytest.raises(ValueError, match="no block of the kind that runs on these kernels"):
+        ReducedClassifier(graph, dict[str, Any]().get)
