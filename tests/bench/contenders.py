@@ -106,6 +106,12 @@ class Contenders:
             for name, outputs in self._explanations().items():
                 yield f"ours, {name}", explainer(engine, images, outputs)
 
+    def openvino_operators(self, batch: int) -> Iterator[tuple[str, dict[str, float]]]:
+        """OpenVINO's precisions, each with milliseconds an image by kind of operator."""
+        images = self._normalized(batch).numpy()
+        for precision in (*FLOATS, *INT8S):
+            yield _openvino_name(precision), self._openvinos.operators(precision, images)
+
     def same_answers(self, folder: Path) -> Iterator[tuple[str, float, int]]:
         """Contenders that round, each with the share of a folder's pictures whose first class is
         that of our float32, and the number of pictures.

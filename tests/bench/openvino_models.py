@@ -9,9 +9,12 @@ that are sensitive, and to try other range estimators.
 """
 
 import os
-from collections.abc import Callable, Iterable
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from tests.bench.timing import Contender
 FLOATS = ("f32", "bf16")
 INT8, INT8_LINEAR = "int8", "int8, linear layers alone"
 INT8S = (INT8, INT8_LINEAR)
+_PROFILED_RUNS = 7
 _SHAPING = ("Convert", "Reshape", "Transpose")  # what may lie between a weight and its product
 
 
@@ -45,6 +49,20 @@ class OpenVino:
         request = self._compiled(precision, images.shape).create_infer_request()
         return partial(request.infer, [images])
 
+    def operators(self, precision: str, images: Float32Array) -> dict[str, float]:
+        """Milliseconds an image by kind of operator: medians of a few runs, the largest first."""
+        compiled = self._compile(precision, images.shape, {"PERF_COUNT": True})
+        request = compiled.create_infer_request()
+        runs: list[Counter[str]] = []
+        for _ in range(_PROFILED_RUNS):
+            request.infer([images])
+            runs.append(Counter())
+            for part in request.profiling_info:
+                runs[-1][part.node_type] += part.real_time.total_seconds() * 1e3 / len(images)
+        found = {kind: statistics.median(run[kind] for run in runs) for kind in runs[-1]}
+        ordered = sorted(found.items(), key=lambda entry: -entry[1])
+        return {kind: ms for kind, ms in ordered if ms > 0}
+
     def logits(self, precision: str, images: Float32Array) -> Float32Array:
         """[B, classes]; compiled for this shape alone."""
         [found] = self._compiled(precision, images.shape)([images]).values()
@@ -55,7 +73,12 @@ class OpenVino:
             self._kept[precision, shape] = self._compile(precision, shape)
         return self._kept[precision, shape]
 
-    def _compile(self, precision: str, shape: tuple[int, ...]) -> Any:
+    def _compile(
+        self,
+        precision: str,
+        shape: tuple[int, ...],
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Any:
         import openvino
 
         if precision in INT8S:
@@ -68,6 +91,7 @@ class OpenVino:
         settings = {
             "INFERENCE_NUM_THREADS": available_cpus(),
             "PERFORMANCE_HINT": "LATENCY",
+            **options,
         }
         if precision not in INT8S:  # whose remaining operators take the fastest precision there is
             settings["INFERENCE_PRECISION_HINT"] = precision
