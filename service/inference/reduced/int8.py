@@ -13,6 +13,7 @@ from service.inference.reduced.anatomy import Constant, attributes
 from service.inference.reduced.layers import Array, even, in_panels, padded
 
 _QUAD = 4  # numbers in a word
+_INPUTS = 7  # of a layer: rows, weight, step, steps, zero, zeros of weights, bias
 
 
 @dataclass(frozen=True)
@@ -85,37 +86,50 @@ def dequantized(
 ) -> tuple[Mapping[str, Int8Layer], list[NodeProto]]:
     """The layers in 8 bits by their output, and nodes as if these were in float32.
 
-    What balances and rounds a layer's input is part of the layer.
+    What balances and rounds a layer's input is part of the layer. One that exports do not write is
+    left as it is.
     """
     producers = {name: node for node in graph.node for name in node.output}
     layers: dict[str, Int8Layer] = {}
     instead: dict[str, NodeProto | None] = {}  # by the first output of the node that goes
     for node in graph.node:
-        if node.op_type != "MatMulIntegerToFloat":
+        if node.op_type != "MatMulIntegerToFloat" or len(node.input) != _INPUTS:
             continue
-        rounding = producers[node.input[0]]
+        rounding = producers.get(node.input[0])
+        if rounding is None or rounding.op_type != "QuantizeLinear":
+            continue
+        x, balancing, gone = _balancing(rounding, producers, constant)
+        values = [constant(name) for name in node.input[1:]]
+        if any(one is None for one in (*balancing, *values)):
+            continue
+        layers[node.output[0]] = _layer(values, *balancing)
+        instead |= gone
         instead[rounding.output[0]] = None
-        x, gain, shift = rounding.input[0], np.float32(1), np.float32(0)
-        before = producers[x]
-        if before.op_type == "LayerNormalization" and len(before.input) == 3:
-            gain, shift = (constant(name) for name in before.input[1:])
-            facts = attributes(before)
-            instead[x] = helper.make_node(before.op_type, before.input[:1], [x], **facts)
-        elif before.op_type == "Mul":
-            centring = producers[before.input[0]]
-            gain = constant(before.input[1])
-            shift = -constant(centring.input[1]) * gain
-            instead |= {x: None, centring.output[0]: None}
-            x = centring.input[0]
-        layers[node.output[0]] = _layer(node, gain, shift, constant)
         instead[node.output[0]] = helper.make_node("MatMul", [x, node.input[1]], node.output)
     nodes = (instead.get(node.output[0], node) for node in graph.node)
     return layers, [node for node in nodes if node is not None]
 
 
-def _layer(node: NodeProto, gain: Any, shift: Any, constant: Constant) -> Int8Layer:
+def _balancing(
+    rounding: NodeProto, producers: Mapping[str, NodeProto], constant: Constant
+) -> tuple[str, tuple[Any, Any], dict[str, NodeProto | None]]:
+    """What is rounded is x gain + shift: x, both of them, and what becomes of the nodes."""
+    x = rounding.input[0]
+    before = producers.get(x)
+    if before is not None and before.op_type == "LayerNormalization" and len(before.input) == 3:
+        norm = helper.make_node(before.op_type, before.input[:1], [x], **attributes(before))
+        return x, (constant(before.input[1]), constant(before.input[2])), {x: norm}
+    centring = producers.get(before.input[0]) if before and before.op_type == "Mul" else None
+    if before is not None and centring is not None and centring.op_type == "Sub":
+        gain, centre = constant(before.input[1]), constant(centring.input[1])
+        shift = None if gain is None or centre is None else -centre * gain
+        return centring.input[0], (gain, shift), {x: None, centring.output[0]: None}
+    return x, (np.float32(1), np.float32(0)), {}
+
+
+def _layer(values: Sequence[Any], gain: Any, shift: Any) -> Int8Layer:
     """For x gain + shift, which is rounded to `zero` and a number of `step`s."""
-    weight, step, steps, zero, _, bias = (constant(name) for name in node.input[1:])
+    weight, step, steps, zero, _, bias = values
     steps = step * steps
     return Int8Layer(
         weight,
