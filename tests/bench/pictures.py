@@ -29,7 +29,7 @@ _PICTURES = {
 _FORMATS = ("json", "png")
 _BESIDE = (None, *_FORMATS)
 _PER_S = 3  # requests for values or pictures beside the classifications
-_ROUNDS, _SECONDS = 6, 4.0
+_ROUNDS, _SECONDS = 4, 3.0
 
 
 def run(name: str, rounds: int = _ROUNDS, seconds: float = _SECONDS) -> None:
