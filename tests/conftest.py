@@ -50,6 +50,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
+    """What is imported stays: tests that collect garbage, and pytest's end, need not visit it."""
+    gc.freeze()
     if "torch" in sys.modules:
         share_operator_table()
 

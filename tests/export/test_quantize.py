@@ -15,6 +15,7 @@ from export import quantize, to_onnx
 from export.__main__ import main
 from export.fold import FoldedDeepViT
 from export.graphs import Classifier
+from export.sessions import cpu_session
 from export.verify import VerificationError, verify_int8
 from models import checkpoint
 from models.arrays import Pixels
@@ -59,7 +60,7 @@ def crops(trained: checkpoint.Checkpoint) -> Pixels:
 
 
 def session(model: ir.Model) -> ort.InferenceSession:
-    return ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    return cpu_session(ir.to_proto(model).SerializeToString())
 
 
 def logits(model: ort.InferenceSession, images: Pixels) -> np.ndarray:

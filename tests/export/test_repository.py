@@ -146,20 +146,30 @@ def test_dimensions_are_height_and_width() -> None:
     assert "dims: [ 16, 64, 3 ]" in repository.triton_config(manifest_of(wide))
 
 
-def test_labels_are_written_in_utf_8_whatever_the_locale(weights: Path, tmp_path: Path) -> None:
+def test_labels_are_written_in_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    """As an export reads and publishes them, without the graphs between the two."""
     labels = tmp_path / "labels.txt"
     labels.write_text("Kätzchen\n" + "\n".join("bcdefg"), encoding="utf-8-sig")  # as Notepad does
-    arguments = [str(weights), "--arch", "deepvit_test", "--name", "t", "--labels", str(labels)]
+    (tmp_path / "manifest.json").write_text(manifest("a").model_dump_json())
+    code = f"""
+from pathlib import Path
+from export import command, repository
+from models.manifest import Manifest
+
+folder = Path({str(tmp_path)!r})
+record = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+record = record.model_copy(update={{"labels": command._lines(folder / "labels.txt")}})
+with repository.staging(folder / "repository") as staged:
+    print(repository.publish(staged, folder / "repository", record))
+"""
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    subprocess.run(
-        [sys.executable, "-m", "export", *arguments, "--output", str(tmp_path / "repository")],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
-    written = (tmp_path / "repository" / "t" / "labels.txt").read_bytes()
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    version = Path(os.fsdecode(ran.stdout.strip()))
+    written = (version.parent / "labels.txt").read_bytes()
     assert written == "".join(f"{label}\n" for label in ["Kätzchen", *"bcdefg"]).encode()
+    found = Manifest.read((version / "manifest.json").read_text(encoding="utf-8"))
+    assert list(found.labels) == ["Kätzchen", *"bcdefg"]
 
 
 def test_every_file_is_hashed_as_sha256sum_checks_it(tmp_path: Path) -> None:

@@ -234,13 +234,14 @@ def test_every_tensor_is_needed_and_has_to_have_its_shape(name: str, tmp_path: P
     path = tmp_path / "model.safetensors"
     optional = ["qkv.bias", "reattn_norm", "distillation", "dist", "reg_token"]
     optional += OPTIONAL.get(name, [])
-    for key, tensor in tensors_of(facts).items():
+    whole = tensors_of(facts)
+    for key, tensor in whole.items():
         if key.startswith(UNUSED.get(name, ())):
             continue
         longer = tensor.new_zeros([*tensor.shape[:-1], tensor.shape[-1] + 1])
         # Patches of 8 x 9 pixels make another network, and not a damaged one.
         for damaged in (None, None if tensor.ndim == 4 and tensor.shape[1] == 3 else longer):
-            tensors = {k: v for k, v in tensors_of(facts).items() if k != key}
+            tensors = {k: v for k, v in whole.items() if k != key}
             if damaged is not None:
                 tensors[key] = damaged
             elif any(part in key for part in optional) or key.endswith(".bias"):
@@ -297,10 +298,11 @@ def test_errors_name_tensors_as_the_file_does(name: str, key: str, tmp_path: Pat
     """Missing or of a wrong shape, in every generation of names."""
     facts = facts_of(name)
     path = written(tmp_path, name)
-    shapes = {own: own for own in facts["shapes"]}
+    whole = tensors_of(facts)
+    shapes = {own: own for own in whole}
     for generation in (shapes, facts["saved_as"] or shapes):
         theirs = next(name for name, own in generation.items() if own == key)
-        tensors = {name: tensors_of(facts)[own] for name, own in generation.items()}
+        tensors = {name: whole[own] for name, own in generation.items()}
         wrong = tensors | {theirs: torch.ones(3, 1, 5)}
         del tensors[theirs]
         for damaged in (tensors, wrong):

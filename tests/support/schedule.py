@@ -13,14 +13,19 @@ _FIRST = (
     "tests/export/test_bundled.py",
     "tests/export/test_formats.py",
     "tests/export/test_reuse.py",
+    "tests/service/native/test_hostile.py",
     "tests/service/native/test_similarity.py",
+    "tests/fuzz/test_fuzz.py",
     "tests/service/test_fuzz.py",
     "tests/explorer/test_accessibility.py",
 )
 # Modules that share something costly run in one process: what traces networks imports the exporter
-# once; what speaks gRPC shares a server; of clusters
-# there is one at a time, because some ports of Ray's ingress are fixed.
+# once, but for the bundled networks, which take long and go where pages' commands export; what
+# speaks gRPC shares a server; of clusters there is one at a time, because some ports of Ray's
+# ingress are fixed. The first that fits counts.
 _TOGETHER = {
+    "tests/docs/test_examples.py": "pages",
+    "tests/export/test_bundled.py": "pages",
     "tests/export/": "exporting",
     "tests/service/test_reuse.py": "exporting",
     "tests/service/oip/grpc/": "gRPC",

@@ -42,7 +42,8 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         native.LIBRARY.parent, folder / "service" / "native", ignore=shutil.ignore_patterns("*.so")
     )
     shutil.copy(ROOT / "service" / "__init__.py", folder / "service")
-    flags = {"CXXFLAGS": f"-O1 -g1 -w {SANITIZERS}", "NVCC": "no-such-nvcc"}
+    # Not optimised, so that no access is left out, and four times as fast to compile.
+    flags = {"CXXFLAGS": f"-O0 -g1 -w {SANITIZERS}", "NVCC": "no-such-nvcc"}
     subprocess.run(
         [sys.executable, "-m", "service.native"], cwd=folder, env=os.environ | flags, check=True
     )
