@@ -22,8 +22,7 @@ Run = Callable[[Pixels], object]
 
 _BATCHES = (1, 2, 4, 8)
 _BATCH_GAIN = 1.05  # how much faster an image must be in a larger batch, for that to be taken
-# How much more throughput several instances must have, and how much slower a single image may be.
-_INSTANCES_GAIN = 1.1
+_ALONE_GAIN = 1.1  # how much faster all threads must be for an image that comes alone
 _HANDOVER_S = 0.001  # what a batch costs besides its run, under load: threads wait for each other
 _ROUNDS = 3
 _BUDGET_S = 0.5  # for each measurement; a slow network is run once
@@ -55,10 +54,10 @@ def fastest(
     alone_threaded_s, alone_single_s = (
         _seconds_per_image(run, images[:1]) for run in (threaded, single)
     )
-    if threaded_s < _INSTANCES_GAIN * instances_s:
+    if threaded_s < instances_s:
         return Plan(1, threads, threaded_batch)
     # An image that comes alone should not wait while threads are idle.
-    waits = alone_single_s > _INSTANCES_GAIN * alone_threaded_s
+    waits = alone_single_s > _ALONE_GAIN * alone_threaded_s
     return Plan(threads, 1, instances_batch, alone=threads if waits else None)
 
 

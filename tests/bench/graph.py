@@ -20,7 +20,7 @@ def run(
     pictures: Path | None = None,
     batches: Sequence[int] = BATCHES,
     rounds: int = 15,
-    budget_s: float = 90,
+    budget_s: float = 60,
 ) -> None:
     """Print and record all contenders at every batch size, then start-up time, memory and files."""
     folder = models.calibrated(name, pictures) if pictures else models.exported(name)
