@@ -30,9 +30,13 @@ class Awaited(Future[Result]):
 
 
 class Batch(Sequence[Item], Generic[Item]):
-    def __init__(self, items: Sequence[Item], futures: "Sequence[Awaited[Result]]") -> None:
+    def __init__(
+        self, items: Sequence[Item], futures: "Sequence[Awaited[Result]]", alone: bool = True
+    ) -> None:
+        """`alone`: whether nothing else ran, waited or was about to come when it was formed."""
         self._items = items
         self._futures = futures
+        self.alone = alone
 
     @overload
     def __getitem__(self, index: int) -> Item: ...

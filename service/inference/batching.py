@@ -221,7 +221,7 @@ class Batcher(Generic[Item, Result]):
     def _loop(self) -> None:
         try:
             while batch := self._next_batch():
-                self._run_batch(batch)
+                self._run_batch(batch, self._alone(len(batch)))
         except BaseException:
             _logger.critical("the batch thread has died", exc_info=True)
             self._thread_died = True
@@ -253,6 +253,10 @@ class Batcher(Generic[Item, Result]):
             if runnable:
                 return runnable
 
+    def _alone(self, items: int) -> bool:
+        """Whether there is nothing beside a batch of so many items."""
+        return self._counts.in_flight <= items and not self._reserved
+
     def _wait_until_full(self) -> None:
         """Wait until a batch is full or the oldest item has waited for `max_wait_s`."""
         while self._queue and len(self._queue) < self._max_batch_size and not self._stopping:
@@ -273,9 +277,9 @@ class Batcher(Generic[Item, Result]):
         self._queue.extendleft(reversed(other_keys))
         return batch
 
-    def _run_batch(self, batch: list[_Entry[Item, Result]]) -> None:
+    def _run_batch(self, batch: list[_Entry[Item, Result]], alone: bool = True) -> None:
         started = time.perf_counter()
-        items = Batch([entry.item for entry in batch], [entry.future for entry in batch])
+        items = Batch([entry.item for entry in batch], [entry.future for entry in batch], alone)
         try:
             results = self._run(items, batch[0].key)
             if len(results) != len(batch):

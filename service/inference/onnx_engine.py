@@ -2,8 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -14,6 +13,7 @@ import onnxruntime as ort
 from models.arrays import Float32Array, Pixels
 from models.manifest import Output
 from service.errors import InferenceFailed, StartupError
+from service.inference.batch import Batch
 from service.inference.graph_batches import GraphBatches
 from service.inference.graphs import FEATURES
 from service.inference.plan import Plan, fastest
@@ -38,8 +38,6 @@ class OnnxEngine:
         self._sessions = Sessions(folder, options)
         self._classifier = self._sessions.first
         self._classifier_alone: ort.InferenceSession | None = None
-        self._classifying = 0  # batches that run now
-        self._classifying_lock = Lock()
         self.manifest = self._sessions.manifest
         self._image_shape = (*self.manifest.preprocessing.size, 3)
         self.plan = Plan(1, options.intra_op_threads, self.max_batch_size)
@@ -110,20 +108,9 @@ class OnnxEngine:
     def classify(self, images: Sequence[Pixels]) -> Sequence[Float32Array]:
         if self._graph_batches:
             return list(self._graph_batches.run(images))
-        with self._classifier_for_a_batch() as session:
-            return list(_logits(session, np.stack(images)))
-
-    @contextmanager
-    def _classifier_for_a_batch(self) -> Iterator[ort.InferenceSession]:
-        """One that uses all threads, if the plan says so for a batch beside which no other runs."""
-        with self._classifying_lock:
-            alone = not self._classifying
-            self._classifying += 1
-        try:
-            yield (alone and self._classifier_alone) or self._classifier
-        finally:
-            with self._classifying_lock:
-                self._classifying -= 1
+        alone = not isinstance(images, Batch) or images.alone
+        session = (alone and self._classifier_alone) or self._classifier
+        return list(_logits(session, np.stack(images)))
 
     def explain(
         self, images: Sequence[Pixels], names: Sequence[str]

@@ -4,8 +4,8 @@ time on one thread each.
 Threads inside an operator wait for each other hundreds of times a run. A small network loses more
 by that than it gains, and a few images at once stay in the cache of a core. Which way is faster
 depends on the network and the machine, so it is measured. Where several at a time are faster but
-one alone is not, a batch that comes while no other runs has all threads. Knows arrays, nothing of
-models.
+one alone is not, a batch beside which there is nothing else to do has all threads. Knows arrays,
+nothing of models.
 """
 
 import time
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     instances: int  # batches that run at the same time
     threads: int  # that each of them uses
     batch: int  # the most images in each of them
-    alone: int | None = None  # threads of a batch while no other runs, if they are more
+    alone: int | None = None  # threads of a batch beside which there is none, if they are more
 
 
 def fastest(

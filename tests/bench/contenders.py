@@ -3,6 +3,7 @@
 Each contender is a function without arguments that runs one batch.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -223,7 +224,8 @@ def network(name: str) -> DeepViT:
 
 def plain_export(network: DeepViT, name: str) -> Path:
     """PyTorch's own export: normalised float images, nothing folded. Cached, because it is slow."""
-    path = models.CACHE / "plain" / name / "model.onnx"
+    content = hashlib.sha256(next(network.parameters()).numpy(force=True).tobytes()).hexdigest()
+    path = models.CACHE / "plain" / f"{name}-{content[:8]}" / "model.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         size = network.config.img_size

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InferenceFailed, QueueFull
+from service.inference import batch
 from service.inference.batching import Batcher, Done
 from tests.service.inference.batchers import (
     MAX_BATCH,
@@ -21,6 +22,8 @@ from tests.service.inference.batchers import (
     outcome,
     value,
 )
+
+NOTHING, ONE_ADMITTED, HELD, ONE_RUNNING = range(4)  # what is beside an item
 
 
 def test_what_queues_while_the_model_is_busy_runs_as_one_batch() -> None:
@@ -38,6 +41,33 @@ def test_a_free_model_waits_for_nothing() -> None:
         for item in range(3):
             assert value(batcher.submit([item])[0]) == 2 * item
     assert model.batches == [(None, [0]), (None, [1]), (None, [2])]
+
+
+def test_a_batch_knows_whether_there_is_anything_beside_it() -> None:
+    alone: dict[int, bool] = {}
+    entered, release = threading.Event(), threading.Event()
+
+    def run(items: batch.Batch[int], _: Hashable) -> Sequence[int]:
+        alone[items[0]] = items.alone
+        if items[0] == HELD:
+            entered.set()
+            assert release.wait(PATIENCE_S)
+        return items
+
+    batcher = Batcher(run, max_batch_size=1, max_queue_items=MAX_QUEUE, threads=2)
+    try:
+        assert value(batcher.submit([NOTHING])[0]) == NOTHING
+        with batcher.admit():
+            value(batcher.submit([ONE_ADMITTED])[0])
+        (held,) = batcher.submit([HELD])
+        assert entered.wait(PATIENCE_S)
+        value(batcher.submit([ONE_RUNNING])[0])
+        release.set()
+        value(held)
+    finally:
+        release.set()
+        batcher.stop()
+    assert alone == {NOTHING: True, ONE_ADMITTED: False, HELD: True, ONE_RUNNING: False}
 
 
 def test_a_result_says_how_long_it_queued_and_ran() -> None:

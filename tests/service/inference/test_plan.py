@@ -11,6 +11,7 @@ import pytest
 from models.arrays import Float32Array, Pixels
 from service.inference import onnx_engine
 from service.inference import plan as plan_module
+from service.inference.batch import Awaited, Batch
 from service.inference.batching import Batcher
 from service.inference.onnx_engine import OnnxEngine
 from service.inference.plan import Plan, fastest
@@ -108,30 +109,21 @@ def test_every_plan_gives_the_same_logits(
     assert max(queue.counts.batch_sizes) <= plan.batch
 
 
-def test_a_batch_beside_which_no_other_runs_has_all_threads(
+def test_a_batch_beside_which_there_is_nothing_has_all_threads(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen by which session runs it, while another batch is held in the middle of its run."""
+    """Seen by which session runs it."""
     monkeypatch.setattr(onnx_engine, "fastest", lambda *_: Plan(2, 1, 2, alone=2))
     engine = OnnxEngine(repository / DEEPVIT / "1", EngineOptions(intra_op_threads=2))
     engine.warm_up()
     threads: list[int] = []
-    entered, release = threading.Event(), threading.Event()
     run = onnx_engine._logits
 
-    def held(session: ort.InferenceSession, images: Pixels) -> Float32Array:
+    def seen(session: ort.InferenceSession, images: Pixels) -> Float32Array:
         threads.append(session.get_session_options().intra_op_num_threads)
-        if len(threads) == 1:
-            entered.set()
-            assert release.wait(30)
         return run(session, images)
 
-    monkeypatch.setattr(onnx_engine, "_logits", held)
-    first = threading.Thread(target=engine.classify, args=[list(IMAGES[:1])])
-    first.start()
-    assert entered.wait(30)
-    engine.classify(list(IMAGES[:1]))
-    release.set()
-    first.join()
-    engine.classify(list(IMAGES[:1]))
-    assert threads == [2, 1, 2]
+    monkeypatch.setattr(onnx_engine, "_logits", seen)
+    for alone in (True, False):
+        engine.classify(Batch(list(IMAGES[:1]), [Awaited()], alone))
+    assert threads == [2, 1]
