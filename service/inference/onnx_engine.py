@@ -69,12 +69,7 @@ class OnnxEngine:
     def max_explain_batch_size(self) -> int:
         """Instances share the memory that the manifest grants, so each takes smaller batches."""
         limit = min(self._options.max_batch_size, self.manifest.max_explain_batch_size)
-        return max(1, limit // self.plan.instances)
-
-    @property
-    def _explain_threads(self) -> int:
-        """Explanations are rare, so that one seldom runs beside another."""
-        return self.plan.alone or self.plan.threads
+        return max(1, limit // self.plan.explain_instances)
 
     def warm_up(self) -> None:
         """Plan, then run the largest batch and one image: no request meets a new shape first."""
@@ -91,7 +86,7 @@ class OnnxEngine:
     def _try_explaining(self) -> None:
         """Run the explain graph once for a map and the logits, and close the session again."""
         first = next(one.name for one in self.manifest.outputs if one.measure == "map")
-        session = self._sessions.explainer(["logits", first], self._explain_threads)
+        session = self._sessions.explainer(["logits", first], self.plan.explain_threads)
         session.run(None, {"images": np.zeros((1, *self._image_shape), np.uint8)})
         del session
         Heap().trim()
@@ -145,7 +140,7 @@ class OnnxEngine:
             if groups not in self._explainers:
                 outputs = [name for name, group in self._groups.items() if group in groups]
                 self._explainers[groups] = _Explainer(
-                    partial(self._sessions.explainer, outputs, self._explain_threads)
+                    partial(self._sessions.explainer, outputs, self.plan.explain_threads)
                 )
             self._explainers.move_to_end(groups)
             while len(self._explainers) > _MAX_EXPLAIN_SESSIONS:

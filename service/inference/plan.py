@@ -34,6 +34,17 @@ class Plan(NamedTuple):
     batch: int  # the most images in each of them
     alone: int | None = None  # threads of a batch beside which there is none, if they are more
 
+    # Explanations are rare, so that one seldom runs beside another: where a batch that is alone has
+    # all threads, they have them too, one at a time.
+
+    @property
+    def explain_instances(self) -> int:
+        return 1 if self.alone else self.instances
+
+    @property
+    def explain_threads(self) -> int:
+        return self.alone or self.threads
+
 
 def fastest(
     threaded: Run, single: Run, threads: int, image_shape: tuple[int, ...], max_batch_size: int

@@ -130,7 +130,7 @@ def _load(found: Found, make_engine: EngineMaker, queue: QueueOptions) -> Served
         explainer=Batcher(
             explain,
             max_batch_size=engine.max_explain_batch_size,
-            threads=engine.plan.instances,
+            threads=engine.plan.explain_instances,
             max_queue_items=queue.max_images,
             max_wait_s=queue.max_wait_s,
             name=f"explain {manifest.name} {manifest.version}",

@@ -179,7 +179,7 @@ def classifier(engine: OnnxEngine, images: Sequence[Pixels]) -> Contender:
 def explainer(engine: OnnxEngine, images: Sequence[Pixels], outputs: Sequence[str]) -> Contender:
     """One batch of outputs of the explain graph, as the service runs it."""
     run = partial(engine.explain, names=outputs)
-    return _through_queue(run, images, engine.max_explain_batch_size, engine.plan.instances)
+    return _through_queue(run, images, engine.max_explain_batch_size, engine.plan.explain_instances)
 
 
 def _through_queue(

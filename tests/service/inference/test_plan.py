@@ -79,6 +79,16 @@ def test_what_is_faster_by_far_is_taken(
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("plan", "instances", "threads"),
+    [(Plan(1, 2, 8), 1, 2), (Plan(2, 1, 8), 2, 1), (Plan(2, 1, 8, alone=2), 1, 2)],
+)
+def test_explanations_never_have_more_threads_than_there_are(
+    plan: Plan, instances: int, threads: int
+) -> None:
+    assert (plan.explain_instances, plan.explain_threads) == (instances, threads)
+
+
 def test_batches_are_no_larger_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(plan_module, "time", clock)
