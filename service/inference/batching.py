@@ -277,7 +277,7 @@ class Batcher(Generic[Item, Result]):
         self._queue.extendleft(reversed(other_keys))
         return batch
 
-    def _run_batch(self, batch: list[_Entry[Item, Result]], alone: bool = True) -> None:
+    def _run_batch(self, batch: list[_Entry[Item, Result]], alone: bool = False) -> None:
         started = time.perf_counter()
         items = Batch([entry.item for entry in batch], [entry.future for entry in batch], alone)
         try:

@@ -12,17 +12,21 @@ import numpy as np
 from service.inference.reduced.layers import Bf16Layer, convolution, padded
 from tests.service.native.graphs import Arrays, Case
 
+# Rows, width, and columns or the width of the hidden layer: parts of tiles, panels and words are
+# left over.
+LINEAR_SHAPES = [(1, 1, 1), (7, 3, 16), (50, 33, 65), (200, 192, 200)]
+REST_SHAPES = [(1, 1, 1), (13, 12, 33), (197, 48, 96)]
 _REFUSED = "weights do not fit"
 
 
 def sound() -> dict[str, Case]:
     """Shapes that leave parts of tiles, panels, vectors and pairs over."""
     cases = {}
-    for rows, width, columns in [(1, 1, 1), (7, 3, 16), (50, 33, 65), (200, 192, 200)]:
+    for rows, width, columns in LINEAR_SHAPES:
         name = f"{rows}-{width}-{columns}"
         cases[f"linear-{name}"] = linear(rows, width, columns)
         cases[f"normed-{name}"] = linear(rows, width, columns, epsilon=1e-6)
-    for rows, width, hidden in [(1, 1, 1), (13, 12, 33), (197, 48, 96)]:
+    for rows, width, hidden in REST_SHAPES:
         cases[f"rest-{rows}-{width}-{hidden}"] = rest(rows, width, hidden)
     for shape in [(1, 1, 1, 1, 2), (3, 17, 17, 3, 16), (1, 33, 50, 13, 6), (5, 1, 65, 6, 34)]:
         for mixes in (False, True):

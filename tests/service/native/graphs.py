@@ -15,12 +15,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 _ATTENTION = ("q", "k", "v")
 _REATTENTION = (*_ATTENTION, "theta", "offset")
-_HALVED = (
-    "Bf16Linear",
-    "Int8Linear",
-    "Bf16Attention",
-    "Bf16ReAttention",
-)  # what they return is in bfloat16
+# What these return is in bfloat16.
+_HALVED = ("Bf16Linear", "Int8Linear", "Bf16Attention", "Bf16ReAttention")
 _MEASURES = ("column", "row", "centred", "neighbours", "heads")
 _AXES = "must be [-1, tokens, heads, width]"
 _INVALID = "This is an invalid model"  # so says ONNX Runtime, before it asks the kernels

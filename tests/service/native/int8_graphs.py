@@ -7,7 +7,7 @@ import numpy as np
 
 from service.inference.reduced.int8 import Int8Layer
 from service.inference.reduced.layers import padded
-from tests.service.native.bf16_graphs import numbers
+from tests.service.native.bf16_graphs import LINEAR_SHAPES, REST_SHAPES, numbers
 from tests.service.native.graphs import Arrays, Case
 
 _MOST = 63  # of a weight, as exports have them
@@ -15,13 +15,13 @@ _NO_WEIGHTS, _NO_ROUNDING = "weights do not fit", "steps, scale or offset do not
 
 
 def sound() -> dict[str, Case]:
-    """Shapes that leave parts of tiles, panels, vectors and words over."""
+    """The shapes of the same operators in bfloat16."""
     cases = {}
-    for rows, width, columns in [(1, 1, 1), (7, 3, 16), (50, 33, 65), (200, 192, 200)]:
+    for rows, width, columns in LINEAR_SHAPES:
         name = f"{rows}-{width}-{columns}"
         cases[f"int8-linear-{name}"] = linear(rows, width, columns)
         cases[f"int8-normed-{name}"] = linear(rows, width, columns, epsilon=1e-6)
-    for rows, width, hidden in [(1, 1, 1), (13, 12, 33), (197, 48, 96)]:
+    for rows, width, hidden in REST_SHAPES:
         cases[f"int8-rest-{rows}-{width}-{hidden}"] = rest(rows, width, hidden)
     cases["int8-no-rows"] = linear(0, 3, 16)
     return cases

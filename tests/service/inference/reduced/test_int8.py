@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from PIL import Image
 
 from export import quantize
 from models import sums
@@ -23,7 +22,7 @@ from service.inference.reduced.int8 import Int8Layer
 from service.inference.reduced.layers import in_panels
 from service.inference.sessions import EngineOptions
 from tests.conftest import DEEPVIT, VIT
-from tests.support.server import ROOT
+from tests.support.crops import crops
 
 # The baseline computes int8 and bf16 slowly, so it runs wherever these tests do.
 ANYWHERE = EngineOptions(precision="int8", kernel="baseline")
@@ -36,28 +35,19 @@ pytestmark = pytest.mark.usefixtures("library")
 def folder(
     request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A version of a small model with an int8 classifier, calibrated on `crops`."""
+    """A version of a small model with an int8 classifier, calibrated on crops."""
     copied = tmp_path_factory.mktemp("int8") / "1"
     shutil.copytree(repository / request.param / "1", copied)
     exact = ir.from_proto(onnx.load(copied / "model.onnx"))
-    rounded = quantize.quantize(exact, quantize.calibrate(exact, [crops(copied)]))
+    rounded = quantize.quantize(exact, quantize.calibrate(exact, [prepared(copied)]))
     onnx.save(ir.to_proto(rounded), copied / "model.int8.onnx")
     sums.write(copied)
     return copied
 
 
-def crops(folder: Path) -> Pixels:
-    """Each of the explorer's photographs, and its parts."""
+def prepared(folder: Path) -> Pixels:
     rule = Manifest.read((folder / "manifest.json").read_text()).preprocessing
-    found = []
-    for path in sorted((ROOT / "service" / "web" / "samples").glob("*.jpg")):
-        with Image.open(path) as opened:
-            photo = opened.convert("RGB")
-        side = min(photo.size) // 2
-        for left in range(0, photo.width - side, side // 4):
-            part = photo.crop((left, side // 2, left + side, side // 2 + side))
-            found.append(preprocess(part, rule))
-    return np.stack(found)
+    return np.stack([preprocess(crop, rule) for crop in crops(48, seed=0)])
 
 
 def operators(folder: Path, reduced: bool) -> Counter[str]:
@@ -84,7 +74,7 @@ def test_real_weights_answer_as_exactly_as_both_roundings_do(folder: Path) -> No
     kernels = OnnxEngine(folder, ANYWHERE)
     kernels.warm_up()
     assert kernels.attention == "fused"
-    images = list(crops(folder))
+    images = list(prepared(folder))
     exact, int8, bf16 = (
         OnnxEngine(folder, options).classify(images)
         for options in (
