@@ -2,7 +2,7 @@
 // image's patches: what the first two convolutions say of them stays in the cache.
 //
 // A window's row lies together, because channels are innermost, so a convolution is a product whose
-// rows overlap (product.h). Borders of zeros are part of what is kept.
+// rows overlap (reduced_product.h). Borders of zeros are part of what is kept.
 //
 // Compiled once for each instruction set that is worth it, under the name that BF16_STEM is.
 
@@ -10,7 +10,7 @@
 
 #include <cstring>
 
-#include "product.h"
+#include "reduced_product.h"
 
 namespace {
 

@@ -8,7 +8,7 @@
 
 #include <cmath>
 
-#include "product.h"
+#include "reduced_product.h"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 struct Weights {
-    const uint32_t* panels;  // [columns / 64, words, 64] words of numbers (product.h)
+    const uint32_t* panels;  // [columns / 64, words, 64] words of numbers (reduced_product.h)
     const float* bias;       // [columns]
     int64_t words, columns;  // columns are padded with zeros to a multiple of 16
     // int8 alone: what a 1 in a sum stands for, [columns]; and what is rounded to an input's uint8,

@@ -1,4 +1,4 @@
-"""Linear layers and convolutions as the kernels want them (service/native/product.h)."""
+"""Linear layers and convolutions as the kernels want them (service/native/reduced_product.h)."""
 
 import mmap
 from collections.abc import Mapping, Sequence
