@@ -26,7 +26,7 @@ from tests.support.exports import (
     sources_digest,
 )
 from tests.support.redis_server import RedisServer, running_redis
-from tests.support.server import ROOT, Server, running_server
+from tests.support.server import ROOT, Server, running_command, running_server
 
 pytest_plugins = ["tests.support.schedule"]
 
@@ -116,7 +116,7 @@ def _cached(config: pytest.Config, name: str) -> Path:
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Server]:
     """A server with the default settings; its models may not be unloaded."""
-    with running_server(repository, intra_op_threads=available_cpus()) as running:
+    with running_command(repository, intra_op_threads=available_cpus()) as running:
         yield running
 
 

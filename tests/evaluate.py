@@ -22,7 +22,7 @@ from models.training.evaluation import answers
 from models.training.photographs import Files, PhotographsError
 from service.inference.cpus import available_cpus
 from tests.conftest import BUNDLED
-from tests.support.server import ROOT, running_server
+from tests.support.server import ROOT, running_command
 
 # Two classes whose probabilities PyTorch has this close are equally right as the first answer.
 _TIE = 1e-5
@@ -59,7 +59,7 @@ def _server(url: str | None, precision: str | None) -> Iterator[str]:
     settings: dict[str, object] = {"intra_op_threads": available_cpus()}
     if precision is not None:
         settings["precision"] = precision
-    with running_server(ROOT / "model_repository", **settings) as server:
+    with running_command(ROOT / "model_repository", **settings) as server:
         yield server.url
 
 

@@ -30,7 +30,7 @@ from tests.support import load, traffic
 from tests.support.counts import QueueCounts, add_up, settled_queue_counts
 from tests.support.load import Request
 from tests.support.memory import Footprint, processes_under, resident_bytes
-from tests.support.server import ROOT, Server, running_server
+from tests.support.server import ROOT, Server, running_command
 from tests.support.traffic import Traffic
 from tests.support.versions import add_version
 
@@ -64,7 +64,7 @@ def main() -> int:
         repository = Path(folder) / "repository"
         shutil.copytree(ROOT / "model_repository", repository)
         with (
-            running_server(repository, grpc_port=0, **_SETTINGS) as server,
+            running_command(repository, grpc_port=0, **_SETTINGS) as server,
             server.client() as client,
             _attackers(server, 0 if options.peaceful else options.seconds),
         ):

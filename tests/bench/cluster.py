@@ -21,7 +21,7 @@ from tests.bench.startup import alone
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.processes import family
 from tests.support.redis_server import running_redis
-from tests.support.server import Server, running_server
+from tests.support.server import Server, running_command
 
 CLIENTS = (1, 8, 32)
 _SECONDS = 10.0
@@ -123,7 +123,7 @@ def _running(form: Form, folder: Path) -> Iterator[tuple[int, int]]:
     with alone(folder) as repository, running_redis() as redis:
         settings = {"store_url": redis.url, **form.settings}
         started: AbstractContextManager[Server | Cluster] = (
-            running_server(repository, **settings)
+            running_command(repository, **settings)
             if form.module is None
             else running_cluster(repository, form.module, **settings)
         )

@@ -15,7 +15,7 @@ from tests.conftest import TINY
 from tests.support import load, traffic
 from tests.support.counts import QueueCounts, add_up, settled_queue_counts
 from tests.support.memory import Footprint
-from tests.support.server import Server, running_server
+from tests.support.server import Server, running_command
 
 REQUESTS = 8_000
 STRETCH = 250  # requests between two measurements of the server
@@ -43,7 +43,7 @@ def plain_server(repository: Path, **settings: int) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in FIXED_THRESHOLDS.items():
             patch.setenv(name, value)
-        with running_server(repository, **traffic.SETTINGS | settings) as server:
+        with running_command(repository, **traffic.SETTINGS | settings) as server:
             yield server
 
 

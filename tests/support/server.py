@@ -1,4 +1,4 @@
-"""A real server process, started with the command that users run."""
+"""A real server process, forked or started with the command that users run."""
 
 import os
 import re
@@ -13,6 +13,8 @@ from subprocess import DEVNULL, PIPE, Popen
 
 import httpx
 
+from tests.support.forking import Forked
+
 ROOT = Path(__file__).parents[2]
 _LISTENING = re.compile(r"running on (http://\S+)")
 _START_TIMEOUT_S = 60
@@ -20,7 +22,7 @@ _START_TIMEOUT_S = 60
 
 @dataclass
 class Server:
-    process: Popen[str]
+    process: Popen[str] | Forked
     url: str = ""
     log: list[str] = field(default_factory=list)
 
@@ -44,10 +46,7 @@ def start(
 ) -> Popen[str]:
     """Begin to serve; `settings` are passed as DEEPVIT_ variables, and what it logs can be read."""
     return Popen(
-        [
-            *(sys.executable, "-m", module),
-            *("--port", str(port), "--model-repository", str(repository)),
-        ],
+        [sys.executable, "-m", module, *_arguments(port, repository)],
         cwd=ROOT,
         env=environment(settings),
         stderr=stderr,
@@ -62,8 +61,21 @@ def running_server(repository: Path, **settings: object) -> Iterator[Server]:
 
     One thread runs a model unless told otherwise, which saves measuring what is fastest.
     """
+    given = environment({"intra_op_threads": 1, **settings})
+    with _running(Forked(_arguments(0, repository), ROOT, given)) as server:
+        yield server
+
+
+@contextmanager
+def running_command(repository: Path, **settings: object) -> Iterator[Server]:
+    """The same by the command, for what depends on a process's name or on how it begins."""
     settings = {"intra_op_threads": 1, **settings}
-    process = start("service", 0, repository, settings)
+    with _running(start("service", 0, repository, settings)) as server:
+        yield server
+
+
+@contextmanager
+def _running(process: Popen[str] | Forked) -> Iterator[Server]:
     server = Server(process)
     listening = threading.Event()
     reader = threading.Thread(target=_read, args=(server, listening), daemon=True)
@@ -78,6 +90,10 @@ def running_server(repository: Path, **settings: object) -> Iterator[Server]:
             process.kill()
         process.wait()
         reader.join()
+
+
+def _arguments(port: int, repository: Path) -> list[str]:
+    return ["--port", str(port), "--model-repository", str(repository)]
 
 
 def _read(server: Server, listening: threading.Event) -> None:

@@ -19,7 +19,7 @@ import httpx
 
 from tests.service.oip.grpc.calls import address
 from tests.support import small
-from tests.support.server import ROOT, running_server
+from tests.support.server import ROOT, running_command
 from tests.support.waiting import until
 from tests.triton.answers import Answer
 from tests.triton.grpc import calls
@@ -71,7 +71,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(small.REPOSITORY / MODEL, Path(folder) / MODEL)
-        with running_server(Path(folder), grpc_port=0) as server:
+        with running_command(Path(folder), grpc_port=0) as server:
             ours = list(ask_all(server.url.removeprefix("http://"), address(server)))
     theirs = list(ask_all(options.http, options.grpc))
     rows = [
