@@ -374,7 +374,7 @@ def test_what_other_code_bases_add_is_named(
     format_repository: Callable[[str], Path], pictures: Path, tmp_path: Path
 ) -> None:
     """A LayerNorm over heads, which stays in the graph, and a distillation token."""
-    normed, distilled = "vit_pytorch_1.20.2_deepvit", "timm_deit_distilled"
+    normed, distilled = "vit_pytorch_1.20.2_deepvit_mean", "timm_deit_distilled"
     arguments = ["--repository", str(tmp_path), "--images", str(pictures), "--limit", "3"]
     for name in (normed, distilled):
         shutil.copytree(format_repository(name) / name, tmp_path / name)
