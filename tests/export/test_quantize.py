@@ -120,8 +120,8 @@ def test_cifar10_agrees(trained: checkpoint.Checkpoint, exact: ir.Model) -> None
     if not CIFAR10.is_dir():
         pytest.skip("CIFAR-10 is not beside the project")
     rule = trained.preprocessing
-    scales = np.stack(list(_cifar10("train", 256, rule)))
-    unseen = np.stack(list(_cifar10("test", 1000, rule)))
+    scales = np.stack(list(_cifar10("train", 128, rule)))
+    unseen = np.stack(list(_cifar10("test", 500, rule)))
     rounded = quantize.quantize(exact, quantize.calibrate(exact, [scales]))
     expected, found = logits(session(exact), unseen), logits(session(rounded), unseen)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.98
