@@ -20,6 +20,7 @@ from tests.support import small
 from tests.support.exports import (
     export_bundled,
     export_format,
+    export_reusing,
     export_tiny,
     export_unusual,
     share_operator_table,
@@ -105,6 +106,14 @@ def unusual_repository(pytestconfig: pytest.Config) -> Path:
     """A model repository with the networks of tests/support/unusual.py, to be read only."""
     folder = _cached(pytestconfig, "unusual")
     export_unusual(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reusing_repository(pytestconfig: pytest.Config) -> Path:
+    """A model repository with `REUSING`, whose blocks share a softmax map, to be read only."""
+    folder = _cached(pytestconfig, "reusing")
+    export_reusing(folder)
     return folder
 
 

@@ -20,16 +20,16 @@ from models.config import ARCHITECTURES
 from models.manifest import METADATA_KEY, Manifest
 from models.size import Size
 from tests.support import small
-from tests.support.networks import random_network
+from tests.support.networks import LONE, save_random
 from tests.support.server import ROOT
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint") / "test.pth"
-    network = random_network(ARCHITECTURES["deepvit_test"].config)
-    torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, path)
-    return path
+    """Of a plain block, and of one that mixes."""
+    path = tmp_path_factory.mktemp("checkpoint") / "test.safetensors"
+    fewer = {"depth": 2, "reatten_blocks": (1,)}
+    return save_random(ARCHITECTURES["deepvit_test"].config.model_copy(update=fewer), path)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_no_bias_is_added_by_an_operator_of_its_own(repository: Path) -> None:
     vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
     added = [node.name for node in graph.node if node.op_type == "Add" and vectors & {*node.input}]
     assert added == []
-    assert sum(node.op_type == "Gemm" for node in graph.node) == 4 * 3 + 2  # q, proj, fc1, fc2
+    assert sum(node.op_type == "Gemm" for node in graph.node) == 4 * 2 + 2  # q, proj, fc1, fc2
 
 
 def test_the_manifest_travels_in_both_graphs(repository: Path) -> None:
@@ -120,14 +120,19 @@ def test_one_image_has_the_same_logits_in_any_batch(repository: Path) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_another_export_is_another_version(repository: Path, weights: Path) -> None:
-    assert main([str(weights), "--name", "tiny", "--output", str(repository)]) == 0
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random(LONE, tmp_path_factory.mktemp("lone") / "test.safetensors")
+
+
+def test_another_export_is_another_version(repository: Path, lone: Path) -> None:
+    assert main([str(lone), "--name", "tiny", "--output", str(repository)]) == 0
     assert (repository / "tiny/2/model.onnx").exists()
     assert (repository / "tiny/1/model.onnx").exists()
 
 
 def test_a_wrong_fold_is_refused_and_writes_nothing(
-    weights: Path,
+    lone: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -135,7 +140,7 @@ def test_a_wrong_fold_is_refused_and_writes_nothing(
     monkeypatch.setattr(
         fold, "batch_norm_affine", lambda norm: (batch_norm_affine(norm)[0], 0 * norm.bias)
     )
-    assert main([str(weights), "--name", "tiny", "--output", str(tmp_path)]) == 1
+    assert main([str(lone), "--name", "tiny", "--output", str(tmp_path)]) == 1
     assert "ONNX Runtime differs from PyTorch: model logits at batch 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

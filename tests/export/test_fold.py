@@ -41,6 +41,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "norm_after_pool": True,
     },
     "mean of all tokens": {"pool": "mean"},
+    "norm behind the class token, LayerNorm over heads": {
+        "norm_after_pool": True,
+        "reatten_layer_norm": True,
+    },
     "a norm before the blocks": {"norm_pre": True},
     "GELU by tanh": {"activation": "gelu_tanh"},
     "QuickGELU": {"activation": "quick_gelu"},

@@ -92,7 +92,7 @@ def test_exported_graphs_answer_as_the_network(
 def test_layer_norm_over_heads_is_in_the_manifest_and_has_no_row_sum(
     format_repository: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    name = "vit_pytorch_1.20.2_deepvit"
+    name = "vit_pytorch_1.20.2_deepvit_mean"
     record = json.loads((format_repository(name) / name / "1" / "manifest.json").read_text())
     mixing = record["reattention"][0]
     assert mixing["row_sum"] is None

@@ -19,7 +19,7 @@ from models.preprocess import Preprocessing
 from models.size import Size
 from tests.support.networks import random_network, settled
 
-DEPTH = 3
+DEPTH = 2
 
 
 def small(name: str, mixing: bool) -> DeepViTConfig:

@@ -59,6 +59,12 @@ def crops(trained: checkpoint.Checkpoint) -> Pixels:
     return np.stack(found)
 
 
+@pytest.fixture(scope="module")
+def rounded(exact: ir.Model, crops: Pixels) -> ir.Model:
+    """Scaled to the crops."""
+    return quantize.quantize(exact, quantize.calibrate(exact, [crops]))
+
+
 def session(model: ir.Model) -> ort.InferenceSession:
     return cpu_session(ir.to_proto(model).SerializeToString())
 
@@ -76,13 +82,14 @@ def rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def test_real_weights_answer_as_before_on_photographs(exact: ir.Model, crops: Pixels) -> None:
+def test_real_weights_answer_as_before_on_photographs(
+    exact: ir.Model, rounded: ir.Model, crops: Pixels
+) -> None:
     """Scaled to the crops, asked for their mirror images: alike, and not seen before."""
-    before = session(exact)
-    rounded = session(quantize.quantize(exact, quantize.calibrate(exact, [crops])))
-    error = rms(logits(rounded, crops) - logits(before, crops))
+    before, after = session(exact), session(rounded)
+    error = rms(logits(after, crops) - logits(before, crops))
     mirrored = np.ascontiguousarray(crops[:, :, ::-1])
-    expected, found = logits(before, mirrored), logits(rounded, mirrored)
+    expected, found = logits(before, mirrored), logits(after, mirrored)
     assert 0 < rms(found - expected) < 0.05 * expected.std()
     second, best = np.sort(expected)[:, -2:].T
     decided = best - second > 8 * error  # no near ties, which rounding may turn
@@ -90,10 +97,7 @@ def test_real_weights_answer_as_before_on_photographs(exact: ir.Model, crops: Pi
     assert (found.argmax(axis=1) == expected.argmax(axis=1))[decided].all()
 
 
-def test_weights_fit_where_pairs_of_products_are_added_in_16_bits(
-    exact: ir.Model, crops: Pixels
-) -> None:
-    rounded = quantize.quantize(exact, quantize.calibrate(exact, [crops]))
+def test_weights_fit_where_pairs_of_products_are_added_in_16_bits(rounded: ir.Model) -> None:
     layers = [node for node in rounded.graph if node.op_type == "MatMulIntegerToFloat"]
     assert len(layers) == 6 * 16  # q, k, v, proj, fc1 and fc2 of every block
     for layer in layers:
@@ -105,18 +109,19 @@ def test_weights_fit_where_pairs_of_products_are_added_in_16_bits(
         assert 2 * 255 * largest < 2**15
 
 
-def test_the_answer_does_not_depend_on_the_batch(exact: ir.Model, crops: Pixels) -> None:
-    rounded = session(quantize.quantize(exact, quantize.calibrate(exact, [crops])))
-    alone = np.concatenate([logits(rounded, crops[at : at + 1]) for at in range(4)])
-    np.testing.assert_allclose(logits(rounded, crops)[:4], alone, atol=2e-2 * np.abs(alone).max())
+def test_the_answer_does_not_depend_on_the_batch(rounded: ir.Model, crops: Pixels) -> None:
+    opened = session(rounded)
+    alone = np.concatenate([logits(opened, crops[at : at + 1]) for at in range(4)])
+    together = logits(opened, crops[:16])[:4]
+    np.testing.assert_allclose(together, alone, atol=2e-2 * np.abs(alone).max())
 
 
 def test_cifar10_agrees(trained: checkpoint.Checkpoint, exact: ir.Model) -> None:
     if not CIFAR10.is_dir():
         pytest.skip("CIFAR-10 is not beside the project")
     rule = trained.preprocessing
-    scales = np.stack(list(_cifar10("train", 256, rule)))
-    unseen = np.stack(list(_cifar10("test", 1000, rule)))
+    scales = np.stack(list(_cifar10("train", 128, rule)))
+    unseen = np.stack(list(_cifar10("test", 500, rule)))
     rounded = quantize.quantize(exact, quantize.calibrate(exact, [scales]))
     expected, found = logits(session(exact), unseen), logits(session(rounded), unseen)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.98

@@ -28,7 +28,7 @@ def manifest() -> Manifest:
 @pytest.fixture(scope="module")
 def measured(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Reference:
     folder = tmp_path_factory.mktemp("ordinary")
-    save(folder, crops(400, seed=1))
+    save(folder, crops(250, seed=1))
     (folder / "broken.jpg").write_bytes(b"nothing")
     return reference.measure(VERSION / "explain.onnx", manifest, Pictures(folder), lambda _: None)
 
@@ -50,7 +50,7 @@ def test_other_pictures_of_the_same_kind_are_ordinary(
 ) -> None:
     save(tmp_path, crops(WINDOW, seed=2))
     assert drift.drift(deviations(manifest, measured, tmp_path)) < measured.threshold
-    assert measured.images == 400
+    assert measured.images == 250
     assert sum(measured.class_shares) == pytest.approx(1, abs=1e-5)
 
 

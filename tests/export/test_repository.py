@@ -18,7 +18,7 @@ from models.config import ARCHITECTURES
 from models.manifest import Manifest
 from models.size import Size
 from tests.service.explain.test_selection import manifest_of
-from tests.support.networks import random_network
+from tests.support.networks import LONE, random_network, save_random
 from tests.support.server import ROOT
 from tests.support.waiting import until
 
@@ -27,9 +27,7 @@ CONFIG = ARCHITECTURES["deepvit_test"].config
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A checkpoint that takes long enough to be interrupted."""
-    torch.save(random_network(CONFIG).state_dict(), tmp_path / "test.pth")
-    return tmp_path / "test.pth"
+    return save_random(LONE, tmp_path / "test.safetensors")
 
 
 def hidden(folder: Path) -> list[Path]:
@@ -37,8 +35,9 @@ def hidden(folder: Path) -> list[Path]:
 
 
 def test_a_signal_ends_an_export_and_leaves_nothing(weights: Path, tmp_path: Path) -> None:
+    """While it verifies batches of a size that takes long enough to be interrupted."""
     output = tmp_path / "repository"
-    arguments = [str(weights), "--arch", "deepvit_test", "--name", "t", "--output", str(output)]
+    arguments = [str(weights), "--name", "t", "--output", str(output), "--max-batch-size", "1024"]
     command = [sys.executable, "-m", "export", *arguments]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: output.is_dir() and bool(hidden(output)))
@@ -198,7 +197,7 @@ def test_a_label_is_whatever_a_line_holds(
 ) -> None:  # fmt: skip
     path, output = tmp_path / "labels.txt", tmp_path / "repository"
     path.write_bytes("".join(f"{label}\r\n" for label in labels).encode())
-    arguments = [str(weights), "--arch", "deepvit_test", "--name", "t", "--labels", str(path)]
+    arguments = [str(weights), "--name", "t", "--labels", str(path)]
     assert main([*arguments, "--output", str(output)]) == (message is not None)
     if message is not None:
         assert message in capsys.readouterr().err
@@ -229,9 +228,10 @@ def test_labels_that_no_line_can_hold_are_refused(
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_labels_in_another_encoding_are_refused(
-    encoding: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    labels = tmp_path / "labels.txt"
+    weights, labels = tmp_path / "test.pth", tmp_path / "labels.txt"
+    torch.save(random_network(CONFIG).state_dict(), weights)
     labels.write_text("Kätzchen\n" + "\n".join("bcdefg"), encoding=encoding)
     arguments = [str(weights), "--arch", "deepvit_test", "--name", "t", "--labels", str(labels)]
     assert main([*arguments, "--output", str(tmp_path / "repository")]) == 1

@@ -25,6 +25,7 @@ from models.deepvit import Block
 from models.manifest import Manifest
 from models.preprocess import Preprocessing, preprocess
 from models.size import Size
+from tests.support.exports import DONOR, REUSING
 from tests.support.networks import random_network
 from tests.support.server import ROOT
 
@@ -87,7 +88,7 @@ def test_later_blocks_take_the_donors_map_and_mix_it_themselves(donor: int) -> N
 
 
 def test_queries_keys_and_softmax_vanish(tmp_path: Path) -> None:
-    trained = source(TINY.model_copy(update={"depth": 5, "reatten_blocks": (3, 4)}))
+    trained = source(TINY.model_copy(update={"depth": 4, "reatten_blocks": (3,)}))
     sizes = {}
     for donor in (None, 1):
         found = trained if donor is None else shared(trained, donor)
@@ -95,9 +96,9 @@ def test_queries_keys_and_softmax_vanish(tmp_path: Path) -> None:
         graph = onnx.load(path).graph
         sizes[donor] = path.with_name("weights.bin").stat().st_size
         made = Counter(node.op_type for node in graph.node)  # a map each, kept or used up
-        assert made["Softmax"] + made["Attention"] + made["ReAttention"] == (donor or 4) + 1
+        assert made["Softmax"] + made["Attention"] + made["ReAttention"] == (donor or 3) + 1
         assert made["Softmax"] == (0 if donor is None else 1)
-    weights = 3 * 2 * TINY.embed_dim**2 * 4  # Q and K of three blocks, float32
+    weights = 2 * 2 * TINY.embed_dim**2 * 4  # Q and K of two blocks, float32
     assert sizes[None] - sizes[1] >= weights
 
 
@@ -146,18 +147,22 @@ def test_what_has_not_collapsed_is_refused_with_the_reason_unless_forced(
     assert "block 0 cannot share its map with blocks 1 to 2, which have not collapsed" in said
     assert not list((tmp_path / "repository").glob("tiny/*"))
     assert main([*arguments, "--reuse-attention", "auto", "--force"]) == 1  # no donor by any rule
-    assert main([*arguments, "--reuse-attention", "0", "--force"]) == 0
-    record = manifest(tmp_path / "repository", "tiny")
+
+
+def test_what_was_forced_is_in_the_manifest_and_in_reports(
+    reusing_repository: Path, tmp_path: Path, animals: Path
+) -> None:
+    record = manifest(reusing_repository, REUSING)
     assert record.attention_reuse is not None
     assert record.attention_reuse.forced
-    assert record.config.attention_donor == 0
-    report = ["report", "--model", "tiny", "--repository", str(tmp_path / "repository")]
+    assert record.config.attention_donor == DONOR
+    report = ["report", "--model", REUSING, "--repository", str(reusing_repository)]
     assert main([*report, "--images", str(animals), "--output", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "blocks 1 to 2 share the softmax map of block 0, though not all had collapsed" in page
+    assert "blocks 2 to 3 share the softmax map of block 1, though not all had collapsed" in page
     assert f"{record.attention_reuse.comparison.agreement:.2%} of 4 answers as before" in page
     written = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert written["models"][0]["attention_donor"] == 0
+    assert written["models"][0]["attention_donor"] == DONOR
 
 
 @pytest.mark.parametrize(

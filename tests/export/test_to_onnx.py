@@ -19,16 +19,27 @@ from models.preprocess import Preprocessing
 CONFIG = ARCHITECTURES["deepvit_test"].config.model_copy(update={"reatten_blocks": ()})
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_biases_of_zeros_are_biases(precision: str) -> None:
-    """A network as initialised, for a trial of speed: the exporter drops such biases."""
+@pytest.fixture(scope="module")
+def network() -> DeepViT:
+    """As initialised, for a trial of speed."""
     torch.manual_seed(0)
     network = DeepViT(CONFIG).eval().requires_grad_(False)
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
+    return network
+
+
+@pytest.fixture(scope="module")
+def traced(network: DeepViT) -> ir.Model:
     rule = Preprocessing(size=CONFIG.img_size)
-    model = trace(Classifier(FoldedDeepViT(network, rule)), CONFIG.img_size, ["logits"])
+    return trace(Classifier(FoldedDeepViT(network, rule)), CONFIG.img_size, ["logits"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_biases_of_zeros_are_biases(precision: str, network: DeepViT, traced: ir.Model) -> None:
+    """The exporter drops them."""
+    model = traced
     assert {len(node.inputs) for node in model.graph if node.op_type == "Gemm"} == {3}
     images = sample_images(3, CONFIG.img_size)
     if precision == "fp16":

@@ -101,7 +101,7 @@ def test_a_wrong_measure_of_right_maps_is_found(trained: tuple[Path, Build, Mani
 
 
 def test_a_network_with_near_uniform_maps_is_exported(tmp_path: Path) -> None:
-    network = near_uniform(SMALL)
+    network = near_uniform(CONFIG.model_copy(update={"depth": 2, "reatten_blocks": (1,)}))
     found, record = built(network, tmp_path)
     verified = verify(tmp_path, found.network, record)
     noisy = {(one.stage, one.measure): one.blocks for one in verified.undefined}

@@ -6,33 +6,21 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 
 from export.__main__ import main
-from models.config import ARCHITECTURES
-from tests.support.networks import random_network
+from tests.support.exports import DONOR, REUSING
 from tests.support.server import running_server
 from tests.support.unusual import TALL, config_of, weights_of
 from tests.support.waiting import until
 
-DONOR = 1  # of blocks 0, 1 and 2
 
-
-def test_shared_maps_equal_the_donors_in_every_answer(tmp_path: Path, photo: bytes) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    (images / "cat.jpg").write_bytes(photo)
-    network = random_network(ARCHITECTURES["deepvit_test"].config)
-    weights = tmp_path / "tiny.pth"
-    torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, weights)
-    arguments = [str(weights), "--name", "shared", "--output", str(tmp_path / "repository")]
-    arguments += ["--reuse-attention", str(DONOR), "--force", "--images", str(images)]
-    assert main(arguments) == 0
+def test_shared_maps_equal_the_donors_in_every_answer(
+    reusing_repository: Path, tmp_path: Path, photo: bytes
+) -> None:
     maps, similarity = {}, {}
-    repository = tmp_path / "repository"
-    with running_server(repository, monitor_sample=1) as server, server.client() as client:
+    with running_server(reusing_repository, monitor_sample=1) as server, server.client() as client:
         (model,) = client.get("/models").raise_for_status().json()["models"]
-        detail = client.get("/models/shared").raise_for_status().json()["manifest"]
+        detail = client.get(f"/models/{REUSING}").raise_for_status().json()["manifest"]
         answer = client.post("/classify", files={"image": photo}).raise_for_status().json()
         for stage in ("softmax", "reattention"):
             query = {"id": answer["results"][0]["id"], "stage": stage}
@@ -45,15 +33,16 @@ def test_shared_maps_equal_the_donors_in_every_answer(tmp_path: Path, photo: byt
         until(lambda: monitored(client)["samples"]["measured"] == 1)
         watched = monitored(client)
     assert model["attention_donor"] == detail["config"]["attention_donor"] == DONOR
-    assert detail["attention_reuse"]["comparison"]["images"] == 1
+    assert detail["attention_reuse"]["comparison"]["images"] == 4
     assert detail["attention_reuse"]["forced"]
-    np.testing.assert_array_equal(maps["softmax"][2], maps["softmax"][1])
-    assert np.abs(maps["softmax"][1] - maps["softmax"][0]).max() > 0.01
-    assert np.abs(maps["reattention"][2] - maps["reattention"][1]).max() > 0.01
-    assert similarity["softmax"]["neighbours"]["mean"][1] > 0.99999
+    for block in (2, 3):
+        np.testing.assert_array_equal(maps["softmax"][block], maps["softmax"][DONOR])
+        assert np.abs(maps["reattention"][block] - maps["reattention"][block - 1]).max() > 0.01
+        assert similarity["softmax"]["neighbours"]["mean"][block - 1] > 0.99999
+        assert similarity["reattention"]["neighbours"]["mean"][block - 1] < 0.9
+    assert np.abs(maps["softmax"][DONOR] - maps["softmax"][0]).max() > 0.01
     assert similarity["softmax"]["neighbours"]["mean"][0] < 0.9
-    assert similarity["reattention"]["neighbours"]["mean"][1] < 0.9
-    assert watched["similar_blocks"] == {"softmax": [DONOR + 1], "reattention": []}
+    assert watched["similar_blocks"] == {"softmax": [2, 3], "reattention": []}
     assert watched["reference"] is None
 
 

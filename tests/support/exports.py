@@ -11,8 +11,11 @@ from functools import cache
 from pathlib import Path
 
 from models.config import ARCHITECTURES
+from tests.support import crops
 from tests.support.server import ROOT
 from tests.support.unusual import UNUSUAL, config_of, labels_of, preprocessing_of, weights_of
+
+REUSING, DONOR = "reusing", 1  # the model of `export_reusing`, and the block that lends its map
 
 
 def export_bundled(folder: Path, precisions: dict[str, str]) -> None:
@@ -56,6 +59,23 @@ def export_unusual(folder: Path) -> None:
             _export(weights, name, folder, "--max-batch-size", "2")
 
 
+def export_reusing(folder: Path) -> None:
+    """Export four blocks, the last three of which mix their heads and share one softmax map.
+
+    They have not collapsed: it is forced, and measured on four of six crops of photographs.
+    """
+    from tests.support.networks import save_random
+
+    weights, images = folder / f"{REUSING}.safetensors", folder.with_name(f"{folder.name}.images")
+    forced = ("--reuse-attention", str(DONOR), "--force", "--images", str(images), "--limit", "4")
+    with _locked(folder, REUSING):
+        if not weights.exists():
+            crops.save(images, crops.crops(6, seed=1))
+            blocks = {"depth": 4, "reatten_blocks": (1, 2, 3)}
+            save_random(ARCHITECTURES["deepvit_test"].config.model_copy(update=blocks), weights)
+        _export(weights, REUSING, folder, *forced)
+
+
 def share_operator_table() -> None:
     """Let all exports of a process use one table of operators, which takes a second to make."""
     from torch.onnx._internal.exporter import _registration
@@ -71,7 +91,7 @@ def sources_digest() -> str:
         for path in sorted((ROOT / room).rglob("*")):
             if path.suffix in (".py", ".npz", ".safetensors") and path.parent.name != "report":
                 digest.update(path.read_bytes())
-    for module in ("networks", "unusual"):
+    for module in ("crops", "exports", "networks", "unusual"):
         digest.update((ROOT / "tests" / "support" / f"{module}.py").read_bytes())
     return digest.hexdigest()
 

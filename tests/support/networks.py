@@ -1,10 +1,25 @@
 """Networks with random weights in which no parameter is trivial, for tests of exactness."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
-from models.config import DeepViTConfig
+from models import checkpoint
+from models.checkpoint import Checkpoint
+from models.config import ARCHITECTURES, DeepViTConfig
 from models.deepvit import DeepViT
+from models.preprocess import Preprocessing
+
+# Of one block, which mixes its heads: what costs an export least.
+LONE = ARCHITECTURES["deepvit_test"].config.model_copy(update={"depth": 1, "reatten_blocks": (0,)})
+
+
+def save_random(config: DeepViTConfig, path: Path) -> Path:
+    """Write a checkpoint of random weights, a safetensors file that needs no flags."""
+    weights, rule = random_network(config).state_dict(), Preprocessing(size=config.img_size)
+    checkpoint.save(path, Checkpoint(config, weights, rule, sha256=""))
+    return path
 
 
 def settled(network: DeepViT) -> DeepViT:

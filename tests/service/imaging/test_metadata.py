@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,12 @@ def chunk(name: bytes, content: bytes) -> bytes:
 def packed(name: bytes, size: int) -> bytes:
     """A chunk of a PNG whose compressed content has so many bytes."""
     before = {b"zTXt": b"Comment\0\0", b"iTXt": b"Comment\0\1\0en\0\0", b"iCCP": b"profile\0\0"}
-    return chunk(name, before[name] + zlib.compress(bytes(size), 9))
+    return chunk(name, before[name] + compressed_zeros(size))
+
+
+@cache
+def compressed_zeros(size: int) -> bytes:
+    return zlib.compress(bytes(size), 9)
 
 
 def with_chunk(png: bytes, extra: bytes, before: bytes) -> bytes:
