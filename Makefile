@@ -33,9 +33,7 @@ cluster: $(VENV)/cluster.txt $(KERNEL)  ## serve the bundled models from two fro
 
 test: $(VENV)/developing.txt $(KERNEL)  ## install what developers need, PyTorch too, and run the tests
 	@$(MAKE) --silent test-js
-	$(PYTHON) -m pytest --numprocesses auto --ignore tests/service/cluster
-	@echo 'A cluster by itself, because it takes all processors'
-	$(PYTHON) -m pytest tests/service/cluster
+	$(PYTHON) -m pytest --numprocesses auto
 
 test-oldest: $(OLDEST)/installed.txt $(KERNEL)  ## the core of the tests with the oldest packages that pyproject.toml allows
 	$(OLDEST)/bin/python -m pytest --numprocesses auto -o filterwarnings=default -o cache_dir=$(OLDEST)/.pytest_cache $(CORE)

@@ -48,7 +48,7 @@ def read(path: str, max_bytes: int) -> bytes:
 
 def _below(folder: str) -> Iterator[str]:
     system, place = or_refuse(folder, lambda: resolved(folder))
-    yield from _walked(folder, system, place)
+    return _walked(folder, system, place)
 
 
 def _walked(folder: str, system: fs.FileSystem, place: str) -> Iterator[str]:

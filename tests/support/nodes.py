@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cluster import ingress_files
+
 HEAD, SECOND = "10.77.0.1", "10.77.0.2"
 _NAMESPACE = "deepvit-node"
 _OUTSIDE, _INSIDE = "deepvit-0", "deepvit-1"
@@ -35,16 +37,10 @@ def two_nodes(folder: Path) -> Iterator[str]:
         stack.enter_context(
             _node([], ["--head", "--include-dashboard=false", f"--port={port}"], HEAD, {})
         )
-        # What HAProxy writes by default has one place on a machine.
-        files = {
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
-        }
-        own = {name: str(folder / file) for name, file in files.items()}
         inside = ["ip", "netns", "exec", _NAMESPACE]
-        stack.enter_context(_node(inside, [f"--address={HEAD}:{port}"], SECOND, own))
+        stack.enter_context(
+            _node(inside, [f"--address={HEAD}:{port}"], SECOND, ingress_files(folder))
+        )
         yield f"{HEAD}:{port}"
 
 

@@ -1,5 +1,6 @@
 """Processes of this machine: by their command line, by their parent, and where they listen."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 import psutil
@@ -18,6 +19,13 @@ def family(leader: int) -> list[psutil.Process]:
     """A process and all that it has started, directly or not."""
     first = psutil.Process(leader)
     return [first, *first.children(recursive=True)]
+
+
+def words(processes: list[psutil.Process]) -> Iterator[str]:
+    """Of the command lines of these processes."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            yield from process.cmdline()
 
 
 def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:

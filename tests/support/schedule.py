@@ -8,6 +8,9 @@ from service.inference.cpus import available_cpus
 
 # Modules that take longest. They start first, so that no process is left alone with one at the end.
 _FIRST = (
+    "tests/service/cluster/running/test_serving.py",
+    "tests/service/cluster/running/test_bulk.py",
+    "tests/service/cluster/running/test_monitor.py",  # after them: it changes the cluster
     "tests/service/test_endurance.py",
     "tests/docs/test_examples.py",
     "tests/export/test_bundled.py",
@@ -21,8 +24,7 @@ _FIRST = (
 )
 # Modules that share something costly run in one process: what traces networks imports the exporter
 # once, but for the bundled networks, which take long and go where pages' commands export; what
-# speaks gRPC shares a server; of clusters there is one at a time, because some ports of Ray's
-# ingress are fixed. The first that fits counts.
+# speaks gRPC shares a server; those of a cluster share that. The first that fits counts.
 _TOGETHER = {
     "tests/docs/test_examples.py": "pages",
     "tests/export/test_bundled.py": "pages",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
+from types import MappingProxyType
 
 import httpx
 
@@ -42,13 +43,21 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
 
 
 def start(
-    module: str, port: int, repository: Path, settings: Mapping[str, object], stderr: int = PIPE
+    module: str,
+    port: int,
+    repository: Path,
+    settings: Mapping[str, object],
+    stderr: int = PIPE,
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> Popen[str]:
-    """Begin to serve; `settings` are passed as DEEPVIT_ variables, and what it logs can be read."""
+    """Begin to serve; `settings` are passed as DEEPVIT_ variables, beside `others`.
+
+    What it logs can be read.
+    """
     return Popen(
         [sys.executable, "-m", module, *_arguments(port, repository)],
         cwd=ROOT,
-        env=environment(settings),
+        env={**environment(settings), **others},
         stderr=stderr,
         stdout=DEVNULL,
         text=True,

@@ -1,9 +1,10 @@
 """Ports, and requests written by hand over real sockets, for what no HTTP client would send."""
 
+import random
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from tests.support.server import Server
@@ -25,6 +26,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def reserved_port() -> int:
+    """Free, and none that the system gives to whoever asks: it stays free for seconds."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def accepts(port: int) -> bool:

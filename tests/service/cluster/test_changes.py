@@ -50,14 +50,14 @@ def test_new_settings_replace_one_replica_after_the_other(
         load = Load(cluster, photo)
         before = pids(FRONT)
         with load.running():
-            port = cluster.url.rpartition(":")[2]
             again = subprocess.Popen(
-                [sys.executable, "-m", "service.cluster", "--ray-address", "auto", "--port", port,
+                [sys.executable, "-m", "service.cluster",
+                 "--ray-address", cluster.ray_address, "--port", str(cluster.port),
                  "--model-repository", str(repository), "--max-batch-size", "8"],
                 cwd=ROOT,
                 env=os.environ
                 | {"DEEPVIT_STORE_URL": redis.url, "DEEPVIT_FRONT_CPUS": "0.1",
-                   "DEEPVIT_ENGINE_CPUS": "0.1"},
+                   "DEEPVIT_ENGINE_CPUS": "0.1", "RAY_AUTH_MODE": "token"},
                 stderr=subprocess.DEVNULL,
             )  # fmt: skip
             until(lambda: len(pids(FRONT) - before) == 2 and not pids(FRONT) & before)

@@ -7,6 +7,12 @@ from typing import Any
 import pytest
 
 from tests.service.bulk.runs import finished, part_names, rows_of
+from tests.support.cluster import Cluster
+
+
+def joining(cluster: Cluster) -> dict[str, Any]:
+    """With engines for which there is room beside the cluster's own processes."""
+    return {"ray_address": cluster.ray_address, "engine_cpus": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +28,9 @@ def folder(photo: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ray_answers_as_one_process_and_goes_on(
-    folder: Path, repository: Path, tmp_path: Path
+    cluster: Cluster, folder: Path, repository: Path, tmp_path: Path
 ) -> None:
+    """On a Ray that the run starts itself, and then on one that runs already."""
     alone, output = tmp_path / "alone.parquet", tmp_path / "ray.parquet"
     finished(folder, alone, repository)
     settings: dict[str, Any] = {"ray": True, "engines": 2, "part_images": 8}
@@ -40,15 +47,19 @@ def test_ray_answers_as_one_process_and_goes_on(
     lost = output / part_names(output)[0]
     lost.unlink()
     shutil.copy(folder / "0" / "00 of 30.jpg", folder / "0" / "came later.jpg")
+    settings |= joining(cluster)
     said = finished(folder, output, repository, **settings)
     assert "going on after 24 files" in said
     assert len({row["path"] for row in rows_of(output)}) == len(rows_of(output)) == 33
 
 
-def test_addresses_are_read_and_written(folder: Path, repository: Path, tmp_path: Path) -> None:
+def test_addresses_are_read_and_written(
+    cluster: Cluster, folder: Path, repository: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "answers.parquet"
     address = f"file://{folder}/1"
-    finished(address, f"file://{output}", repository, ray=True)  # type: ignore[arg-type]
+    settings = {"ray": True, **joining(cluster)}
+    finished(address, f"file://{output}", repository, **settings)  # type: ignore[arg-type]
     rows = rows_of(output)
     assert [row["error"] for row in rows] == [None] * 15
     assert rows[0]["path"] == f"{address}/01 of 30.jpg"

@@ -2,40 +2,23 @@
 
 import re
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
 
 from tests.conftest import DEEPVIT, VIT
-from tests.support.cluster import Cluster, running_cluster
+from tests.service.cluster.running.conftest import QUEUE
+from tests.support.cluster import Cluster
 from tests.support.processes import family, listening
-from tests.support.redis_server import RedisServer
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
-QUEUE = 24  # slots on each front
 FRONT_PORTS = range(30000, 31000)  # where Ray lets HAProxy reach fronts
 
 
-@pytest.fixture(scope="module")
-def cluster(repository: Path, redis: RedisServer) -> Iterator[Cluster]:
-    settings = {"fronts": 2, "engines": 1, "store_url": redis.url, "max_queue_images": QUEUE}
-    with running_cluster(repository, **settings) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def clustered(cluster: Cluster) -> Iterator[httpx.Client]:
-    with cluster.client() as session:
-        yield session
-
-
 def fronts_that_answered(cluster: Cluster) -> set[str]:
-    text = httpx.get(f"{cluster.url}/metrics").text
+    text = httpx.get(f"{cluster.url}/metrics", timeout=PATIENCE_S).text
     counted = re.findall(
         r'deepvit_images_total\{fate="answered".*?replica="(.*?)".*?\} (\S+)', text
     )
@@ -74,13 +57,15 @@ def test_an_answer_has_one_request_id_which_may_be_the_clients(clustered: httpx.
 def test_a_picture_has_one_id_which_is_valid_on_every_front(cluster: Cluster, photo: bytes) -> None:
     def classify() -> tuple[str, str]:
         """The id, and a link inside; over a new connection, so that any front may answer."""
-        answer = httpx.post(f"{cluster.url}/classify", files={"image": photo}, timeout=60).json()
+        answer = httpx.post(
+            f"{cluster.url}/classify", files={"image": photo}, timeout=PATIENCE_S
+        ).json()
         return answer["results"][0]["id"], answer["results"][0]["links"]["attention_maps"]
 
     ((_, path),) = {classify() for _ in range(8)}
 
     def look(_: int) -> int:
-        return httpx.get(cluster.url + path, timeout=60).status_code
+        return httpx.get(cluster.url + path, timeout=PATIENCE_S).status_code
 
     def both_have_answered() -> bool:
         with ThreadPoolExecutor(8) as pool:
@@ -91,13 +76,17 @@ def test_a_picture_has_one_id_which_is_valid_on_every_front(cluster: Cluster, ph
 
 
 def test_a_full_front_refuses_with_retry_after(cluster: Cluster, photo: bytes) -> None:
-    def post(_: int) -> httpx.Response:
-        return httpx.post(
-            f"{cluster.url}/classify?similarity=true", files={"image": photo}, timeout=60
-        )
+    clients = 4 * QUEUE
+    limits = httpx.Limits(max_connections=clients)
+    with (
+        httpx.Client(base_url=cluster.url, timeout=PATIENCE_S, limits=limits) as client,
+        ThreadPoolExecutor(clients) as pool,
+    ):
 
-    with ThreadPoolExecutor(4 * QUEUE) as pool:
-        answers = list(pool.map(post, range(8 * QUEUE)))
+        def post(_: int) -> httpx.Response:
+            return client.post("/classify?similarity=true", files={"image": photo})
+
+        answers = list(pool.map(post, range(2 * clients)))
     assert {answer.status_code for answer in answers} == {200, 429}
     refused = [answer for answer in answers if answer.status_code == 429]
     assert {answer.json()["code"] for answer in refused} == {"queue-full"}
@@ -147,7 +136,8 @@ def test_a_model_is_unloaded_and_loaded_on_every_front(
     def statuses() -> set[int]:
         path = f"{cluster.url}/v2/models/{VIT}/ready"
         with ThreadPoolExecutor(8) as pool:
-            return {answer.status_code for answer in pool.map(lambda _: httpx.get(path), range(16))}
+            answers = pool.map(lambda _: httpx.get(path, timeout=PATIENCE_S), range(16))
+            return {answer.status_code for answer in answers}
 
     assert clustered.post(f"/v2/repository/models/{VIT}/unload").status_code == 200
     assert statuses() == {404}
