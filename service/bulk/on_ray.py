@@ -1,4 +1,4 @@
-"""A run on Ray: engines as actors on the CPUs or GPUs of many machines.
+"""A run on Ray Data: engines as actors on the CPUs or GPUs of many machines.
 
 The driver finds out which files are not done yet and cuts them into parts; an engine answers a part
 and writes it under a name that its paths give it, so a part that is done twice is there once.
@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import partial
 from itertools import islice
@@ -18,13 +18,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray
-from ray import ObjectRef
+from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from service.bulk import addresses
-from service.bulk.columns import Columns, Row
-from service.bulk.flight import Flight, opened
+from service.bulk.columns import Columns
+from service.bulk.flight import opened
 from service.bulk.model import load_model, read_manifest
 from service.bulk.parts import Parts
 from service.bulk.plan import plan_of
@@ -33,10 +34,7 @@ from service.bulk.seen import Seen
 from service.bulk.settings import BulkSettings
 from service.errors import EngineUnavailable, ServiceError, StartupError
 from service.inference.cpus import available_cpus
-from service.inference.served import ServedModel
 from service.telemetry import log
-
-Counts = Mapping[str | None, int]  # files of a part, by error
 
 _PART_IMAGES = 1000  # at the most, so that all engines have something to do
 
@@ -68,9 +66,19 @@ def _answer(settings: BulkSettings, paths: Iterator[str], progress: Progress) ->
         parts = list(_parts(paths, min(settings.part_images, _PART_IMAGES)))
         progress.files = progress.before + sum(count for _, count in parts)
         progress.start()
-        for counts in _answered(settings, [part for part, _ in parts]):
-            for error, files in counts.items():
-                progress.add_part(files, error)
+        if parts:
+            data = ray.data.from_arrow_refs([reference for reference, _ in parts])
+            answered = data.map_batches(
+                _Engine,
+                fn_constructor_args=(settings, str(Path.cwd())),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=settings.engines),
+                num_cpus=settings.engine_cpus,
+                num_gpus=settings.engine_gpus or None,
+            )
+            for row in answered.iter_rows():
+                progress.add_part(row["files"], row["error"])
     except KeyboardInterrupt:
         return True
     except RayError as exc:
@@ -78,27 +86,6 @@ def _answer(settings: BulkSettings, paths: Iterator[str], progress: Progress) ->
     finally:
         ray.shutdown()
     return False
-
-
-def _answered(settings: BulkSettings, parts: Sequence[ObjectRef]) -> Iterator[Counts]:
-    """What each part came to, as they are done; an engine that is there first begins first."""
-    actor: Any = ray.remote(_Engine).options(
-        num_cpus=settings.engine_cpus,
-        num_gpus=settings.engine_gpus or None,
-        max_restarts=-1,  # where a machine was lost, elsewhere
-        max_task_retries=-1,
-    )
-    engines = [actor.remote(settings, str(Path.cwd())) for _ in parts[: settings.engines]]
-    busy = {engine.load.remote(): engine for engine in engines}
-    waiting, left = iter(parts), len(parts)
-    while left:
-        (done,), _ = ray.wait(list(busy))
-        engine = busy.pop(done)
-        if (counts := ray.get(done)) is not None:
-            left -= 1
-            yield counts
-        if (part := next(waiting, None)) is not None:
-            busy[engine.answer.remote(part)] = engine
 
 
 def _start(settings: BulkSettings) -> None:
@@ -118,12 +105,14 @@ def _start(settings: BulkSettings) -> None:
     except (ConnectionError, RuntimeError, ValueError) as exc:
         raise StartupError(f"Ray cannot be started or joined: {exc}") from exc
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has set one of its own
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
 
 
-def _parts(paths: Iterator[str], files: int) -> Iterator[tuple[ObjectRef, int]]:
-    """Lists of paths in Ray's store, which puts on a disk what memory does not hold."""
+def _parts(paths: Iterator[str], files: int) -> Iterator[tuple["ray.ObjectRef", int]]:
+    """Tables of paths in Ray's store, which puts on a disk what memory does not hold."""
     while some := list(islice(paths, files)):
-        yield ray.put(some), len(some)
+        yield ray.put(pa.table({"path": some})), len(some)
 
 
 class _Engine:
@@ -134,33 +123,28 @@ class _Engine:
         with suppress(OSError):  # another machine need not have it
             os.chdir(folder)  # of the driver, for paths that begin nowhere
         self._settings = _with_cpus(settings)
+        self._model = load_model(self._settings)
+        self._columns = Columns(self._model.manifest, settings)
         self._parts = Parts(settings.output)
-        self._model: ServedModel | None = None
 
-    def load(self) -> None:
-        """Not when it is made, because Ray keeps the class of an error of tasks alone.
-
-        Raises `StartupError`, or an error of the model.
-        """
-        if self._model is None:
-            self._model = load_model(self._settings)
-            self._columns = Columns(self._model.manifest, self._settings)
-
-    def answer(self, paths: list[str]) -> Counts:
-        """Write a part; how many files had which error."""
-        self.load()  # where it was started again
-        assert self._model is not None
-        read = partial(addresses.read, max_bytes=self._settings.max_file_bytes)
-        with opened(self._settings, self._model, self._columns, read) as flight:
-            rows = asyncio.run(_rows(flight, paths))
-        rows.sort(key=itemgetter("path"))
+    def __call__(self, part: pa.Table) -> pa.Table:
+        """Answer for a table of paths; how many files had which error."""
+        paths = part["path"].to_pylist()
+        rows = sorted(asyncio.run(self._rows(paths)), key=itemgetter("path"))
         name = hashlib.sha256("\0".join(paths).encode()).hexdigest()[:32]
         self._parts.write(name, self._columns.table(rows))
-        return Counter(row.get("error") for row in rows)
+        counts = Counter(row.get("error") for row in rows)
+        return pa.table(
+            {
+                "error": pa.array(list(counts), pa.string()),
+                "files": pa.array(list(counts.values()), pa.int64()),
+            }
+        )
 
-
-async def _rows(flight: Flight, paths: list[str]) -> list[Row]:
-    return [row async for row in flight.rows(iter(paths), asyncio.Event())]
+    async def _rows(self, paths: list[str]) -> list[dict[str, Any]]:
+        read = partial(addresses.read, max_bytes=self._settings.max_file_bytes)
+        with opened(self._settings, self._model, self._columns, read) as flight:
+            return [row async for row in flight.rows(iter(paths), asyncio.Event())]
 
 
 def _with_cpus(settings: BulkSettings) -> BulkSettings:

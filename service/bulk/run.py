@@ -45,7 +45,7 @@ def run(settings: BulkSettings) -> int:
 
 def _on_ray(settings: BulkSettings) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported
-    with needs_extra("--ray needs the package ray", "bulk,ray"):
+    with needs_extra("--ray needs the packages ray and pandas", "bulk,ray"):
         on_ray = import_module("service.bulk.on_ray")
     status: int = on_ray.run(settings)
     return status
