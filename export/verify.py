@@ -57,7 +57,7 @@ def verify(
     """
     tell = Throttle(progress, _PROGRESS_S)
     check = _Check(folder, copy.deepcopy(network).double(), manifest, tell)
-    parity = [*check.classifiers(), *check.explainer()]
+    parity = list(check.rows())
     beyond = [row for row in parity if not row.max_abs_difference <= row.tolerance]
     if beyond:
         worst = "; ".join(
@@ -119,25 +119,19 @@ class _Check:
         self._images = sample_images(_IMAGES, manifest.preprocessing.size)
 
     @torch.inference_mode()
-    def classifiers(self) -> Iterator[Parity]:
-        largest = self._manifest.max_batch_size
+    def rows(self) -> Iterator[Parity]:
+        """All graphs that the folder has."""
+        classified, explained = self._manifest.max_batch_size, self._manifest.max_explain_batch_size
         references = []
-        for index in range(min(_IMAGES, largest)):
-            self._progress(f"PyTorch's logits of image {index + 1}, in double precision")
-            references.append({"logits": self._exact(self._normalized(index))})
+        for index in range(min(_IMAGES, max(classified, explained))):
+            self._progress(f"PyTorch's answers for image {index + 1}, in double precision")
+            references.append(self._inside(index))
+        logits = [{"logits": reference["logits"]} for reference in references]
         graphs: tuple[Graph, ...] = ("model", "model.fp16")
         for graph in graphs:
             if (self._folder / f"{graph}.onnx").exists():
-                yield from self._compare(graph, largest, references)
-
-    @torch.inference_mode()
-    def explainer(self) -> Iterator[Parity]:
-        largest = self._manifest.max_explain_batch_size
-        references = []
-        for index in range(min(_IMAGES, largest)):
-            self._progress(f"PyTorch's maps and measures of image {index + 1}")
-            references.append(self._inside(index))
-        yield from self._compare("explain", largest, references)
+                yield from self._compare(graph, classified, logits)
+        yield from self._compare("explain", explained, references)
 
     def _normalized(self, index: int) -> Tensor:
         return normalize(self._images[index : index + 1], self._manifest.preprocessing).double()

@@ -79,10 +79,11 @@ def _reuse(model: Measured) -> str:
     config, reuse = model.manifest.config, model.manifest.attention_reuse
     if config.attention_donor is None or reuse is None:
         return ""
-    sharing = blocks_in_words(range(config.attention_donor + 1, config.depth))
+    later = range(config.attention_donor + 1, config.depth)
+    sharing = f"{blocks_in_words(later)} share{'s' if len(later) == 1 else ''}"
     forced = ", though not all had collapsed" if reuse.forced else ""
     return (
-        f"Exported with attention reuse: {sharing} share the softmax map of block "
+        f"Exported with attention reuse: {sharing} the softmax map of block "
         f"{config.attention_donor}{forced}. Against the model as trained: "
         f"{in_words(reuse.comparison)}."
     )

@@ -1,4 +1,4 @@
-"""Half a minute of fuzzing, and what the fuzzer does with what it finds; `make fuzz` takes longer."""
+"""Half a minute of fuzzing, and what the fuzzer does with what it finds; see also `make fuzz`."""
 
 import ctypes
 import random
