@@ -48,7 +48,7 @@ class Files(StaticFiles):
         response = super().file_response(full_path, stat_result, scope, status_code)
         if not isinstance(response, FileResponse) or "range" in Headers(scope=scope):
             return response
-        content = _content(os.fspath(full_path), stat_result.st_mtime_ns)
+        content = _content(os.fspath(full_path), stat_result.st_mtime_ns, stat_result.st_size)
         return Response(content, status_code, headers=response.headers)
 
     def is_not_modified(self, response_headers: Headers, request_headers: Headers) -> bool:
@@ -59,8 +59,8 @@ class Files(StaticFiles):
 
 
 @lru_cache(maxsize=128)
-def _content(path: str, _changed_ns: int) -> bytes:
-    """Of a file that was last changed at this time."""
+def _content(path: str, _changed_ns: int, _size: int) -> bytes:
+    """Of a file that was last changed at this time, and has so many bytes."""
     return Path(path).read_bytes()
 
 
