@@ -92,7 +92,11 @@ def test_nothing_is_wider_than_a_narrow_screen(page: Page) -> None:
 def test_every_control_works_by_touch_on_a_phone(
     visit: Visit, server: Server, client: httpx.Client
 ) -> None:
-    phone: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    phone: dict[str, Any] = {
+        "viewport": {"width": 390, "height": 844},
+        "has_touch": True,
+        "is_mobile": True,
+    }
     with visit(server, **phone) as page:
         image_id = choose_sample(page)
         crop = page.locator("#crop")
