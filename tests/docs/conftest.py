@@ -14,7 +14,7 @@ from models.config import ARCHITECTURES
 from service.inference.cpus import available_cpus
 from tests.conftest import BUNDLED
 from tests.support.networks import random_network
-from tests.support.server import ROOT, Server, running_server
+from tests.support.server import LARGEST_BATCH, ROOT, Server, running_server
 
 _LINKED = ("Makefile", "export", "models", "service", "tests")
 _CONFIG = ARCHITECTURES["deepvit_test"].config
@@ -28,7 +28,8 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Server]:
-    with running_server(repository, intra_op_threads=available_cpus()) as running:
+    settings = {"intra_op_threads": available_cpus(), "max_batch_size": LARGEST_BATCH}
+    with running_server(repository, **settings) as running:
         yield running
 
 

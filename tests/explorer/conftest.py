@@ -20,13 +20,15 @@ from tests.support.server import Server
 
 
 class Visit(Protocol):
-    def __call__(self, server: Server, **options: Any) -> AbstractContextManager[Page]:
-        """Open the explorer of a server in a new browser context with these options."""
+    def __call__(
+        self, server: Server, path: str | None = "/", **options: Any
+    ) -> AbstractContextManager[Page]:
+        """Open a page of a server, or none yet, in a new browser context with these options."""
 
 
 # The shell has no window's parts, and takes half of the processor time.
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
-_QUIET = [
+QUIET = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -47,7 +49,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=_QUIET)
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield running
         running.close()
 
@@ -67,7 +69,7 @@ def visit(browser: Browser, problems: list[str]) -> Visit:
             problems.append(message.text)
 
     @contextmanager
-    def visiting(server: Server, **options: Any) -> Iterator[Page]:
+    def visiting(server: Server, path: str | None = "/", **options: Any) -> Iterator[Page]:
         def watch(request: Request) -> None:
             if not request.url.startswith((server.url, "data:", "blob:", "about:")):
                 problems.append(request.url)
@@ -79,7 +81,8 @@ def visit(browser: Browser, problems: list[str]) -> Visit:
             page.on("console", listen)
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("request", watch)
-            page.goto(f"{server.url}/")
+            if path is not None:
+                page.goto(server.url + path)
             yield page
         assert problems == []
 
@@ -89,6 +92,13 @@ def visit(browser: Browser, problems: list[str]) -> Visit:
 @pytest.fixture
 def page(visit: Visit, server: Server) -> Iterator[Page]:
     with visit(server) as opened:
+        yield opened
+
+
+@pytest.fixture
+def new_page(visit: Visit, server: Server) -> Iterator[Page]:
+    """One that has opened nothing yet."""
+    with visit(server, path=None) as opened:
         yield opened
 
 

@@ -13,6 +13,7 @@ from tests.support.server import ROOT
 
 GRID, HEADS, BLOCKS = 8, 6, 16  # the same in both bundled models
 CAT = ROOT / "tests" / "data" / "cat.jpg"
+BOAT, HOUSES = (ROOT / "service" / "web" / "samples" / f"{name}.jpg" for name in ("boat", "houses"))
 
 
 def choose_sample(page: Page, name: str = "cat", classes: int = 5) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -85,16 +84,15 @@ def test_a_picture_is_lighter_where_attention_is_larger(page: Page, client: http
     assert (np.diff(np.ravel(seen)[order]) >= -1).all()  # rounding may cost one level of grey
 
 
-@pytest.mark.parametrize("title", ["Blocks", "Details"])
-def test_the_call_behind_a_view_answers(page: Page, server: Server, title: str) -> None:
+def test_the_call_behind_a_view_answers(page: Page, server: Server) -> None:
     choose_sample(page)
     wait_until_loaded(page)
-    card(page, title).get_by_role("button", name="API call").click()
-    text = page.get_by_role("dialog").locator("pre").first.inner_text()
-    (address,) = re.findall(r"'(http[^']+)'", text)
-    assert address.startswith(server.url)
-    answer = httpx.get(address, timeout=60)
-    shape = np.load(io.BytesIO(answer.content)).shape
-    assert shape == ((16, 1, 65) if title == "Blocks" else (1, HEADS, 65))
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_be_hidden()
+    for title, shape in (("Blocks", (16, 1, 65)), ("Details", (1, HEADS, 65))):
+        card(page, title).get_by_role("button", name="API call").click()
+        text = page.get_by_role("dialog").locator("pre").first.inner_text()
+        (address,) = re.findall(r"'(http[^']+)'", text)
+        assert address.startswith(server.url)
+        answer = httpx.get(address, timeout=60)
+        assert np.load(io.BytesIO(answer.content)).shape == shape
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()

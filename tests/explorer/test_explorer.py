@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 from tests.conftest import DEEPVIT, VIT
 from tests.explorer.conftest import expect_refusals
 from tests.explorer.steps import (
+    BOAT,
     CAT,
     GRID,
     cell_of,
@@ -48,74 +49,70 @@ def test_an_uploaded_picture_is_answered_at_once(
     expected = [prediction["probability"] for prediction in best["predictions"]]
     assert probabilities == pytest.approx(expected, abs=1e-5)
     expect_map(page, maps(client, id=best["id"], layer=15))
-
-
-@pytest.mark.parametrize("event", ["drop", "paste"])
-def test_a_picture_can_be_dropped_and_pasted(
-    page: Page, client: httpx.Client, photo: bytes, event: str
-) -> None:
-    page.evaluate(DROP_OR_PASTE, [event, base64.b64encode(photo).decode()])
-    page.wait_for_url(re.compile(r"id=[0-9a-f]{32}"))
-    best = client.post("/classify", files={"image": photo}).json()["results"][0]
-    assert state(page)["id"] == best["id"]
-    expect(page.locator("#predictions li").first).to_contain_text(best["predictions"][0]["label"])
-
-
-def test_the_crop_has_the_pixels_of_the_model_s_input(page: Page, client: httpx.Client) -> None:
-    image_id = choose_sample(page)
     drawn = page.evaluate(
         "Array.from(document.querySelector('#crop canvas').getContext('2d')"
         ".getImageData(0, 0, 32, 32).data)"
     )
-    query = {"id": image_id, "layer": "0", "format": "npz"}
+    query = {"id": best["id"], "layer": "0", "format": "npz"}  # with the model's input
     with np.load(io.BytesIO(client.get("/attention-maps", params=query).content)) as found:
         np.testing.assert_array_equal(np.reshape(drawn, (32, 32, 4))[..., :3], found["input"])
 
 
-@pytest.mark.parametrize("stage", ["softmax", "reattention"])
-@pytest.mark.parametrize("head", ["mean", "max_abs", "rms", "2"])
+def test_a_picture_can_be_dropped_and_pasted(page: Page, client: httpx.Client) -> None:
+    for event, picture in (("drop", CAT), ("paste", BOAT)):
+        content = picture.read_bytes()
+        best = client.post("/classify", files={"image": content}).json()["results"][0]
+        page.evaluate(DROP_OR_PASTE, [event, base64.b64encode(content).decode()])
+        page.wait_for_url(re.compile(f"id={best['id']}"))
+        label = best["predictions"][0]["label"]
+        expect(page.locator("#predictions li").first).to_contain_text(label)
+
+
 def test_stage_heads_block_and_direction_change_the_numbers(
-    page: Page, client: httpx.Client, stage: str, head: str
+    page: Page, client: httpx.Client
 ) -> None:
     image_id = choose_sample(page)
-    choose(page, "stage", stage)
-    page.select_option("#head", head)
     page.get_by_role("radio", name=re.compile("^block 3,")).check(force=True)
-    expect(page.locator("#map-title")).to_contain_text("Block 3")
     choose(page, "direction", "to")
-    expect(page.locator("#map-what")).to_contain_text("what attends to the class token")
-    wait_until_loaded(page)
-    query = {"id": image_id, "layer": 3, "head": head, "stage": stage, "direction": "to"}
-    expect_map(page, maps(client, **query))
+    what = page.locator("#map-what")
+    for stage, stage_in_words in (("softmax", "softmax"), ("reattention", "re-attention")):
+        choose(page, "stage", stage)
+        expect(page.locator("#map-title")).to_have_text(f"Block 3, {stage_in_words}")
+        for head, heads in (
+            ("mean", "mean of heads"),
+            ("max_abs", "maximum of absolute values"),
+            ("rms", "root mean square"),
+            ("2", "head 2"),
+        ):
+            page.select_option("#head", head)
+            expect(what).to_have_text(f"what attends to the class token, {heads}")
+            wait_until_loaded(page)
+            query = {"id": image_id, "layer": 3, "head": head, "stage": stage, "direction": "to"}
+            expect_map(page, maps(client, **query))
 
 
 def test_a_query_is_chosen_by_mouse_and_by_keyboard(page: Page, client: httpx.Client) -> None:
     image_id = choose_sample(page, "boat")
-    crop = page.locator("#crop")
+    crop, query = page.locator("#crop"), page.locator('#reading [data-name="Query"]')
+    wait_until_loaded(page)
+    crop.hover(position={"x": 3, "y": 3})
+    expect(query).to_have_text("row 0, column 0")
+    page.mouse.move(0, 0)  # pointing is a preview, and leaves the chosen one
+    expect(query).to_have_text("class token")
+    assert "query" not in state(page)
     crop.click(position=cell_of(crop, 2, 5, GRID))
-    expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 2, column 5")
+    expect(query).to_have_text("row 2, column 5")
     page.mouse.move(0, 0)
     crop.focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowLeft"):
         crop.press(key)
-    expect(page.locator('#reading [data-name="Query"]')).to_have_text("row 4, column 4")
+    expect(query).to_have_text("row 4, column 4")
     page.wait_for_url(re.compile("query=4,4"))
     wait_until_loaded(page)
     expect(page.locator("#live")).to_contain_text("Query: row 4, column 4; block 15")
     expect_map(page, maps(client, id=image_id, layer=15, query="4,4"))
     crop.press("Home")
-    expect(page.locator('#reading [data-name="Query"]')).to_have_text("class token")
-
-
-def test_pointing_previews_a_query_and_leaves_the_chosen_one(page: Page) -> None:
-    choose_sample(page)
-    query = page.locator('#reading [data-name="Query"]')
-    wait_until_loaded(page)
-    page.locator("#crop").hover(position={"x": 3, "y": 3})
-    expect(query).to_have_text("row 0, column 0")
-    page.mouse.move(0, 0)
     expect(query).to_have_text("class token")
-    assert "query" not in state(page)
 
 
 def test_two_models_are_compared_on_one_picture(page: Page, client: httpx.Client) -> None:
@@ -156,8 +153,8 @@ def test_a_link_restores_the_view(page: Page) -> None:
     expect(reading).to_have_text(before, use_inner_text=True)
 
 
-def test_a_link_to_a_forgotten_picture_says_so(page: Page, problems: list[str]) -> None:
-    page.goto("about:blank")
+def test_a_link_to_a_forgotten_picture_says_so(new_page: Page, problems: list[str]) -> None:
+    page = new_page
     page.goto(f"/#id={'0' * 32}")
     expect(page.get_by_role("alert")).to_contain_text("The server no longer has this picture")
     expect_refusals(page, problems, 404)

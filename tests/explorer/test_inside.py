@@ -24,19 +24,17 @@ from tests.explorer.steps import (
 TOKENS = GRID * GRID + 1
 
 
-@pytest.mark.parametrize("direction", ["from", "to"])
-def test_rollout_is_one_map_over_all_blocks(
-    page: Page, client: httpx.Client, direction: str
-) -> None:
+def test_rollout_is_one_map_over_all_blocks(page: Page, client: httpx.Client) -> None:
     image_id = choose_sample(page)
-    choose(page, "direction", direction)
     page.get_by_role("radio", name=re.compile("^rollout")).check(force=True)
-    expect(page.locator("#map-title")).to_have_text("Rollout, softmax")
-    expect(page.locator("#reading")).to_contain_text("Row" if direction == "from" else "Column")
-    wait_until_loaded(page)
-    expect(page.locator("#head")).to_be_disabled()
-    query = {"id": image_id, "layer": "rollout", "stage": "softmax", "direction": direction}
-    expect_map(page, maps(client, **query))
+    for direction, summed in (("from", "Row"), ("to", "Column")):
+        choose(page, "direction", direction)
+        expect(page.locator("#map-title")).to_have_text("Rollout, softmax")
+        expect(page.locator("#reading")).to_contain_text(f"{summed} sum")
+        wait_until_loaded(page)
+        expect(page.locator("#head")).to_be_disabled()
+        query = {"id": image_id, "layer": "rollout", "stage": "softmax", "direction": direction}
+        expect_map(page, maps(client, **query))
 
 
 def test_a_head_is_chosen_among_all_blocks_and_heads(page: Page, client: httpx.Client) -> None:
@@ -52,7 +50,9 @@ def test_a_head_is_chosen_among_all_blocks_and_heads(page: Page, client: httpx.C
     expect_map(page, maps(client, id=image_id, layer=6, head=4))
 
 
-def test_the_raw_map_reads_single_entries(page: Page, client: httpx.Client) -> None:
+def test_the_cross_hair_of_the_raw_map_reads_entries_and_chooses_query_and_key(
+    page: Page, client: httpx.Client
+) -> None:
     image_id = choose_sample(page)
     choose(page, "view", "raw")
     readout = page.locator(".raw .readout")
@@ -62,15 +62,8 @@ def test_the_raw_map_reads_single_entries(page: Page, client: httpx.Client) -> N
     expected = maps(client, id=image_id, layer=15, query="all")
     value = float(readout.get_attribute("data-value") or "nan")
     assert value == pytest.approx(float(expected[0, 2]), rel=1e-4)
-
-
-def test_the_cross_hair_of_the_raw_map_chooses_query_and_key(
-    page: Page, client: httpx.Client
-) -> None:
-    image_id = choose_sample(page)
-    choose(page, "view", "raw")
     page.select_option("#head", "max_abs")
-    readout = page.locator(".raw .readout")
+    expect(page.locator("#map-what")).to_contain_text("maximum of absolute values")
     expect(readout).to_contain_text("class token attends to")
     query, key = 1 + 2 * GRID + 5, 1 + 6 * GRID + 1
     side = TOKENS + 1  # with a gap after the class token

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, Route, expect
 
 from models.drift import LEAST_IN_WINDOW
 from tests.conftest import DEEPVIT, VIT
+from tests.explorer.checks import expect_no_overflow, violations
 from tests.explorer.conftest import Visit, expect_refusals
 from tests.explorer.monitored import THRESHOLD, answer, without_reference
 from tests.explorer.steps import card, choose_sample, state
@@ -28,16 +27,22 @@ SET_VISIBILITY = """(value) => {
 
 def show(page: Page, found: dict[str, Any], fragment: str = "") -> list[str]:
     """Open the section on an answer of the server; returns the requests for it as they come."""
-    asked: list[str] = []
-
-    def reply(route: Route) -> None:
-        asked.append(route.request.url)
-        route.fulfill(json=found)
-
-    page.route("**/monitor?**", reply)
+    asked = reply(page, found)
     page.goto("about:blank")
     page.goto(f"/#section=monitor{fragment}")
     expect(verdict(page)).not_to_contain_text("Loading")
+    return asked
+
+
+def reply(page: Page, found: dict[str, Any]) -> list[str]:
+    """Answer in the server's place from now on; returns the requests as they come."""
+    asked: list[str] = []
+
+    def fulfill(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(json=found)
+
+    page.route("**/monitor?**", fulfill)
     return asked
 
 
@@ -45,7 +50,8 @@ def verdict(page: Page) -> Locator:
     return page.locator(".verdict")
 
 
-def test_an_alarm_leads_to_what_deviates_most(page: Page) -> None:
+def test_an_alarm_leads_to_what_deviates_most(new_page: Page) -> None:
+    page = new_page
     show(page, answer(drift=7.3))
     expect(verdict(page)).to_contain_text(f"Drifted Drift is 7.3, and the threshold {THRESHOLD}")
     expect(page.locator("#live")).to_have_text("Monitor: Drifted")
@@ -64,7 +70,8 @@ def test_an_alarm_leads_to_what_deviates_most(page: Page) -> None:
     expect(blocks.get_by_role("combobox", name="Measure")).to_have_value("entropy")
 
 
-def test_the_keyboard_reads_charts_and_chooses_measures(page: Page) -> None:
+def test_the_keyboard_reads_charts_and_chooses_measures(new_page: Page) -> None:
+    page = new_page
     show(page, answer(drift=7.3))
     history = page.get_by_role("slider", name=re.compile("^Drift over time"))
     reading = card(page, "Drift over time").locator(".readout")
@@ -83,10 +90,13 @@ def test_the_keyboard_reads_charts_and_chooses_measures(page: Page) -> None:
     expect(blocks.get_by_role("group", name="Stage")).to_be_hidden()
 
 
-def test_the_band_is_drawn_where_the_reference_is(page: Page) -> None:
-    show(page, answer(), "&measure=similarity.row&stage=softmax")
+def test_a_link_to_a_measure_needs_no_picture(new_page: Page) -> None:
+    page = new_page
+    show(page, answer(), f"&id={'0' * 32}&measure=similarity.row&stage=softmax&layer=7")
     blocks = card(page, "Each block")
-    expect(blocks.locator("path.band")).to_have_count(2)
+    expect(blocks.locator(".readout").first).to_contain_text("Block 7: window")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(blocks.locator("path.band")).to_have_count(2)  # where the reference is
     expect(blocks.locator(".key")).to_have_text(
         [
             "mean of the window",
@@ -100,7 +110,10 @@ def test_the_band_is_drawn_where_the_reference_is(page: Page) -> None:
     expect(drift.locator(".dot.over")).to_have_count(0)
 
 
-def test_classes_repeated_blocks_and_samples_are_listed(page: Page) -> None:
+def test_classes_repeated_blocks_and_samples_are_listed_and_can_be_downloaded(
+    new_page: Page,
+) -> None:
+    page = new_page
     show(page, answer())
     classes = card(page, "Answered classes")
     expect(classes).to_contain_text("31% of the answers")
@@ -113,38 +126,51 @@ def test_classes_repeated_blocks_and_samples_are_listed(page: Page) -> None:
     expect(repeated.get_by_role("row", name=re.compile("^re-attention"))).to_contain_text("none")
     samples = card(page, "What was sampled").locator("dd")
     expect(samples).to_have_text(["1%", "607", "3", "17", "0"])
+    for kind in ("PNG", "NPZ"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"{kind} of Each block").click()
+        name = f"deepvit-similarity.column-reattention.{kind.lower()}"
+        assert download.value.suggested_filename == name
+    page.get_by_role("button", name="API call of Drift over time").click()
+    expect(page.get_by_role("dialog")).to_contain_text(f"/monitor?model={DEEPVIT}")
 
 
-@pytest.mark.parametrize(
-    ("found", "title", "help_text", "cards"),
-    [
-        (OFF, "Monitoring is off", "DEEPVIT_MONITOR_SAMPLE=0.01", 0),
-        (answer(images=0, drift=None), "Nothing measured yet", "1% of answered images", 0),
-        (answer(images=12, drift=None, points=1), "Too few images", None, 6),
-        (without_reference(), "No reference", "--reference FOLDER", 4),
-        (answer(model="other"), "Not monitored", None, 0),
-    ],
-)
-def test_what_is_missing_is_said(
-    page: Page, found: dict[str, Any], title: str, help_text: str | None, cards: int
-) -> None:
-    show(page, found)
-    expect(verdict(page)).to_contain_text(title)
-    if help_text:
-        expect(page.locator(".help")).to_contain_text(help_text)
-    else:
-        expect(page.locator(".help")).to_be_hidden()
-    expect(page.locator("#monitor .cards .card:visible")).to_have_count(cards)
+FEW = LEAST_IN_WINDOW - 1
+# An answer, the verdict's words, the help's, and how many cards are shown.
+MISSING: list[tuple[dict[str, Any], str, str | None, int]] = [
+    (OFF, "Monitoring is off", "DEEPVIT_MONITOR_SAMPLE=0.01", 0),
+    (answer(images=0, drift=None), "Nothing measured yet", "1% of answered images", 0),
+    (answer(images=12, drift=None, points=1), "Too few images", None, 6),
+    (without_reference(), "No reference", "--reference FOLDER", 4),
+    (
+        answer(images=FEW, drift=None, points=1),
+        f"needs {LEAST_IN_WINDOW} measured images; there are {FEW}.",
+        None,
+        6,
+    ),
+    (answer(model="other"), "Not monitored", None, 0),
+]
 
 
-def test_the_number_of_images_that_a_verdict_needs_is_the_service_s(page: Page) -> None:
-    images = LEAST_IN_WINDOW - 1
-    show(page, answer(images=images, drift=None, points=1))
-    said = f"needs {LEAST_IN_WINDOW} measured images; there are {images}."
-    expect(verdict(page)).to_contain_text(said)
+def test_what_is_missing_is_said(new_page: Page) -> None:
+    """Each is met as the next answer of a server that is asked every five seconds."""
+    page = new_page
+    page.clock.install()
+    show(page, answer())
+    for found, title, help_text, cards in MISSING:
+        page.unroute("**/monitor?**")
+        reply(page, found)
+        page.clock.run_for(EVERY_MS)
+        expect(verdict(page)).to_contain_text(title)
+        if help_text:
+            expect(page.locator(".help")).to_contain_text(help_text)
+        else:
+            expect(page.locator(".help")).to_be_hidden()
+        expect(page.locator("#monitor .cards .card:visible")).to_have_count(cards)
 
 
-def test_it_asks_every_five_seconds_while_it_is_visible(page: Page) -> None:
+def test_it_asks_every_five_seconds_while_it_is_visible(new_page: Page) -> None:
+    page = new_page
     page.clock.install()
     asked = show(page, answer())
     updated = page.locator("#updated")
@@ -175,7 +201,10 @@ def test_it_asks_every_five_seconds_while_it_is_visible(page: Page) -> None:
     assert len(asked) == left
 
 
-def test_a_server_that_is_away_leaves_what_was_measured(page: Page, problems: list[str]) -> None:
+def test_a_server_that_is_away_leaves_what_was_measured(
+    new_page: Page, problems: list[str]
+) -> None:
+    page = new_page
     page.clock.install()
     show(page, answer())
     page.unroute("**/monitor?**")
@@ -231,45 +260,20 @@ def test_a_picture_is_there_again_after_the_monitor(page: Page) -> None:
     page.wait_for_url(re.compile(f"model={VIT}"))
 
 
-def test_a_link_to_the_monitor_needs_no_picture(page: Page) -> None:
-    show(page, answer(), f"&id={'0' * 32}&measure=entropy&stage=softmax&layer=7")
-    blocks = card(page, "Each block")
-    expect(blocks.locator(".readout").first).to_contain_text("Block 7: window")
-    expect(page.get_by_role("alert")).to_be_hidden()
-
-
-def test_numbers_can_be_downloaded(page: Page) -> None:
-    show(page, answer())
-    for kind in ("PNG", "NPZ"):
-        with page.expect_download() as download:
-            page.get_by_role("button", name=f"{kind} of Each block").click()
-        name = f"deepvit-similarity.column-reattention.{kind.lower()}"
-        assert download.value.suggested_filename == name
-    page.get_by_role("button", name="API call of Drift over time").click()
-    expect(page.get_by_role("dialog")).to_contain_text(f"/monitor?model={DEEPVIT}")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(visit: Visit, server: Server, scheme: str) -> None:
-    with visit(server, color_scheme=scheme, bypass_csp=True) as page:
-        axe = Axe()
-        found = {}
-        for name, shown in {"alarm": answer(drift=7.3), "off": OFF}.items():
-            show(page, shown, "&measure=entropy&stage=softmax&layer=7")
-            found[name] = axe.run(page)
+def test_axe_finds_nothing(visit: Visit, server: Server) -> None:
+    with visit(server, path=None, bypass_csp=True) as page:
+        for name, found in {"alarm": answer(drift=7.3), "off": OFF}.items():
+            show(page, found, "&measure=entropy&stage=softmax&layer=7")
+            assert violations(page, name) == {}
             page.unroute("**/monitor?**")
-        assert {
-            name: one.generate_report() for name, one in found.items() if one.violations_count
-        } == {}
 
 
-@pytest.mark.parametrize("width", [320, 390, 768])
-def test_nothing_is_wider_than_a_narrow_screen(page: Page, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
+def test_nothing_is_wider_than_a_narrow_screen(new_page: Page) -> None:
+    page = new_page
     for found in (answer(drift=7.3), without_reference(), OFF):
+        page.set_viewport_size({"width": 320, "height": 800})
         show(page, found)
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= page.evaluate("document.documentElement.clientWidth")
+        expect_no_overflow(page, 320, 390, 768)
         page.unroute("**/monitor?**")
 
 

@@ -32,8 +32,7 @@ def test_the_explorer(visit: Visit, below: Server) -> None:
 
 
 def test_the_api_page_sends_requests(visit: Visit, below: Server) -> None:
-    with visit(below) as page:
-        page.goto(f"{below.url}/docs")
+    with visit(below, path="/docs") as page:
         operation = page.locator(".opblock", has_text=re.compile("/readyz"))
         operation.click()
         operation.get_by_role("button", name="Try it out").click()

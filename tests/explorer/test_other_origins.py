@@ -9,11 +9,11 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.conftest import VIT
-from tests.explorer.conftest import CHROMIUM
+from tests.explorer.conftest import CHROMIUM, QUIET
 from tests.support.nginx import running_nginx
 from tests.support.server import Server, running_server
 
-REBOUND = "evil.example"
+REBOUND, LAB = "evil.example", "lab.example"
 UNLOAD = f"/v2/repository/models/{VIT}/unload"
 # A page that sends a form by itself.
 FORM = """<form method="post" enctype="multipart/form-data" action="URL">
@@ -43,11 +43,22 @@ def port() -> Iterator[int]:
         thread.join()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def open_server(repository: Path) -> Iterator[Server]:
     """Without keys, with the settings that every service begins with."""
     with running_server(repository) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def deceived(browser: Browser) -> Iterator[Browser]:
+    """A browser for which two names mean this machine."""
+    rules = ", ".join(f"MAP {name} 127.0.0.1" for name in (REBOUND, LAB))
+    launched = browser.browser_type.launch(
+        executable_path=CHROMIUM, args=[*QUIET, f"--host-resolver-rules={rules}"]
+    )
+    with launched:
+        yield launched
 
 
 @pytest.fixture(params=["http://localhost", "http://127.0.0.1"], ids=["cross-site", "same-site"])
@@ -74,24 +85,26 @@ def ready(server: Server) -> bool:
 
 
 def test_a_page_cannot_unload_a_model_by_fetch(open_server: Server, page: Page) -> None:
+    before = refused(open_server, "cross-origin")
     for path in (UNLOAD, "/classify"):
         kind = page.evaluate(
             "async url => (await fetch(url, {method: 'POST', mode: 'no-cors', body: 'x'})).type",
             open_server.url + path,
         )
         assert kind == "opaque"  # it was sent, and answered
-    assert refused(open_server, "cross-origin") == 2
+    assert refused(open_server, "cross-origin") == before + 2
     assert ready(open_server)
 
 
 def test_a_page_cannot_unload_a_model_by_a_form(open_server: Server, page: Page) -> None:
+    before = refused(open_server, "cross-origin")
     for count, path in enumerate((UNLOAD, "/classify"), 1):
         address = page.url
         with page.expect_navigation(url=open_server.url + path) as navigation:
             page.set_content(FORM.replace("URL", open_server.url + path), wait_until="commit")
         assert navigation.value is not None
         assert navigation.value.status == 403
-        assert refused(open_server, "cross-origin") == count
+        assert refused(open_server, "cross-origin") == before + count
         page.goto(address)
     assert ready(open_server)
 
@@ -107,22 +120,12 @@ def test_a_page_cannot_send_a_key_or_other_headers(open_server: Server, page: Pa
     assert ready(open_server)
 
 
-def launched(browser: Browser, **addresses: str) -> Browser:
-    """A browser for which these names mean this machine."""
-    rules = ", ".join(f"MAP {name} 127.0.0.1" for name in addresses.values())
-    return browser.browser_type.launch(
-        executable_path=CHROMIUM,
-        args=["--headless", "--no-sandbox", "--disable-gpu", f"--host-resolver-rules={rules}"],
-    )
-
-
 @pytest.mark.parametrize(("settings", "status"), [({}, 421), ({"allowed_hosts": "*"}, 200)])
 def test_a_name_that_comes_to_mean_this_machine_reaches_nothing(
-    repository: Path, browser: Browser, settings: dict[str, str], status: int
+    repository: Path, deceived: Browser, settings: dict[str, str], status: int
 ) -> None:
     with (
         running_server(repository, **settings) as server,
-        launched(browser, rebound=REBOUND) as deceived,
         deceived.new_context() as context,
     ):
         page = context.new_page()
@@ -137,20 +140,20 @@ def test_a_name_that_comes_to_mean_this_machine_reaches_nothing(
 
 
 def test_the_explorer_classifies_behind_a_proxy_with_plain_http(
-    browser: Browser, open_server: Server, tmp_path: Path
+    deceived: Browser, open_server: Server, tmp_path: Path
 ) -> None:
     """Where the browser sends no Sec-Fetch-Site, since it does not trust the way there."""
     locations = """
     location / { proxy_pass UPSTREAM/; proxy_set_header X-Forwarded-Host $http_host; }
     """
+    before = refused(open_server, "cross-origin")
     with (
         running_nginx(open_server, tmp_path, locations) as proxy,
-        launched(browser, lab="lab.example") as elsewhere,
-        elsewhere.new_context() as context,
+        deceived.new_context() as context,
     ):
         page = context.new_page()
-        page.goto(proxy.replace("127.0.0.1", "lab.example"))
+        page.goto(proxy.replace("127.0.0.1", LAB))
         assert not page.evaluate("isSecureContext")
         page.get_by_role("button", name="cat").click()
         page.locator("#predictions li").nth(4).wait_for()
-    assert refused(open_server, "cross-origin") == 0
+    assert refused(open_server, "cross-origin") == before

@@ -1,6 +1,7 @@
 """Messages of the explorer when something goes wrong."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,17 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import DEEPVIT
 from tests.explorer.conftest import Visit, expect_refusals
-from tests.explorer.steps import CAT, choose_sample, wait_until_loaded
+from tests.explorer.steps import BOAT, CAT, HOUSES, choose_sample, wait_until_loaded
 from tests.support.redis_server import RedisServer
-from tests.support.server import running_server
+from tests.support.server import Server, running_server
+
+
+@pytest.fixture(scope="module")
+def strict_server(repository: Path) -> Iterator[Server]:
+    """Remembers one picture, and takes files of 50,000 bytes."""
+    one_image = 32 * 32 * 3
+    with running_server(repository, store_max_bytes=one_image, max_upload_bytes=50_000) as running:
+        yield running
 
 
 def test_a_file_that_is_not_an_image(page: Page, problems: list[str]) -> None:
@@ -25,9 +34,9 @@ def test_a_file_that_is_not_an_image(page: Page, problems: list[str]) -> None:
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_a_file_that_is_too_large(repository: Path, visit: Visit, problems: list[str]) -> None:
-    with running_server(repository, max_upload_bytes=20_000) as server, visit(server) as page:
-        page.set_input_files("#file", CAT)
+def test_a_file_that_is_too_large(strict_server: Server, visit: Visit, problems: list[str]) -> None:
+    with visit(strict_server) as page:
+        page.set_input_files("#file", HOUSES)
         expect(page.get_by_role("alert")).to_contain_text("The upload has too many bytes")
         expect_refusals(page, problems, 413)
 
@@ -132,10 +141,9 @@ def test_a_key_is_asked_for_where_one_is_needed(
 
 @pytest.mark.parametrize("kept", ["file", "link"])
 def test_a_picture_that_the_server_forgot_is_sent_again_if_the_page_has_it(
-    repository: Path, visit: Visit, problems: list[str], kept: str
+    strict_server: Server, visit: Visit, problems: list[str], kept: str
 ) -> None:
-    one_image = 32 * 32 * 3
-    with running_server(repository, store_max_bytes=one_image) as server, visit(server) as page:
+    with visit(strict_server) as page:
         page.set_input_files("#file", CAT)
         expect(page.locator("#predictions li")).to_have_count(5)
         expect(page.locator("#progress")).to_be_hidden()
@@ -144,9 +152,9 @@ def test_a_picture_that_the_server_forgot_is_sent_again_if_the_page_has_it(
             page.reload()
             expect(page.locator("#predictions li")).to_have_count(5)
             expect(page.locator("#progress")).to_be_hidden()
-        with server.client() as client:
-            other = (CAT.parents[2] / "service" / "web" / "samples" / "boat.jpg").read_bytes()
-            assert client.post("/classify", files={"image": other}).status_code == 200
+        with strict_server.client() as client:
+            other = client.post("/classify", files={"image": BOAT.read_bytes()})
+            assert other.status_code == 200
         page.get_by_role("button", name="Understand").click()
         if kept == "file":
             expect(page.locator("#similar-count")).to_contain_text("of 15")

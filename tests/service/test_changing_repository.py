@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import DEEPVIT, VIT
 from tests.support.answers import results
 from tests.support.memory import Footprint
-from tests.support.server import running_server
+from tests.support.server import LARGEST_BATCH, running_server
 from tests.support.versions import copied, rewrite
 from tests.support.waiting import until
 
@@ -102,7 +102,10 @@ def test_a_version_whose_files_have_changed_is_loaded_anew_or_stays_as_it_was(
 ) -> None:
     version = copied(repository, tmp_path) / DEEPVIT / "1"
     load = f"/v2/repository/models/{DEEPVIT}/load"
-    with running_server(tmp_path) as server, server.client() as client:
+    with (
+        running_server(tmp_path, max_batch_size=LARGEST_BATCH) as server,
+        server.client() as client,
+    ):
         before = predictions(client, photo)
         rewrite(version, labels=LABELS)
         assert predictions(client, photo) == before  # not asked for yet

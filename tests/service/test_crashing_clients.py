@@ -25,7 +25,7 @@ from tests.conftest import DEEPVIT
 from tests.support.answers import answers_of_both_models
 from tests.support.counts import settled_counts
 from tests.support.memory import bounded_growth
-from tests.support.server import Server, running_server
+from tests.support.server import LARGEST_BATCH, Server, running_server
 
 CLIENTS = 400
 MAX_UPLOAD_BYTES = 200_000
@@ -34,7 +34,9 @@ MAX_UPLOAD_BYTES = 200_000
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[Server]:
     """A server of this module alone, whose counts are read."""
-    with running_server(repository, max_upload_bytes=MAX_UPLOAD_BYTES) as running:
+    with running_server(
+        repository, max_upload_bytes=MAX_UPLOAD_BYTES, max_batch_size=LARGEST_BATCH
+    ) as running:
         yield running
 
 

@@ -27,7 +27,7 @@ from tests.service.imaging.test_too_large import BOMBS, png_claiming
 from tests.support.answers import answers_of_both_models
 from tests.support.counts import settled_counts
 from tests.support.memory import bounded_growth
-from tests.support.server import running_server
+from tests.support.server import LARGEST_BATCH, running_server
 from tests.support.service import client_of, running_service
 
 ATOL = 1e-5  # of logits between 1 and 5
@@ -158,7 +158,12 @@ def test_bombs_from_all_sides_take_little_memory(repository: Path, photo: bytes)
     zeros = gzip.compress(bytes(2**28))
     infer = f"/v2/models/{DEEPVIT}/infer"
     with (
-        running_server(repository, max_image_pixels=MAX_PIXELS, image_formats="all") as server,
+        running_server(
+            repository,
+            max_image_pixels=MAX_PIXELS,
+            image_formats="all",
+            max_batch_size=LARGEST_BATCH,
+        ) as server,
         server.client() as client,
     ):
         before = answers_of_both_models(client, photo)

@@ -14,7 +14,7 @@ from PIL import Image
 from service import __version__, errors
 from tests.conftest import DEEPVIT, VIT
 from tests.support.pictures import png
-from tests.support.server import ROOT, Server, running_server
+from tests.support.server import ROOT, Server, failed_start, running_server
 
 
 def test_importing_the_service_does_not_load_torch() -> None:
@@ -136,13 +136,6 @@ def test_sigterm_ends_with_status_0(repository: Path) -> None:
         assert server.terminate() == 0
 
 
-def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service", "--port", "0", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def broken(repository: Path, folder: Path, file: str, content: bytes) -> Path:
     """A copy of one model with one damaged file."""
     version = folder / VIT / "1"
@@ -156,10 +149,11 @@ def broken(repository: Path, folder: Path, file: str, content: bytes) -> Path:
 def test_a_damaged_model_ends_the_start_with_one_line(
     repository: Path, tmp_path: Path, file: str
 ) -> None:
-    found = start("--model-repository", str(broken(repository, tmp_path, file, b"{}")))
-    assert found.returncode == 1
-    assert len(found.stderr.splitlines()) == 1
-    assert str(tmp_path) in found.stderr
+    folder = broken(repository, tmp_path, file, b"{}")
+    status, said = failed_start("--model-repository", str(folder))
+    assert status == 1
+    assert len(said.splitlines()) == 1
+    assert str(tmp_path) in said
 
 
 @pytest.mark.parametrize(
@@ -176,13 +170,11 @@ def test_an_address_that_is_not_to_be_had_stops_the_start_with_one_line(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        found = subprocess.run(
-            [sys.executable, "-m", "service", "--port", str(port), *address,
-             "--model-repository", str(repository)],
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    assert found.returncode == 1
-    (line,) = found.stderr.splitlines()
+        status, said = failed_start(
+            "--port", str(port), *address, "--model-repository", str(repository)
+        )
+    assert status == 1
+    (line,) = said.splitlines()
     assert line.startswith("service: cannot listen on ")
     assert reason in line.lower()
 
@@ -202,11 +194,11 @@ def test_a_wrong_setting_ends_the_start_with_one_line(
 ) -> None:
     if "--model-repository" not in arguments:
         arguments = ["--model-repository", str(repository), *arguments]
-    found = start(*arguments)
-    assert found.returncode == 1
-    assert found.stderr.startswith(f"service: {'wrong setting: ' if '_' in message else ''}")
-    assert message in found.stderr
-    assert len(found.stderr.splitlines()) == 1
+    status, said = failed_start(*arguments)
+    assert status == 1
+    assert said.startswith(f"service: {'wrong setting: ' if '_' in message else ''}")
+    assert message in said
+    assert len(said.splitlines()) == 1
 
 
 def test_the_log_has_no_traceback(server: Server) -> None:

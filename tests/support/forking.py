@@ -12,9 +12,12 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from subprocess import TimeoutExpired
 
+from PIL import Image
+
 _SERVICE = "service.__main__"
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__, _SERVICE])
+Image.init()  # imports the readers of all formats, as each service does when it starts
 
 
 class Forked:

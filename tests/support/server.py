@@ -19,6 +19,7 @@ from tests.support.forking import Forked
 ROOT = Path(__file__).parents[2]
 _LISTENING = re.compile(r"running on (http://\S+)")
 _START_TIMEOUT_S = 60
+LARGEST_BATCH = 32  # of a service that is not told otherwise
 
 
 @dataclass
@@ -68,16 +69,29 @@ def start(
 def running_server(repository: Path, **settings: object) -> Iterator[Server]:
     """Serve a model repository on a free port; `settings` are passed as DEEPVIT_ variables.
 
-    One thread runs a model unless told otherwise, which saves measuring what is fastest.
+    Unless told otherwise, one thread runs a model, which saves measuring what is fastest, and
+    batches are small, because the first one takes most of the processor time of a start. Tests
+    that bound memory take the service's own largest batch, whose first run has grown the heap.
     """
-    given = environment({"intra_op_threads": 1, **settings})
+    given = environment({"intra_op_threads": 1, "max_batch_size": 4, **settings})
     with _running(Forked(_arguments(0, repository), ROOT, given)) as server:
         yield server
 
 
+def failed_start(*arguments: str, **settings: object) -> tuple[int, str]:
+    """The exit status of a start that has to fail, and what it says on standard error."""
+    process = Forked(["--port", "0", *arguments], ROOT, environment(settings))
+    with process.stderr:
+        said = process.stderr.read()
+    return process.wait(_START_TIMEOUT_S), said
+
+
 @contextmanager
 def running_command(repository: Path, **settings: object) -> Iterator[Server]:
-    """The same by the command, for what depends on a process's name or on how it begins."""
+    """The same by the command, for what depends on a process's name or on how it begins.
+
+    Its batches are as large as the service makes them.
+    """
     settings = {"intra_op_threads": 1, **settings}
     with _running(start("service", 0, repository, settings)) as server:
         yield server

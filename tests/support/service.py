@@ -12,7 +12,6 @@ import httpx
 from service.app import build_runtime, create_app
 from service.runtime import Runtime
 from service.settings.server import Settings
-from tests.conftest import DEEPVIT
 
 
 @contextmanager
@@ -39,8 +38,8 @@ def client_of(runtime: Runtime) -> httpx.AsyncClient:
 
 @contextmanager
 def held(running: Runtime) -> Iterator[Any]:
-    """Makes the classifier wait until the block ends."""
-    model = running.pipeline.models.get(DEEPVIT)
+    """Makes the classifier of the default model wait until the block ends."""
+    model = running.pipeline.models.get(None)
     released = threading.Event()
     run = model.classifier._run
 

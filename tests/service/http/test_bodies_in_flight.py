@@ -13,15 +13,15 @@ import httpx
 import pytest
 
 from service.runtime import Runtime
-from tests.conftest import DEEPVIT
+from tests.conftest import TINY
 from tests.support.memory import Footprint, bounded_growth
-from tests.support.server import Server, running_server
+from tests.support.server import LARGEST_BATCH, Server, running_server
 from tests.support.service import accepted, client_of, held, running_service
 from tests.support.sockets import connected, statuses
 from tests.support.waiting import until
 
 MIB = 2**20
-INFER = f"/v2/models/{DEEPVIT}/infer"
+INFER = f"/v2/models/{TINY}/infer"
 FORM = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
 KINDS = {
     "raw": ("/classify", "image/png", b""),
@@ -39,6 +39,21 @@ def head(path: str, kind: str, length: int) -> bytes:
 
 
 IDLE = head("/classify", "image/jpeg", 5000)
+
+
+@pytest.fixture(scope="module")
+def room_for_eight(tiny_repository: Path) -> Iterator[Server]:
+    """A server that takes eight uploads at a time."""
+    with running_server(tiny_repository, max_inflight_uploads=8) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def room_for_4_mib(tiny_repository: Path) -> Iterator[Server]:
+    """A server that takes 4 MiB of uploads at a time."""
+    settings = {"max_upload_bytes": 4 * MIB, "max_inflight_bytes": 4 * MIB}
+    with running_server(tiny_repository, **settings) as running:
+        yield running
 
 
 @contextmanager
@@ -65,9 +80,9 @@ def answered(connections: list[socket.socket]) -> list[int]:
     return [statuses(connection.recv(1000))[0] for connection in readable]
 
 
-def test_bodies_that_do_not_come_take_no_slot(repository: Path, photo: bytes) -> None:
+def test_bodies_that_do_not_come_take_no_slot(tiny_repository: Path, photo: bytes) -> None:
     with (
-        running_server(repository, max_queue_images=4) as server,
+        running_server(tiny_repository, max_queue_images=4) as server,
         idle_uploads(server, 20) as connections,
         server.client() as client,
     ):
@@ -77,7 +92,7 @@ def test_bodies_that_do_not_come_take_no_slot(repository: Path, photo: bytes) ->
         assert answered(connections) == []
 
 
-def test_a_full_queue_refuses_before_it_reads_the_body(repository: Path, photo: bytes) -> None:
+def test_a_full_queue_refuses_before_it_reads_the_body(tiny_repository: Path, photo: bytes) -> None:
     read = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -105,18 +120,21 @@ def test_a_full_queue_refuses_before_it_reads_the_body(repository: Path, photo: 
         assert read == []
         assert running.uploads.bytes == running.uploads.arriving == 0
 
-    with running_service(repository, max_queue_images=1) as running:
+    with running_service(tiny_repository, max_queue_images=1) as running:
         asyncio.run(scenario(running))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stalled_uploads_take_bounded_memory(repository: Path, photo: bytes, kind: str) -> None:
+def test_stalled_uploads_take_bounded_memory(
+    tiny_repository: Path, photo: bytes, kind: str
+) -> None:
     """Of 40 uploads of 8 MiB that stop one byte before their end, 32 MiB are kept."""
     path, media_type, begin = KINDS[kind]
     begin = head(path, media_type, 8 * MIB) + begin
     settings = {"max_upload_bytes": 8 * MIB, "max_inflight_bytes": 32 * MIB}
+    settings["max_batch_size"] = LARGEST_BATCH
     with (
-        running_server(repository, **settings) as server,
+        running_server(tiny_repository, **settings) as server,
         server.client() as client,
         ExitStack() as stack,
     ):
@@ -134,14 +152,11 @@ def test_stalled_uploads_take_bounded_memory(repository: Path, photo: bytes, kin
     assert "Traceback" not in "".join(server.log)
 
 
-def test_decompressed_bytes_count_too(repository: Path) -> None:
-    settings = {"max_upload_bytes": 4 * MIB, "max_inflight_bytes": 4 * MIB}
+def test_decompressed_bytes_count_too(room_for_4_mib: Server) -> None:
+    server = room_for_4_mib
     bomb = zlib.compress(bytes(3 * MIB))
     headers = {"Content-Encoding": "deflate"}
-    with (
-        running_server(repository, **settings) as server,
-        client_elsewhere(server) as elsewhere,
-    ):
+    with client_elsewhere(server) as elsewhere:
         begin = head("/classify", "image/png", 4 * MIB) + bytes(2 * MIB)
         with connected(server, begin):
             until(lambda: elsewhere.post(INFER, content=bomb, headers=headers).status_code == 429)
@@ -151,36 +166,31 @@ def test_decompressed_bytes_count_too(repository: Path) -> None:
         until(lambda: elsewhere.post(INFER, content=bomb, headers=headers).status_code != 429)
 
 
-def test_one_address_cannot_hold_all_uploads(repository: Path, photo: bytes) -> None:
+def test_one_address_cannot_hold_all_uploads(room_for_eight: Server, photo: bytes) -> None:
     with (
-        running_server(repository, max_inflight_uploads=8) as server,
-        idle_uploads(server, 8) as connections,
-        client_elsewhere(server) as elsewhere,
+        idle_uploads(room_for_eight, 8) as connections,
+        client_elsewhere(room_for_eight) as elsewhere,
     ):
         assert elsewhere.post("/classify", files={"image": photo}).status_code == 200
         until(lambda: answered(connections) == [429])
 
 
-def test_behind_a_proxy_stalled_uploads_give_way_to_others(repository: Path, photo: bytes) -> None:
+def test_behind_a_proxy_stalled_uploads_give_way_to_others(
+    room_for_eight: Server, photo: bytes
+) -> None:
     """All have the proxy's address; who has just begun is not sent away for a newcomer."""
-    with (
-        running_server(repository, max_inflight_uploads=8) as server,
-        server.client() as client,
-    ):
+    with room_for_eight.client() as client:
         trusted = [{"X-Forwarded-For": f"10.0.0.{number}"} for number in range(3)]
-        with idle_uploads(server, 8):
+        with idle_uploads(room_for_eight, 8):
             until(lambda: client.post("/classify", files={"image": photo}).status_code == 200)
             for headers in trusted:  # a trusted proxy tells clients apart
                 told = client.post("/classify", files={"image": photo}, headers=headers)
                 assert told.status_code == 200
 
 
-def test_an_upload_with_a_length_that_cannot_fit_is_refused_unread(repository: Path) -> None:
-    settings = {"max_upload_bytes": 4 * MIB, "max_inflight_bytes": 4 * MIB}
-    with (
-        running_server(repository, **settings) as server,
-        server.client() as client,
-    ):
+def test_an_upload_with_a_length_that_cannot_fit_is_refused_unread(room_for_4_mib: Server) -> None:
+    server = room_for_4_mib
+    with server.client() as client:
         begin = head("/classify", "image/png", 3 * MIB) + bytes(2 * MIB)
         with connected(server, begin):
             asking = head("/classify", "image/png", 4 * MIB - 1)
@@ -198,7 +208,10 @@ def test_an_upload_with_a_length_that_cannot_fit_is_refused_unread(repository: P
 
 
 def test_memory_of_refused_uploads_goes_back_to_the_system(repository: Path, photo: bytes) -> None:
-    with running_server(repository) as server, server.client() as client:
+    with (
+        running_server(repository, max_batch_size=LARGEST_BATCH) as server,
+        server.client() as client,
+    ):
         for _ in range(3):
             assert client.post("/classify", files={"image": photo}).status_code == 200
         before = Footprint.of(server.process.pid).resident_bytes
@@ -208,9 +221,9 @@ def test_memory_of_refused_uploads_goes_back_to_the_system(repository: Path, pho
         until(lambda: Footprint.of(server.process.pid).resident_bytes < before + 24 * MIB)
 
 
-def test_addresses_are_those_of_sockets(server: Server) -> None:
+def test_addresses_are_those_of_sockets(room_for_eight: Server) -> None:
     """What the tests above rely on: this machine answers to a second address of its own."""
-    port = urlsplit(server.url).port
+    port = urlsplit(room_for_eight.url).port
     assert port
     with socket.create_connection(("127.0.0.1", port), source_address=(OTHER, 0)) as connection:
         assert connection.getsockname()[0] == OTHER

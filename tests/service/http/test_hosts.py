@@ -88,9 +88,9 @@ def test_the_inference_protocol_has_its_own_form(client: httpx.Client) -> None:
     assert (refused.status_code, list(refused.json())) == (421, ["error"])
 
 
-def test_named_hosts_are_answered_and_no_others(repository: Path) -> None:
+def test_named_hosts_are_answered_and_no_others(tiny_repository: Path) -> None:
     settings = {"allowed_hosts": "API.example.org, *.models.example.org", "host": "0.0.0.0"}
-    with running_server(repository, **settings) as server:
+    with running_server(tiny_repository, **settings) as server:
         for host in ("api.example.org", "Api.Example.org:443", "a.models.example.org", *ALWAYS):
             assert status(server, host) == 200, host
         for host in ("models.example.org", "example.org", *DOTLESS, *NEVER):
@@ -101,9 +101,9 @@ def test_named_hosts_are_answered_and_no_others(repository: Path) -> None:
     "settings", [{"host": "0.0.0.0"}, {"allowed_hosts": "a.example,*"}], ids=str
 )
 def test_elsewhere_or_with_a_star_every_name_is_answered(
-    repository: Path, settings: dict[str, str]
+    tiny_repository: Path, settings: dict[str, str]
 ) -> None:
-    with running_server(repository, **settings) as server:
+    with running_server(tiny_repository, **settings) as server:
         for host in (*ALWAYS, *DOTLESS, *NEVER):
             assert status(server, host) == 200, host
 
@@ -115,13 +115,13 @@ def test_probes_come_with_the_address_of_a_pod(server: Server, path: str) -> Non
 
 @pytest.mark.parametrize(("setting", "expected"), [({}, 421), ({"allowed_hosts": PUBLIC}, 200)])
 def test_a_proxy_on_the_same_machine_may_pass_on_the_public_name(
-    repository: Path, tmp_path: Path, setting: dict[str, str], expected: int
+    tiny_repository: Path, tmp_path: Path, setting: dict[str, str], expected: int
 ) -> None:
     locations = """
     location /address/ { proxy_pass UPSTREAM/; }
     location /name/ { proxy_pass UPSTREAM/; proxy_set_header Host $http_host; }
     """
-    with running_server(repository, **setting) as server:
+    with running_server(tiny_repository, **setting) as server:
         assert status(server, "deepvit_upstream") == (421 if setting else 200)
         with running_nginx(server, tmp_path, locations) as proxy:
             for path, due in (("address", 200), ("name", expected)):

@@ -93,8 +93,10 @@ def test_a_body_that_goes_on_and_on_is_cut_off(server: Server, version: bytes) -
 
 @pytest.mark.parametrize("version", [*CLOSING.values(), KEPT], ids=[*CLOSING, "kept alive"])
 @pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "falls silent"])
-def test_nothing_is_left_of_a_client_that(repository: Path, version: bytes, leaves: bool) -> None:
-    with running_server(repository, keep_alive_s=1) as server, server.client() as client:
+def test_nothing_is_left_of_a_client_that(
+    tiny_repository: Path, version: bytes, leaves: bool
+) -> None:
+    with running_server(tiny_repository, keep_alive_s=1) as server, server.client() as client:
         process = psutil.Process(server.process.pid)
 
         def connections() -> int:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.support.memory import bounded_growth
-from tests.support.server import Server, running_server
+from tests.support.server import LARGEST_BATCH, Server, running_server
 from tests.support.sockets import connected, read_all, statuses
 
 MANY = 4000  # of the smallest requests; they fit one read of the server
@@ -24,7 +24,10 @@ def flood(connection: socket.socket) -> None:
 def test_many_requests_in_one_packet_take_little_memory_and_no_turn_of_others(
     repository: Path, photo: bytes
 ) -> None:
-    with running_server(repository) as server, server.client() as client:
+    with (
+        running_server(repository, max_batch_size=LARGEST_BATCH) as server,
+        server.client() as client,
+    ):
         for _ in range(3):
             assert client.post("/classify", files={"image": photo}).status_code == 200
         with ExitStack() as stack, bounded_growth(server.process.pid, 20):

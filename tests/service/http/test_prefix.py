@@ -16,10 +16,10 @@ PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"
 
 
 @pytest.fixture(scope="module", params=["setting", "header"])
-def named(repository: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Server, bool]]:
+def named(tiny_repository: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Server, bool]]:
     """A server with a key, and whether the proxy has to name the prefix."""
     setting = {"root_path": PREFIX} if request.param == "setting" else {}
-    with running_server(repository, api_keys="key", **setting) as server:
+    with running_server(tiny_repository, api_keys="key", **setting) as server:
         yield server, not setting
 
 
@@ -42,7 +42,7 @@ def test_every_address_in_answers_has_the_prefix(proxy: httpx.Client, photo: byt
         *re.findall(r'(?:href|src|spec-url)="(/[^"]*)"', pages),
         *re.findall(r"url: '([^']*)'", pages),
     ]
-    assert len(addresses) == 2 + 2 + 4 + 3
+    assert len(addresses) == 2 + 1 + 4 + 3
     for address in addresses:
         assert address.startswith(f"{PREFIX}/")
         answer = proxy.get(address.removeprefix(PREFIX), headers=KEY)
@@ -102,8 +102,8 @@ def test_errors_name_the_address_of_the_client(proxy: httpx.Client) -> None:
     assert proxy.get("/models", headers=[("X", "")] * 100).status_code == 431
 
 
-def test_what_is_logged_and_counted_is_the_path_below_the_prefix(repository: Path) -> None:
-    with running_server(repository, root_path=PREFIX) as server:
+def test_what_is_logged_and_counted_is_the_path_below_the_prefix(tiny_repository: Path) -> None:
+    with running_server(tiny_repository, root_path=PREFIX) as server:
         with server.client() as client:
             for path in (PREFIX, "", PREFIX + PREFIX):
                 for probe in PROBES:
@@ -142,7 +142,7 @@ def test_only_what_can_be_a_prefix_is_taken(client: httpx.Client, value: str, pr
 
 
 def test_only_a_trusted_proxy_names_the_prefix(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy is who connects, whatever client it names."""
     headers = {"X-Forwarded-Prefix": PREFIX, "X-Forwarded-For": "192.0.2.1"}
@@ -153,7 +153,7 @@ def test_only_a_trusted_proxy_names_the_prefix(
         (",", ""),
     ):
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
-        with running_server(repository) as server:
+        with running_server(tiny_repository) as server:
             answer = httpx.get(f"{server.url}/models", headers=headers).json()
         assert answer["models"][0]["url"].startswith(f"{prefix}/models/")
 

@@ -160,10 +160,10 @@ def test_the_limits_are_for_each_request_of_a_connection(server: Server) -> None
         assert statuses(read_all(connection)) == [200] * 200
 
 
-def test_slow_clients_are_not_waited_for(repository: Path, photo: bytes) -> None:
+def test_slow_clients_are_not_waited_for(tiny_repository: Path, photo: bytes) -> None:
     post = b"POST /classify HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n"
     with (
-        running_server(repository, keep_alive_s=2, request_timeout_s=2) as server,
+        running_server(tiny_repository, keep_alive_s=2, request_timeout_s=2) as server,
         server.client() as client,
         ExitStack() as stack,
     ):

@@ -1,9 +1,7 @@
 """API keys, headers and cross-origin calls on a real server."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import run
 from typing import Any
 
 import httpx
@@ -11,14 +9,14 @@ import pytest
 
 from service.api_keys import ApiKeys
 from service.errors import Unauthorized
-from tests.conftest import DEEPVIT
-from tests.support.server import ROOT, Server, environment, running_server
+from tests.conftest import TINY
+from tests.support.server import Server, failed_start, running_server
 from tests.support.sockets import connected, read_all, statuses
 
 
-def test_a_key_is_taken_in_either_header(repository: Path, photo: bytes) -> None:
+def test_a_key_is_taken_in_either_header(tiny_repository: Path, photo: bytes) -> None:
     with (
-        running_server(repository, api_keys="first-key, second-key") as server,
+        running_server(tiny_repository, api_keys="first-key, second-key") as server,
         server.client() as client,
     ):
 
@@ -37,10 +35,10 @@ def test_a_key_is_taken_in_either_header(repository: Path, photo: bytes) -> None
         assert client.get("/models").status_code == 401
         for method, path in [
             ("GET", "/v2"),
-            ("GET", f"/v2/models/{DEEPVIT}/ready"),
-            ("POST", f"/v2/models/{DEEPVIT}/infer"),
+            ("GET", f"/v2/models/{TINY}/ready"),
+            ("POST", f"/v2/models/{TINY}/infer"),
             ("POST", "/v2/repository/index"),
-            ("POST", f"/v2/repository/models/{DEEPVIT}/unload"),
+            ("POST", f"/v2/repository/models/{TINY}/unload"),
         ]:
             refused = client.request(method, path, headers={"X-API-Key": "wrong"})
             assert refused.status_code == 401
@@ -52,19 +50,11 @@ def test_a_key_is_taken_in_either_header(repository: Path, photo: bytes) -> None
 
 
 @pytest.mark.parametrize("keys", [",", " ", " , ", ""])
-def test_keys_that_are_none_end_the_start(repository: Path, keys: str) -> None:
-    found = run(
-        [sys.executable, "-m", "service", "--port", "0", "--model-repository", repository],
-        cwd=ROOT,
-        env=environment({"api_keys": keys}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert found.returncode == 1
-    assert found.stderr.startswith("service: wrong setting: api_keys: ")
-    assert found.stderr.count("\n") == 1
+def test_keys_that_are_none_end_the_start(tiny_repository: Path, keys: str) -> None:
+    status, said = failed_start("--model-repository", str(tiny_repository), api_keys=keys)
+    assert status == 1
+    assert said.startswith("service: wrong setting: api_keys: ")
+    assert said.count("\n") == 1
 
 
 LONG = "k" * 4096  # the longest that may be set
@@ -104,9 +94,9 @@ def test_a_key_may_be_bytes_that_are_no_text() -> None:
 
 
 @pytest.fixture(scope="module")
-def keyed(repository: Path) -> Iterator[Server]:
+def keyed(tiny_repository: Path) -> Iterator[Server]:
     keys = f"ascii, schlüssel, ключ, two words, {LONG}"
-    with running_server(repository, api_keys=keys) as running:
+    with running_server(tiny_repository, api_keys=keys) as running:
         yield running
 
 
@@ -128,9 +118,9 @@ def test_the_explorer_may_run_only_its_own_files(client: httpx.Client, path: str
 
 
 @pytest.mark.parametrize("origin", ["https://a.example", "https://b.example"])
-def test_only_named_origins_may_call(repository: Path, origin: str) -> None:
+def test_only_named_origins_may_call(tiny_repository: Path, origin: str) -> None:
     with (
-        running_server(repository, cors_origins="https://a.example") as server,
+        running_server(tiny_repository, cors_origins="https://a.example") as server,
         server.client() as client,
     ):
         answer = client.get("/models", headers={"Origin": origin})
@@ -139,10 +129,10 @@ def test_only_named_origins_may_call(repository: Path, origin: str) -> None:
 
 
 def test_pages_of_other_origins_can_read_every_header_that_they_need(
-    repository: Path, photo: bytes
+    tiny_repository: Path, photo: bytes
 ) -> None:
     with (
-        running_server(repository, cors_origins="https://a.example", api_keys="key") as server,
+        running_server(tiny_repository, cors_origins="https://a.example", api_keys="key") as server,
         server.client() as client,
     ):
         client.headers["Origin"] = "https://a.example"
@@ -169,4 +159,4 @@ def binary_inference() -> dict[str, Any]:
     image = {"name": "images", "datatype": "UINT8", "shape": [1, 32, 32, 3]} | data
     output = {"name": "logits", "parameters": {"binary_data": True}}
     body = {"inputs": [image], "outputs": [output]}
-    return {"url": f"/v2/models/{DEEPVIT}/infer", "json": body}
+    return {"url": f"/v2/models/{TINY}/infer", "json": body}

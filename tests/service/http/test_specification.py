@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import DEEPVIT
+from tests.conftest import TINY
 from tests.support.server import running_server
 
 PAGES = (
@@ -19,7 +19,7 @@ PAGES = (
     "/static-offline-docs/swagger-ui-bundle.js",
     "/openapi.json",
 )
-VALUES = {"{model}": DEEPVIT, "{name}": DEEPVIT, "{version}": "1", "{id}": "0" * 32}
+VALUES = {"{model}": TINY, "{name}": TINY, "{version}": "1", "{id}": "0" * 32}
 
 
 def operations(client: httpx.Client) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -32,10 +32,10 @@ def operations(client: httpx.Client) -> Iterator[tuple[str, str, dict[str, Any]]
             yield method.upper(), path, operation
 
 
-def test_what_is_said_to_need_a_key_needs_one(repository: Path) -> None:
+def test_what_is_said_to_need_a_key_needs_one(tiny_repository: Path) -> None:
     public, protected = set[str](), set[str]()
     with (
-        running_server(repository, api_keys="the-key") as server,
+        running_server(tiny_repository, api_keys="the-key") as server,
         server.client() as client,
     ):
         schemes = client.get("/openapi.json").json()["components"]["securitySchemes"]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from tests.support.memory import bounded_growth
-from tests.support.server import Server, running_server
+from tests.support.server import LARGEST_BATCH, Server, running_server
 from tests.support.waiting import until
 
 MIB = 2**20
@@ -36,7 +36,10 @@ def test_clients_that_never_read_are_cut_off_and_take_bounded_memory(
     repository: Path, photo: bytes
 ) -> None:
     """60 answers of 4.3 MiB, of which 16 MiB are kept."""
-    with running_server(repository, **SETTINGS) as server, server.client() as client:
+    with (
+        running_server(repository, **SETTINGS, max_batch_size=LARGEST_BATCH) as server,
+        server.client() as client,
+    ):
         found = client.post("/classify", files={"image": photo}).json()["results"][0]
         target = f"/attention-maps?id={found['id']}&head=all&query=all"
         for _ in range(3):

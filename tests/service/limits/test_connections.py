@@ -79,9 +79,11 @@ def asked(connection: socket.socket) -> bytes:
     return answer
 
 
-def test_a_flood_of_connections_takes_them_from_nobody_else(repository: Path, photo: bytes) -> None:
+def test_a_flood_of_connections_takes_them_from_nobody_else(
+    tiny_repository: Path, photo: bytes
+) -> None:
     with (
-        running_server(repository, max_connections=50, keep_alive_s=60) as server,
+        running_server(tiny_repository, max_connections=50, keep_alive_s=60) as server,
         server.client() as client,
         ExitStack() as stack,
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.service.oip.grpc.calls import address
-from tests.support.server import ROOT, running_server
+from tests.support.server import LARGEST_BATCH, ROOT, running_server
 from tests.triton.__main__ import RECORD, ask_all
 from tests.triton.rest import MODEL
 
@@ -25,7 +25,7 @@ def answers(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """From a server that has only just started, as when they were recorded."""
     folder = tmp_path_factory.mktemp("beside_triton")
     shutil.copytree(repository / MODEL, folder / MODEL)
-    with running_server(folder, grpc_port=0) as server:
+    with running_server(folder, grpc_port=0, max_batch_size=LARGEST_BATCH) as server:
         asked = list(ask_all(server.url.removeprefix("http://"), address(server)))
     found = {(protocol, name): asdict(answer) for protocol, name, answer in asked}
     assert len(found) == len(asked), "two requests have one name"

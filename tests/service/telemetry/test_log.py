@@ -62,7 +62,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 def server_into(pipe_end: int, repository: Path) -> Iterator[tuple[Any, httpx.Client]]:
     """A server whose log goes into a pipe, and a client once it answers."""
     port = free_port()
-    process = start("service", port, repository, {"drain_delay_s": 0}, stderr=pipe_end)
+    settings = {"drain_delay_s": 0, "intra_op_threads": 1}
+    process = start("service", port, repository, settings, stderr=pipe_end)
     try:
         until(lambda: accepts(port))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
@@ -72,9 +73,9 @@ def server_into(pipe_end: int, repository: Path) -> Iterator[tuple[Any, httpx.Cl
         process.wait()
 
 
-def test_a_log_that_nobody_reads_stops_nothing(repository: Path, photo: bytes) -> None:
+def test_a_log_that_nobody_reads_stops_nothing(tiny_repository: Path, photo: bytes) -> None:
     """A pipe holds 64 KiB, and 1 MiB more may wait in memory: some 500 lines of this length."""
-    with pipe() as (reading, writing), server_into(writing, repository) as (process, client):
+    with pipe() as (reading, writing), server_into(writing, tiny_repository) as (process, client):
         with bounded_growth(process.pid, 48):
             for _ in range(800):
                 assert client.get(LONG_PATH).status_code == 404
@@ -93,18 +94,18 @@ def test_a_log_that_nobody_reads_stops_nothing(repository: Path, photo: bytes) -
         assert answered + lost == 801
 
 
-def test_a_server_whose_log_nobody_reads_still_ends(repository: Path) -> None:
-    with pipe() as (_, writing), server_into(writing, repository) as (process, client):
+def test_a_server_whose_log_nobody_reads_still_ends(tiny_repository: Path) -> None:
+    with pipe() as (_, writing), server_into(writing, tiny_repository) as (process, client):
         for _ in range(100):
             client.get(LONG_PATH)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 
 
-def test_a_log_whose_reader_has_gone_stops_nothing(repository: Path, photo: bytes) -> None:
+def test_a_log_whose_reader_has_gone_stops_nothing(tiny_repository: Path, photo: bytes) -> None:
     reading, writing = os.pipe()
     try:
-        with server_into(writing, repository) as (process, client):
+        with server_into(writing, tiny_repository) as (process, client):
             os.close(reading)
             for _ in range(3):
                 assert client.post("/classify", files={"image": photo}).status_code == 200
@@ -163,8 +164,8 @@ def photo_with_wrong_exif(offset: int) -> bytes:
     return file.getvalue()[:2] + segment + file.getvalue()[2:]
 
 
-def test_warnings_are_lines_and_are_not_repeated(repository: Path) -> None:
-    with running_server(repository) as server:
+def test_warnings_are_lines_and_are_not_repeated(tiny_repository: Path) -> None:
+    with running_server(tiny_repository) as server:
         with server.client() as client:
             for offset in range(300):
                 image = photo_with_wrong_exif(1000 + offset)

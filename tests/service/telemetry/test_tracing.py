@@ -17,7 +17,7 @@ from service.settings.server import traces_wanted
 from service.telemetry.metrics import STAGES
 from tests.conftest import DEEPVIT
 from tests.support.collector import Collector, running_collector
-from tests.support.server import ROOT, Server, running_server
+from tests.support.server import ROOT, Server, environment, running_server
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 SERVER = 2  # the kind of span
@@ -125,13 +125,13 @@ def test_the_caller_decides_on_sampling_and_probes_are_not_traced(
 
 
 def test_spans_are_flushed_on_shutdown_and_the_log_has_their_trace_id(
-    repository: Path, photo: bytes, collector: Collector, monkeypatch: pytest.MonkeyPatch
+    tiny_repository: Path, photo: bytes, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector.spans.clear()
     monkeypatch.setenv(ENDPOINT, collector.url)
     monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
-    with running_server(repository, drain_delay_s=0) as server:
+    with running_server(tiny_repository, drain_delay_s=0) as server:
         with server.client() as client:
             client.post("/classify", files={"image": photo})
         assert collector.spans == []
@@ -146,7 +146,7 @@ def test_spans_are_flushed_on_shutdown_and_the_log_has_their_trace_id(
 
 @pytest.mark.parametrize("listening", [False, True], ids=["unreachable", "hanging"])
 def test_without_a_collector_the_server_answers_and_stops(
-    repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, listening: bool
+    tiny_repository: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, listening: bool
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -154,14 +154,16 @@ def test_without_a_collector_the_server_answers_and_stops(
             silent.close()
         monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{port}")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        with running_server(repository, drain_delay_s=0) as server:
+        with running_server(tiny_repository, drain_delay_s=0) as server:
             with server.client() as client:
                 assert client.post("/classify", files={"image": photo}).status_code == 200
             assert server.terminate() == 0
     assert "Traceback" not in "".join(server.log)
 
 
-def test_tracing_is_off_by_default(repository: Path, photo: bytes, collector: Collector) -> None:
+def test_tracing_is_off_by_default(
+    tiny_repository: Path, photo: bytes, collector: Collector
+) -> None:
     collector.spans.clear()
     code = (
         "import sys, service.__main__ as m; from service.app import build_tracing\n"
@@ -169,21 +171,28 @@ def test_tracing_is_off_by_default(repository: Path, photo: bytes, collector: Co
         "sys.exit(any(name.startswith('opentelemetry.sdk') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-    with running_server(repository) as server:
+    with running_server(tiny_repository) as server:
         with server.client() as client:
             client.post("/classify", files={"image": photo})
         server.terminate()
     assert not any("trace_id" in line for line in server.log)
 
 
-def test_without_the_package_the_start_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_start_ends_with_one_line(
+    tiny_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     code = (
         "import sys; sys.modules['opentelemetry.sdk'] = None\n"
-        "from service.__main__ import main; sys.exit(main([]))"
+        "from service.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, "--model-repository", tiny_repository],
+        cwd=ROOT,
+        env=environment({"intra_op_threads": 1}),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert found.returncode == 1
     assert len(found.stderr.splitlines()) == 1

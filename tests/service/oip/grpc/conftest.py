@@ -15,12 +15,12 @@ from models.arrays import Pixels
 from models.preprocess import preprocess
 from tests.service.http.v2_requests import RULE
 from tests.service.oip.grpc.calls import address
-from tests.support.server import Server, running_server
+from tests.support.server import LARGEST_BATCH, Server, running_server
 
 
 @pytest.fixture(scope="package")
 def server(repository: Path) -> Iterator[Server]:
-    with running_server(repository, grpc_port=0) as running:
+    with running_server(repository, grpc_port=0, max_batch_size=LARGEST_BATCH) as running:
         yield running
 
 

@@ -24,11 +24,16 @@ from tests.service.oip.grpc.calls import SERVICE, address, image_request, stub_o
 from tests.service.oip.grpc.http2 import Call, calling, prefixed
 from tests.support.counts import settled_queue_counts
 from tests.support.memory import Footprint, bounded_growth
-from tests.support.server import Server, running_server
+from tests.support.server import LARGEST_BATCH, Server, running_server
 from tests.support.waiting import until
 
 LARGE = 4 * 2**20 - 2**10  # bytes of a message; the longest for the small models are 4 MiB
-LARGE_ANSWERS = {"max_answer_bytes": 27_000_000, "max_unsent_bytes": 4 * 27_000_000}
+LARGE_ANSWERS = {
+    "max_answer_bytes": 27_000_000,
+    "max_unsent_bytes": 4 * 27_000_000,
+    "max_batch_size": LARGEST_BATCH,
+}
+BETWEEN_S = 0.02  # a client that asks without a pause takes the processor from what it watches
 ANOTHER_CLIENT = "127.0.0.2"
 METHODS = ("ModelInfer", "ModelStreamInfer")
 EMPTY_MESSAGES = {"inputs": b"\x2a\0", "outputs": b"\x32\0", "parameters": b"\x22\0"}
@@ -38,7 +43,19 @@ EMPTY_MESSAGES = {"inputs": b"\x2a\0", "outputs": b"\x32\0", "parameters": b"\x2
 def small_budget(repository: Path) -> Iterator[Server]:
     """A server with room for four messages."""
     with running_server(
-        repository, grpc_port=0, max_upload_bytes=4 * 2**20, max_inflight_bytes=16 * 2**20
+        repository,
+        grpc_port=0,
+        max_upload_bytes=4 * 2**20,
+        max_inflight_bytes=16 * 2**20,
+        max_batch_size=LARGEST_BATCH,
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def keyed(tiny_repository: Path) -> Iterator[Server]:
+    with running_server(
+        tiny_repository, grpc_port=0, api_keys="secret", max_batch_size=LARGEST_BATCH
     ) as running:
         yield running
 
@@ -54,7 +71,7 @@ def answered_beside(server: Server, pixels: Pixels) -> Iterator[None]:
         with stub_of(address(server)) as stub:
             try:
                 expected = stub.ModelInfer(image_request(pixels)).raw_output_contents
-                while not over.is_set() or not answers:
+                while not over.wait(BETWEEN_S) or not answers:
                     answers.append(stub.ModelInfer(image_request(pixels)))
                     assert answers[-1].raw_output_contents == expected
             except (AssertionError, grpc.RpcError) as exc:
@@ -96,10 +113,10 @@ def outcomes(server: Server, method: str, messages: list[bytes]) -> set[Any]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_is_read_before_the_key_is_checked(repository: Path, method: str) -> None:
-    with running_server(repository, grpc_port=0, api_keys="secret") as server, ExitStack() as stack:
-        calls = [stack.enter_context(calling(address(server), method)) for _ in range(12)]
-        with bounded_growth(server.process.pid, 16):
+def test_nothing_is_read_before_the_key_is_checked(keyed: Server, method: str) -> None:
+    with ExitStack() as stack:
+        calls = [stack.enter_context(calling(address(keyed), method)) for _ in range(12)]
+        with bounded_growth(keyed.process.pid, 16):
             stalled(calls)
             assert all(call.ended for call in calls)
 
@@ -237,11 +254,8 @@ def explained(client: httpx.Client) -> int:
     return settled_queue_counts(client)[DEEPVIT, "1", "explain"]["answered"]
 
 
-def test_watching_is_bounded_and_needs_no_key(repository: Path) -> None:
-    with (
-        running_server(repository, grpc_port=0) as server,
-        grpc.insecure_channel(address(server)) as channel,
-    ):
+def test_watching_is_bounded_and_needs_no_key(keyed: Server) -> None:
+    with grpc.insecure_channel(address(keyed)) as channel:
         watching = [HealthStub(channel).Watch(HealthCheckRequest()) for _ in range(64)]
         assert {next(one).status for one in watching} == {1}
         with pytest.raises(grpc.RpcError) as caught:
