@@ -15,7 +15,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.inference.cpus import available_cpus
 from tests.support import small
 from tests.support.exports import (
     export_bundled,
@@ -124,8 +123,8 @@ def _cached(config: pytest.Config, name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Server]:
-    """A server with the default settings; its models may not be unloaded."""
-    with running_command(repository, intra_op_threads=available_cpus()) as running:
+    """A server with the default settings, but for its threads; its models may not be unloaded."""
+    with running_command(repository) as running:
         yield running
 
 

@@ -17,11 +17,11 @@ from tests.support.counts import QueueCounts, add_up, settled_queue_counts
 from tests.support.memory import Footprint
 from tests.support.server import Server, running_command
 
-REQUESTS = 8_000
+REQUESTS = 6_000
 STRETCH = 250  # requests between two measurements of the server
 CLIENTS = 16
 REMEMBERED = 10_000  # ids that the store remembers after it has evicted their images
-MAX_GROWTH_BYTES = 4 * 2**20  # within half of REQUESTS: 1 KB a request
+MAX_GROWTH_BYTES = 3 * 2**20  # within half of REQUESTS: 1 KB a request
 # By default glibc raises these thresholds while it runs, and so retains ever more freed memory.
 FIXED_THRESHOLDS = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
