@@ -56,8 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """More processes than CPUs, because many tests wait for a server, a browser or a cluster."""
-    return 2 * available_cpus() + 1
+    """More processes than CPUs, because many tests wait for a server or a browser."""
+    return 2 * available_cpus()
 
 
 @pytest.hookimpl(optionalhook=True)

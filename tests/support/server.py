@@ -80,10 +80,8 @@ def running_server(repository: Path, **settings: object) -> Iterator[Server]:
 
 def failed_start(*arguments: str, **settings: object) -> tuple[int, str]:
     """The exit status of a start that has to fail, and what it says on standard error."""
-    process = Forked(["--port", "0", *arguments], ROOT, environment(settings))
-    with process.stderr:
-        said = process.stderr.read()
-    return process.wait(_START_TIMEOUT_S), said
+    given = ["--port", "0", *arguments]
+    return Forked(given, ROOT, environment(settings)).finish(_START_TIMEOUT_S)
 
 
 @contextmanager

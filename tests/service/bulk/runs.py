@@ -4,32 +4,29 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pyarrow import dataset
 
 from tests.conftest import DEEPVIT
-from tests.support.server import ROOT
+from tests.support.forking import Forked
+from tests.support.server import ROOT, environment
+from tests.support.waiting import PATIENCE_S
 
 # One thread: with more, a measurement decides how batches are run, which takes seconds.
 QUICK = {"intra_op_threads": 1, "decode_threads": 2, "model": DEEPVIT}
 
 
 def started(
-    source: object, output: Path, repository: Path, **settings: Any
+    source: object, output: Path | str, repository: Path, **settings: Any
 ) -> subprocess.Popen[str]:
     """Of which standard error can be read, and of whose process group others are no part."""
-    settings = QUICK | {"output": output, "model_repository": repository} | settings
-    flags = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
-        for name, value in settings.items()
-    ]
-    environment = {key: value for key, value in os.environ.items() if "DEEPVIT_" not in key}
     return subprocess.Popen(
-        [sys.executable, "-m", "service.bulk", str(source), *flags],
+        [sys.executable, "-m", "service.bulk", *arguments(source, output, repository, settings)],
         cwd=ROOT,
-        env=environment,
+        env=environment({}),
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -39,17 +36,35 @@ def started(
 
 def finished(
     source: object,
-    output: Path,
+    output: Path | str,
     repository: Path,
     status: int = 0,
-    stdin: str = "",
+    stdin: str | None = None,
     **settings: Any,
 ) -> str:
-    """The standard error of a run that ends with this status."""
-    with started(source, output, repository, **settings) as process:
-        _, said = process.communicate(stdin, timeout=120)
-    assert process.returncode == status, said
+    """The standard error of a run that ends with this status; by the command on Ray."""
+    if stdin is not None or "ray" in settings:
+        with started(source, output, repository, **settings) as process:
+            _, said = process.communicate(stdin, timeout=PATIENCE_S)
+        found = process.returncode
+    else:
+        given = arguments(source, output, repository, settings)
+        found, said = Forked(given, ROOT, environment({}), "service.bulk.__main__").finish(
+            PATIENCE_S
+        )
+    assert found == status, said
     return said
+
+
+def arguments(
+    source: object, output: Path | str, repository: Path, settings: Mapping[str, Any]
+) -> list[str]:
+    given = QUICK | {"output": output, "model_repository": repository} | dict(settings)
+    flags = (
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in given.items()
+    )
+    return [str(source), *flags]
 
 
 def killed_after(parts: int, process: subprocess.Popen[str], output: Path) -> bool:
