@@ -21,6 +21,12 @@ _FIRST = (
     "tests/fuzz/test_fuzz.py",
     "tests/service/test_fuzz.py",
     "tests/explorer/test_accessibility.py",
+    "tests/service/oip/grpc/test_hostile.py",
+    "tests/service/test_hostile_images.py",
+    "tests/service/imaging/test_preparer.py",
+    "tests/service/store/test_redis.py",
+    "tests/service/test_isolation.py",
+    "tests/service/test_shutdown.py",
 )
 # Modules that share something costly run in one process: what traces networks imports the exporter
 # once, but for the bundled networks, which take long and go where pages' commands export; what
