@@ -154,7 +154,7 @@ def test_a_link_restores_the_view(page: Page) -> None:
 
 
 def test_a_link_to_a_forgotten_picture_says_so(new_page: Page, problems: list[str]) -> None:
-    page = new_page
-    page.goto(f"/#id={'0' * 32}")
-    expect(page.get_by_role("alert")).to_contain_text("The server no longer has this picture")
-    expect_refusals(page, problems, 404)
+    new_page.goto(f"/#id={'0' * 32}")
+    alert = new_page.get_by_role("alert")
+    expect(alert).to_contain_text("The server no longer has this picture")
+    expect_refusals(new_page, problems, 404)

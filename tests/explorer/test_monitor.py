@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from models.drift import LEAST_IN_WINDOW
@@ -23,6 +24,12 @@ SET_VISIBILITY = """(value) => {
   Object.defineProperty(document, "visibilityState", { value, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
 }"""
+
+
+@pytest.fixture
+def page(new_page: Page) -> Page:
+    """One that has opened nothing yet, so that answers can be made up first."""
+    return new_page
 
 
 def show(page: Page, found: dict[str, Any], fragment: str = "") -> list[str]:
@@ -50,8 +57,7 @@ def verdict(page: Page) -> Locator:
     return page.locator(".verdict")
 
 
-def test_an_alarm_leads_to_what_deviates_most(new_page: Page) -> None:
-    page = new_page
+def test_an_alarm_leads_to_what_deviates_most(page: Page) -> None:
     show(page, answer(drift=7.3))
     expect(verdict(page)).to_contain_text(f"Drifted Drift is 7.3, and the threshold {THRESHOLD}")
     expect(page.locator("#live")).to_have_text("Monitor: Drifted")
@@ -70,8 +76,7 @@ def test_an_alarm_leads_to_what_deviates_most(new_page: Page) -> None:
     expect(blocks.get_by_role("combobox", name="Measure")).to_have_value("entropy")
 
 
-def test_the_keyboard_reads_charts_and_chooses_measures(new_page: Page) -> None:
-    page = new_page
+def test_the_keyboard_reads_charts_and_chooses_measures(page: Page) -> None:
     show(page, answer(drift=7.3))
     history = page.get_by_role("slider", name=re.compile("^Drift over time"))
     reading = card(page, "Drift over time").locator(".readout")
@@ -90,8 +95,7 @@ def test_the_keyboard_reads_charts_and_chooses_measures(new_page: Page) -> None:
     expect(blocks.get_by_role("group", name="Stage")).to_be_hidden()
 
 
-def test_a_link_to_a_measure_needs_no_picture(new_page: Page) -> None:
-    page = new_page
+def test_a_link_to_a_measure_needs_no_picture(page: Page) -> None:
     show(page, answer(), f"&id={'0' * 32}&measure=similarity.row&stage=softmax&layer=7")
     blocks = card(page, "Each block")
     expect(blocks.locator(".readout").first).to_contain_text("Block 7: window")
@@ -111,9 +115,8 @@ def test_a_link_to_a_measure_needs_no_picture(new_page: Page) -> None:
 
 
 def test_classes_repeated_blocks_and_samples_are_listed_and_can_be_downloaded(
-    new_page: Page,
+    page: Page,
 ) -> None:
-    page = new_page
     show(page, answer())
     classes = card(page, "Answered classes")
     expect(classes).to_contain_text("31% of the answers")
@@ -152,9 +155,8 @@ MISSING: list[tuple[dict[str, Any], str, str | None, int]] = [
 ]
 
 
-def test_what_is_missing_is_said(new_page: Page) -> None:
+def test_what_is_missing_is_said(page: Page) -> None:
     """Each is met as the next answer of a server that is asked every five seconds."""
-    page = new_page
     page.clock.install()
     show(page, answer())
     for found, title, help_text, cards in MISSING:
@@ -169,8 +171,7 @@ def test_what_is_missing_is_said(new_page: Page) -> None:
         expect(page.locator("#monitor .cards .card:visible")).to_have_count(cards)
 
 
-def test_it_asks_every_five_seconds_while_it_is_visible(new_page: Page) -> None:
-    page = new_page
+def test_it_asks_every_five_seconds_while_it_is_visible(page: Page) -> None:
     page.clock.install()
     asked = show(page, answer())
     updated = page.locator("#updated")
@@ -201,10 +202,7 @@ def test_it_asks_every_five_seconds_while_it_is_visible(new_page: Page) -> None:
     assert len(asked) == left
 
 
-def test_a_server_that_is_away_leaves_what_was_measured(
-    new_page: Page, problems: list[str]
-) -> None:
-    page = new_page
+def test_a_server_that_is_away_leaves_what_was_measured(page: Page, problems: list[str]) -> None:
     page.clock.install()
     show(page, answer())
     page.unroute("**/monitor?**")
@@ -231,6 +229,7 @@ def test_a_key_that_has_ended_is_asked_for_once(page: Page, problems: list[str])
             problem = {"title": "A valid API key is required", "code": "unauthorized"}
             route.fulfill(status=401, json=problem)
 
+    page.goto("/")
     page.clock.install()
     page.route("**/monitor?**", lock)
     page.get_by_role("button", name="Monitor").click()
@@ -248,6 +247,7 @@ def test_a_key_that_has_ended_is_asked_for_once(page: Page, problems: list[str])
 
 def test_a_picture_is_there_again_after_the_monitor(page: Page) -> None:
     page.route("**/monitor?**", lambda route: route.fulfill(json=answer()))
+    page.goto("/")
     choose_sample(page)
     page.get_by_role("button", name="Monitor").click()
     expect(verdict(page)).to_contain_text("Ordinary")
@@ -268,8 +268,7 @@ def test_axe_finds_nothing(visit: Visit, server: Server) -> None:
             page.unroute("**/monitor?**")
 
 
-def test_nothing_is_wider_than_a_narrow_screen(new_page: Page) -> None:
-    page = new_page
+def test_nothing_is_wider_than_a_narrow_screen(page: Page) -> None:
     for found in (answer(drift=7.3), without_reference(), OFF):
         page.set_viewport_size({"width": 320, "height": 800})
         show(page, found)
