@@ -29,10 +29,12 @@ def export_bundled(folder: Path, precisions: dict[str, str]) -> None:
 
 def export_tiny(folder: Path, name: str) -> None:
     """Export a model of 23 thousand random weights."""
-    weights = folder / "tiny.pth"
+    weights = folder / "tiny.safetensors"
     with _locked(folder, name):
         if not weights.exists():
-            _save_random(weights)
+            from tests.support.networks import save_random
+
+            save_random(ARCHITECTURES["deepvit_test"].config, weights)
         _export(weights, name, folder)
 
 
@@ -64,12 +66,12 @@ def export_reusing(folder: Path) -> None:
 
     They have not collapsed: it is forced, and measured on four of six crops of photographs.
     """
-    from tests.support.networks import save_random
-
     weights, images = folder / f"{REUSING}.safetensors", folder.with_name(f"{folder.name}.images")
     forced = ("--reuse-attention", str(DONOR), "--force", "--images", str(images), "--limit", "4")
     with _locked(folder, REUSING):
         if not weights.exists():
+            from tests.support.networks import save_random
+
             crops.save(images, crops.crops(6, seed=1))
             blocks = {"depth": 4, "reatten_blocks": (1, 2, 3)}
             save_random(ARCHITECTURES["deepvit_test"].config.model_copy(update=blocks), weights)
@@ -94,15 +96,6 @@ def sources_digest() -> str:
     for module in ("crops", "exports", "networks", "unusual"):
         digest.update((ROOT / "tests" / "support" / f"{module}.py").read_bytes())
     return digest.hexdigest()
-
-
-def _save_random(path: Path) -> None:
-    import torch
-
-    from tests.support.networks import random_network
-
-    network = random_network(ARCHITECTURES["deepvit_test"].config)
-    torch.save({"state_dict": network.state_dict(), "arch": "deepvit_test"}, path)
 
 
 def _save_unusual(name: str, path: Path) -> None:
